@@ -1,0 +1,16 @@
+"""Named module outputs, read by forward hook."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+
+
+@runtime_checkable
+class Tap(Protocol):
+    """Holds the outputs of the last forward pass by module path; every asked path must have fired."""
+
+    def outputs(self) -> dict[str, torch.Tensor]: ...
+
+    def close(self) -> None: ...

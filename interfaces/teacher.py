@@ -1,0 +1,46 @@
+"""A teacher is anything that returns images for labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from interfaces.labels import LabelSpace
+
+
+@dataclass(frozen=True)
+class TeacherCard:
+    """What is known of a teacher.  Written to `card.json` beside `weights.safetensors`."""
+
+    architecture: str  # registry name, e.g. "biggan"
+    arguments: dict[str, Any]  # constructor arguments of the network
+    resolution_px: int
+    channels: int
+    label_space: dict[str, Any]  # LabelSpace.to_json()
+    latent: dict[str, Any]  # {"distribution": "normal", "dimension": 64} or {} for teachers without latents
+    truncation: float | None
+    source_digest: str  # sha256 of the weights
+    licence: str
+    allowed_augmentations: list[str]
+    measured_quality: dict[str, Any] = field(default_factory=dict)
+    trained_on: dict[str, Any] = field(default_factory=dict)  # the dataset's name, digest, images seen
+    format_version: int = 1
+
+
+@runtime_checkable
+class Teacher(Protocol):
+    """Keys are int64 N x 2: (label bits, candidate number k); see `runtime.seeds.label_bits`."""
+
+    card: TeacherCard
+    label_space: LabelSpace
+
+    def latents(self, keys: np.ndarray, seed: int) -> torch.Tensor | None:
+        """float32 N x z on the CPU, a pure function of (seed, key); None for a teacher without latents."""
+        ...
+
+    def generate(self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray) -> torch.Tensor:
+        """float32 N x C x H x W on the teacher's device, nominal [-1, 1]; `labels` in the user's units."""
+        ...

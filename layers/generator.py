@@ -1,0 +1,85 @@
+"""A generator on disk and in memory: `card.json` + `weights.safetensors`, and the Teacher interface over them.
+
+Teachers and student generators share this form, so whatever reads a teacher reads a student too.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from interfaces import LabelSpace, TeacherCard
+from runtime.atomic import commit_file, write_json
+from runtime.digests import file_sha256
+from runtime.errors import UserError
+from runtime.seeds import sample_normals
+
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "weights.safetensors"
+
+
+class NetworkGenerator:
+    """The Teacher interface over a local network `network(latents, encoded labels) -> images in [-1, 1]`."""
+
+    def __init__(self, card: TeacherCard, network: torch.nn.Module, label_space: LabelSpace, device: torch.device):
+        self.card, self.label_space, self.device = card, label_space, device
+        self.network = network.to(device).eval().requires_grad_(False)
+
+    def latents(self, keys: np.ndarray, seed: int) -> torch.Tensor:
+        """Standard normals (times the truncation, where the card has one), named by (seed, label, k)."""
+        normals = sample_normals(keys, seed, "latent", int(self.card.latent["dimension"]))
+        return torch.from_numpy(normals * np.float32(self.card.truncation or 1.0))
+
+    @torch.inference_mode()
+    def generate(self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray) -> torch.Tensor:
+        if latents is None:
+            raise ValueError("this generator needs latents")
+        encoded = self.label_space.encode(labels).to(self.device)
+        return self.network(latents.to(self.device), encoded).float()
+
+
+def save_generator(folder: Path, card: TeacherCard, network: torch.nn.Module) -> TeacherCard:
+    """Write the weights, then the card (which marks the folder as complete).  Returns the card with its digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
+    temporary = folder / f".{WEIGHTS_FILE}.tmp"
+    save_file(tensors, temporary)
+    commit_file(temporary, folder / WEIGHTS_FILE)
+    card = TeacherCard(**{**asdict(card), "source_digest": file_sha256(folder / WEIGHTS_FILE)})
+    write_json(folder / CARD_FILE, asdict(card))
+    return card
+
+
+def read_card(folder: Path) -> TeacherCard:
+    """The card of a generator's folder; a UserError where there is none or it is malformed."""
+    path = Path(folder) / CARD_FILE
+    try:
+        found = json.loads(path.read_text())
+        known = {field.name for field in fields(TeacherCard)}
+        card = TeacherCard(**{name: value for name, value in found.items() if name in known})
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished generator.") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is not a generator's card ({error}); make the generator again.") from error
+    if card.format_version != 1:
+        raise UserError(f"{path} has format version {card.format_version}; this program reads version 1.")
+    return card
+
+
+def load_weights(folder: Path, card: TeacherCard, network: torch.nn.Module) -> None:
+    """Load the folder's weights into `network`; a UserError that names the file where they do not fit."""
+    path = Path(folder) / WEIGHTS_FILE
+    try:
+        if file_sha256(path) != card.source_digest:
+            raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
+        network.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; restore it or make the generator again.") from error
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} does not hold the network of its card ({str(error).splitlines()[0]}).") from error

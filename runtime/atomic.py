@@ -1,0 +1,83 @@
+"""Writing so that a reader sees the old thing or the new thing, and never a part."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from runtime.failure_points import failure_point
+
+
+def fsync_path(path: Path) -> None:
+    """Ask the operating system to bring a file or a folder to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def commit_file(temporary: Path, final: Path) -> None:
+    """fsync `temporary`, rename it to `final` (same folder), fsync the folder."""
+    fsync_path(temporary)
+    failure_point("atomic.before_rename")
+    os.replace(temporary, final)
+    fsync_path(final.parent)
+    failure_point("atomic.after_rename")
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replace the contents of `path` in one step; parent folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
+        os.chmod(name, 0o644)
+        commit_file(Path(name), path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write indented JSON in one step."""
+    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text in one step."""
+    write_bytes(path, text.encode())
+
+
+def commit_folder(final: Path, fill: Callable[[Path], None]) -> None:
+    """Let `fill` write into a temporary folder beside `final`, then rename it to `final`, which must not exist."""
+    final.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+    try:
+        fill(temporary)
+        for path in temporary.rglob("*"):
+            fsync_path(path)
+        fsync_path(temporary)
+        os.chmod(temporary, 0o755)
+        failure_point("checkpoint.before_commit")
+        os.rename(temporary, final)
+        fsync_path(final.parent)
+        failure_point("checkpoint.after_commit")
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a killed process left half-written in `folder` (names of the form .NAME.*.tmp)."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

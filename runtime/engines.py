@@ -1,0 +1,68 @@
+"""The local engine: work items over the processes of this machine.
+
+Worker processes are spawned (no inherited HDF5 or thread state), get cores / workers threads each, and die with
+their parent.  A worker that dies is reported as an error that says so; nothing that was committed is lost.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from runtime.devices import set_threads, threads_for
+from runtime.errors import UserError
+
+_PR_SET_PDEATHSIG = 1
+
+
+def _start_worker(workers: int, parent: int) -> None:
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+    os.environ["OMP_NUM_THREADS"] = str(threads_for(workers))  # an engine inside this worker keeps to the same share
+    set_threads(workers)
+
+
+class LocalEngine:
+    """Runs items in this process (workers = 1) or in `workers` spawned processes."""
+
+    def __init__(self, workers: int = 1) -> None:
+        if workers < 1:
+            raise UserError(f"--workers {workers} is too few; give 1 or more.")
+        self.workers = workers
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
+        """Yield results as they finish.  At most 2 x workers items are taken from `items` ahead of time."""
+        if self.workers == 1:
+            set_threads(1)
+            yield from map(function, items)
+            return
+        context = multiprocessing.get_context("spawn")
+        pending: set[Future[Any]] = set()
+        source = iter(items)
+        executor = ProcessPoolExecutor(
+            self.workers, mp_context=context, initializer=_start_worker, initargs=(self.workers, os.getpid())
+        )
+        try:
+            for item in source:
+                pending.add(executor.submit(function, item))
+                if len(pending) >= 2 * self.workers:
+                    done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                    yield from (future.result() for future in done)
+            while pending:
+                done, pending = wait(pending, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        except BrokenProcessPool as error:
+            raise UserError(
+                "a worker process died (out of memory, or killed); run the same command again to continue."
+            ) from error
+        finally:
+            executor.shutdown(wait=True, cancel_futures=True)
