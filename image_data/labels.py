@@ -7,7 +7,7 @@ indices, or float32 N x d in [0, 1].
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,7 +21,10 @@ class ClassLabels:
     """Classes 0 .. len(names) - 1."""
 
     names: tuple[str, ...]
-    kind: ClassVar[Literal["classes"]] = "classes"
+
+    @property
+    def kind(self) -> Literal["classes", "continuous"]:
+        return "classes"
 
     @property
     def width(self) -> int:
@@ -59,7 +62,10 @@ class ContinuousLabels:
     unit: str = ""
     dimension: int = 1
     transform: Literal["linear"] = "linear"
-    kind: ClassVar[Literal["continuous"]] = "continuous"
+
+    @property
+    def kind(self) -> Literal["classes", "continuous"]:
+        return "continuous"
 
     @property
     def width(self) -> int:

@@ -15,7 +15,8 @@ class LabelSpace(Protocol):
     Classes: int64, shape N.  Continuous: float64, shape N (dimension 1) or N x d.
     """
 
-    kind: Literal["classes", "continuous"]
+    @property
+    def kind(self) -> Literal["classes", "continuous"]: ...
 
     @property
     def width(self) -> int:
