@@ -44,6 +44,12 @@ class Progress:
             print(f"{self.title}: {done}/{self.total}, {left} {note}".rstrip(), file=sys.stderr, flush=True)
 
 
+def say(message: str) -> None:
+    """A line for people on stderr, silenced together with the bars."""
+    if os.environ.get("RETORT_PROGRESS") != "off":
+        print(message, file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
     """Show a bar while the block runs.  RETORT_PROGRESS=off silences it."""

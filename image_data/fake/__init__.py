@@ -1,0 +1,20 @@
+"""Fake datasets on disk: sealed shards, a manifest, score sets; readers, views, checks and export."""
+
+from image_data.fake.dataset import FakeDataset, Scores, UnitLedger, open_fakes
+from image_data.fake.describe import describe_fakes
+from image_data.fake.export import export_h5
+from image_data.fake.selection import Selection
+from image_data.fake.verify import verify_fakes
+from image_data.fake.view import FakeView
+
+__all__ = [
+    "FakeDataset",
+    "FakeView",
+    "Scores",
+    "Selection",
+    "UnitLedger",
+    "describe_fakes",
+    "export_h5",
+    "open_fakes",
+    "verify_fakes",
+]

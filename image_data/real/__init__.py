@@ -1,0 +1,60 @@
+"""Real datasets by name or by path: `load_real("digits")`, `load_real("photos/")`, `load_real("RC-49_64x64_25.h5")`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from image_data.real.cifar10 import load_cifar10
+from image_data.real.dataset import RealData
+from image_data.real.digits import load_digits, load_rotated_digits
+from image_data.real.folder import load_folder
+from image_data.real.hdf5 import load_hdf5
+from image_data.real.request import LoadRequest
+from runtime.errors import UserError
+from runtime.registry import Registry
+
+REAL_DATASETS: Registry[Callable[[LoadRequest], RealData]] = Registry("dataset")
+REAL_DATASETS.register("digits")(load_digits)
+REAL_DATASETS.register("rotated-digits")(load_rotated_digits)
+REAL_DATASETS.register("cifar10")(load_cifar10)
+
+
+def load_real(
+    name: str | Path,
+    *,
+    fold: int = 0,
+    resolution_px: int | None = None,
+    channels: int | None = None,
+    real_per_class: int | None = None,
+    seed: int = 0,
+    download: bool = False,
+    augmentations: Sequence[str] | None = None,
+) -> RealData:
+    """Load, check and split a dataset into memory.
+
+    `name`: an entry of REAL_DATASETS, the path of an image folder, or the path of an HDF5 file.
+    `fold`: which of the dataset's splits (digits have 0, 1 and 2; all others 0 only).  Splits never depend on `seed`.
+    `resolution_px`, `channels` (1 or 3): None keeps what the data have.
+    `real_per_class`: keep this many training images of each class, drawn by `seed`; val and test stay whole.
+    `download`: allow the network where the dataset can be fetched.
+    `augmentations`: what keeps the labels of a folder or HDF5 file; without it none, or what its description states.
+    UserError naming file or option: see the loaders.
+    """
+    asked = None if augmentations is None else tuple(augmentations)
+    request = LoadRequest(str(name), fold, resolution_px, channels, real_per_class, seed, download, asked)
+    if request.name in REAL_DATASETS:
+        return REAL_DATASETS.get(request.name)(request)
+    path = Path(request.name)
+    if path.is_dir():
+        return load_folder(request)
+    if path.is_file():
+        if path.suffix.lower() not in (".h5", ".hdf5"):
+            raise UserError(f"{path} is no folder and no .h5 file; give one of these.")
+        return load_hdf5(request)
+    raise UserError(
+        f"dataset {request.name!r} is neither a known name ({', '.join(REAL_DATASETS)}) nor a folder or .h5 file."
+    )
+
+
+__all__ = ["REAL_DATASETS", "LoadRequest", "RealData", "load_real"]

@@ -1,0 +1,106 @@
+"""Losses on outputs: hard labels (NOKD) and soft targets (BLKD).  Pure functions of tensors.
+
+All take `student["output"]`, `teacher["output"]` and `batch["labels"]`: logits N x C and int64 N for classes;
+encoded values float N x d (`LabelSpace.encode`, [0, 1]) for all three with continuous labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import ClassVar, Protocol
+
+import torch
+from torch.nn import functional
+
+from interfaces.distillation import Outputs
+from runtime.errors import UserError
+from runtime.registry import Registry
+
+
+class Distiller(Protocol):
+    """A DistillationLoss that says whether it needs the teacher's outputs."""
+
+    @property
+    def needs_teacher(self) -> bool: ...
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Outputs) -> dict[str, torch.Tensor]: ...
+
+
+DISTILLERS: Registry[Callable[..., Distiller]] = Registry("distiller")
+
+
+def hard_loss(output: torch.Tensor, labels: torch.Tensor, label_smoothing: float = 0.0) -> torch.Tensor:
+    """Mean cross entropy (int64 labels), or mean squared error on encoded labels (float labels)."""
+    if labels.dtype == torch.int64:
+        return functional.cross_entropy(output, labels, label_smoothing=label_smoothing)
+    return functional.mse_loss(output, labels)
+
+
+def soft_loss(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """KL_T = (T^2 / B) sum KL(softmax(t / T) || softmax(s / T)): the mean over the batch, not over the elements.
+
+    Hinton et al. 2015, arXiv 1503.02531, section 2.  Dividing by B x C as well, as the first release of cGAN-KD
+    does, makes the weight depend on the number of classes.
+    """
+    student_log = functional.log_softmax(student_logits / temperature, dim=1)
+    teacher_log = functional.log_softmax(teacher_logits / temperature, dim=1)
+    return functional.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
+
+
+@DISTILLERS.register("none")
+@dataclass(frozen=True)
+class HardLabels:
+    """NOKD: the labels alone.  `label_smoothing` in [0, 1) for classes; it does nothing for continuous labels."""
+
+    label_smoothing: float = 0.0
+    needs_teacher: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        _check_range("label_smoothing", self.label_smoothing, 0.0, 0.999)
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Outputs) -> dict[str, torch.Tensor]:
+        return {"loss": hard_loss(student["output"], batch["labels"], self.label_smoothing)}
+
+
+@DISTILLERS.register("blkd")
+@dataclass(frozen=True)
+class SoftTargets:
+    """BLKD: hard_weight x CE + soft_weight x KL_T; the defaults are those of RepDistiller (cGAN-KD's journal version).
+
+    Continuous labels have no soft targets in the literature that cGAN-KD compares with.  Here the soft term is then
+    the squared error to the teacher's prediction, so that the whole is MSE to a target mixed of label and teacher.
+    """
+
+    hard_weight: float = 0.1
+    soft_weight: float = 0.9
+    temperature: float = 4.0
+    needs_teacher: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        _check_range("hard_weight", self.hard_weight, 0.0, 1e6)
+        _check_range("soft_weight", self.soft_weight, 0.0, 1e6)
+        _check_range("temperature", self.temperature, 0.01, 1e3)
+
+    def __call__(self, student: Outputs, teacher: Outputs, batch: Outputs) -> dict[str, torch.Tensor]:
+        hard = hard_loss(student["output"], batch["labels"])
+        if batch["labels"].dtype == torch.int64:
+            soft = soft_loss(student["output"], teacher["output"], self.temperature)
+        else:
+            soft = functional.mse_loss(student["output"], teacher["output"])
+        return {"loss": self.hard_weight * hard + self.soft_weight * soft, "hard": hard, "soft": soft}
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise UserError(f"{name} {value:g} lies outside {low:g} to {high:g}; put it right in the distiller's weights.")
+
+
+def build_distiller(name: str, weights: Mapping[str, float] | None = None) -> Distiller:
+    """The distiller `name` with its weights; a UserError names the weights that it has where one is unknown."""
+    maker = DISTILLERS.get(name)
+    known = [field.name for field in fields(maker)] if isinstance(maker, type) else []  # type: ignore[arg-type]
+    unknown = sorted(set(weights or {}) - set(known))
+    if unknown:
+        raise UserError(f"distiller {name!r} has no weight {', '.join(unknown)}; it has {', '.join(known) or 'none'}.")
+    return maker(**(weights or {}))

@@ -1,0 +1,98 @@
+"""A student = fixed normalisation + backbone + head.
+
+Normalisation: uint8 0..255 -> (x / 255 - 0.5) / 0.5, inside the network, always the same.  The original code takes
+channel means and standard deviations over real + fake images, so that the constants change with the fakes, differ
+between teacher and student, and a network means nothing without the files that it was trained on; batch norm makes
+up for any fixed shift and scale.
+
+Heads: classes: one Linear to the logits.  Continuous labels: two hidden layers of 128 with batch norm and ReLU, then
+a linear output in the units of `LabelSpace.encode` ([0, 1]).  The original ends in a ReLU, which can die and then
+predicts the lowest label for ever; the predictor clips to [0, 1] instead.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from interfaces import LabelSpace
+from layers.backbones import TIMM_PREFIX, build_backbone
+from runtime.registry import Registry
+
+_REGRESSION_HIDDEN = 128
+
+
+class BackboneMaker(Protocol):
+    """(in_channels, resolution_px, width) -> module with `feature_dim`."""
+
+    def __call__(self, in_channels: int, resolution_px: int, width: float) -> nn.Module: ...
+
+
+STUDENTS: Registry[BackboneMaker] = Registry("student network")
+
+
+@STUDENTS.register("resnet8")
+def resnet8(in_channels: int, resolution_px: int, width: float) -> nn.Module:
+    """ResNet-8, 78 thousand parameters at width 1."""
+    return build_backbone("resnet8", in_channels, resolution_px, width)
+
+
+@STUDENTS.register("resnet20")
+def resnet20(in_channels: int, resolution_px: int, width: float) -> nn.Module:
+    """ResNet-20, 272 thousand parameters at width 1."""
+    return build_backbone("resnet20", in_channels, resolution_px, width)
+
+
+@STUDENTS.register("vgg8")
+def vgg8(in_channels: int, resolution_px: int, width: float) -> nn.Module:
+    """VGG-8, 3.9 million parameters at width 1."""
+    return build_backbone("vgg8", in_channels, resolution_px, width)
+
+
+@STUDENTS.register("mobilenetv3")
+def mobilenetv3(in_channels: int, resolution_px: int, width: float) -> nn.Module:
+    """timm's MobileNetV3-small at half width, its early strides taken out; `width` must stay 1."""
+    return build_backbone("timm:mobilenetv3_small_050", in_channels, resolution_px, width)
+
+
+class StudentNetwork(nn.Module):
+    """uint8 N x C x H x W (or the same values as floats) -> logits N x classes, or encoded labels N x d."""
+
+    def __init__(self, backbone: nn.Module, label_space: LabelSpace) -> None:
+        super().__init__()
+        self.backbone = backbone
+        feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
+        self.head = _head(feature_dim, label_space)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.backbone(images.float() / 127.5 - 1.0))
+
+
+def _head(feature_dim: int, label_space: LabelSpace) -> nn.Module:
+    if label_space.kind == "classes":
+        return nn.Linear(feature_dim, label_space.width)
+    hidden = _REGRESSION_HIDDEN
+    output = nn.Linear(hidden, label_space.width)
+    nn.init.constant_(output.bias, 0.5)  # the middle of the range: no early rush of the whole network to get there
+    return nn.Sequential(
+        nn.Linear(feature_dim, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        nn.Linear(hidden, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
+        output,
+    )
+
+
+def build_student(
+    name: str, in_channels: int, resolution_px: int, label_space: LabelSpace, width: float = 1.0
+) -> StudentNetwork:
+    """A student with random weights.  `name`: an entry of STUDENTS, or "timm:NAME" for any timm model that fits."""
+    if name.startswith(TIMM_PREFIX):
+        backbone = build_backbone(name, in_channels, resolution_px, width)
+    else:
+        backbone = STUDENTS.get(name)(in_channels, resolution_px, width)
+    return StudentNetwork(backbone, label_space)

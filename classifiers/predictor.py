@@ -1,0 +1,108 @@
+"""A trained classifier on disk and in memory.
+
+The folder holds `weights.safetensors` and, written last, `card.json`.  The same folder serves as student, as the
+teacher of BLKD, and as the predictor that measures teacher errors for filtering.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from classifiers.networks import StudentNetwork, build_student
+from image_data.labels import label_space_from_json
+from interfaces import LabelSpace
+from runtime.atomic import commit_file, write_json
+from runtime.digests import file_sha256
+from runtime.errors import UserError
+
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "weights.safetensors"
+FORMAT_VERSION = 1
+_BLOCK_ROWS = 256
+
+
+class ClassifierPredictor:
+    """The Predictor interface: uint8 N x C x H x W -> float32 on the CPU, N x C logits or N x d in the user's units.
+
+    Inference is fixed: evaluation mode, no augmentation, blocks of at most 256 images.  Continuous predictions are
+    clipped to the stated label range before they are put into the user's units.
+    """
+
+    def __init__(self, card: dict[str, Any], network: StudentNetwork, label_space: LabelSpace, device: torch.device):
+        self.card, self.label_space, self.device = card, label_space, device
+        self.network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+
+    def encoded(self, images: torch.Tensor) -> torch.Tensor:
+        """float32 network outputs on the device: logits, or encoded labels clipped to [0, 1]."""
+        with torch.inference_mode():
+            blocks = [self.network(block.to(self.device)).float() for block in images.split(_BLOCK_ROWS)]
+            output = torch.cat(blocks)
+            return output if self.label_space.kind == "classes" else output.clamp(0.0, 1.0)
+
+    def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        output = self.encoded(images).cpu()
+        if self.label_space.kind == "classes":
+            return output
+        values = np.asarray(self.label_space.decode(output), dtype=np.float32)
+        return torch.from_numpy(values.reshape(len(images), self.label_space.width))
+
+
+def save_classifier(folder: Path, card: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Write the weights, then the card, which marks the folder as finished.  Returns the card with its digest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    temporary = folder / f".{WEIGHTS_FILE}.tmp"
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, temporary)
+    commit_file(temporary, folder / WEIGHTS_FILE)
+    card = {**card, "format_version": FORMAT_VERSION, "source_digest": file_sha256(folder / WEIGHTS_FILE)}
+    write_json(folder / CARD_FILE, card)
+    return card
+
+
+def read_classifier_card(folder: Path) -> dict[str, Any]:
+    """The card of a classifier's folder; a UserError where there is none or it is malformed."""
+    path = Path(folder) / CARD_FILE
+    try:
+        card = json.loads(path.read_text())
+        if card["kind"] != "classifier":
+            raise ValueError(f"its kind is {card['kind']!r}")
+        if card["format_version"] != FORMAT_VERSION:
+            raise UserError(f"{path} has format version {card['format_version']}; this program reads version 1.")
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished classifier.") from error
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is not a classifier's card ({error}); train the classifier again.") from error
+    return card
+
+
+def load_classifier(folder: Path, device: torch.device) -> ClassifierPredictor:
+    """Read a finished folder; a UserError names the file that is missing, damaged or of another kind."""
+    folder = Path(folder)
+    card = read_classifier_card(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        label_space = label_space_from_json(card["label_space"])
+        network = build_student(
+            str(card["architecture"]),
+            int(card["channels"]),
+            int(card["resolution_px"]),
+            label_space,
+            float(card["width"]),
+        )
+        digest = file_sha256(path)
+        if digest != card["source_digest"]:
+            raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
+        network.load_state_dict(load_file(path))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; restore it or train the classifier again.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CARD_FILE} lacks or garbles an entry ({error}); train again.") from error
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} does not hold the network of its card ({str(error).splitlines()[0]}).") from error
+    return ClassifierPredictor(card, network, label_space, device)

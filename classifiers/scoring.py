@@ -1,0 +1,51 @@
+"""The validation score of a classifier or regressor: lower is better.  Test images never come here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from classifiers.networks import StudentNetwork
+from image_data.sources import ImageSource
+from interfaces import LabelSpace
+
+_BLOCK_ROWS = 256
+
+
+@dataclass(frozen=True)
+class Score:
+    """`value`: the error rate in [0, 1] ("error"), or the mean absolute error in the user's units ("mae").
+
+    `cross_entropy` (nats, classes only) tells how well the probabilities fit: a network that measures the teacher
+    error of fakes is only as good as that.
+    """
+
+    metric: str
+    value: float
+    cross_entropy: float | None = None
+
+
+def outputs(network: StudentNetwork, images: ImageSource, device: torch.device) -> torch.Tensor:
+    """float32 network outputs (logits or encoded labels) on the CPU for all images, in evaluation mode."""
+    was_training = network.training
+    network.eval()
+    found = []
+    with torch.inference_mode():
+        for start in range(0, len(images), _BLOCK_ROWS):
+            rows = np.arange(start, min(start + _BLOCK_ROWS, len(images)))
+            found.append(network(torch.from_numpy(images.images(rows)).to(device)).float().cpu())
+    network.train(was_training)
+    return torch.cat(found)
+
+
+def score_outputs(found: torch.Tensor, labels: np.ndarray, label_space: LabelSpace) -> Score:
+    """Compare network outputs with labels in the user's units; continuous predictions are clipped to the range."""
+    if label_space.kind == "classes":
+        truth = label_space.encode(labels)
+        error = (found.argmax(1) != truth).double().mean().item()
+        return Score("error", error, functional.cross_entropy(found.double(), truth).item())
+    predicted = np.asarray(label_space.decode(found.clamp(0.0, 1.0))).reshape(len(labels), -1)
+    return Score("mae", float(np.abs(predicted - np.asarray(labels).reshape(len(labels), -1)).mean()))

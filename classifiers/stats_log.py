@@ -1,0 +1,30 @@
+"""One JSON object a line, appended while training runs; what was logged past a resumed step is dropped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from runtime.atomic import write_text
+
+
+class StatsLog:
+    """Lines with an entry `step` (finished optimiser steps)."""
+
+    def __init__(self, path: Path, resumed_step: int) -> None:
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = []
+        for line in path.read_text().splitlines() if path.exists() else []:
+            try:
+                if json.loads(line)["step"] <= resumed_step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                continue  # a line that a kill cut short
+        write_text(path, "".join(kept))
+
+    def write(self, values: dict[str, Any]) -> None:
+        """Append one line."""
+        with self.path.open("a") as stream:
+            stream.write(json.dumps(values) + "\n")

@@ -1,0 +1,137 @@
+"""The demo's work, cut into tasks that run beside each other; each only calls the ordinary commands.
+
+A cell is one (setting, fold).  The folds' test images are disjoint, so three folds test on 1,491 images.
+
+* few labels: teacher GAN, filter, predictor and students all see the same 100 labelled images.
+* black box: the GAN comes from someone who has 1,000 images; the student's side has the 100 of the other setting, or
+  none at all.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from commands.workspace import call
+
+LABELS_PER_CLASS = 10
+FEW, BLACK_BOX = "few-labels", "black-box"
+
+NOKD, BLKD, RHO_ONE, RHO_CHOSEN, WITH_BLKD, FAKES_ONLY, FAKES_BLKD = (
+    "NOKD",
+    "BLKD",
+    "cGAN-KD, rho 1",
+    "cGAN-KD, rho chosen",
+    "cGAN-KD + BLKD, rho chosen",
+    "fakes only, rho chosen",
+    "fakes only + BLKD, rho chosen",
+)
+NO_REAL, NO_REAL_BLKD = "no real image: fakes only", "no real image: fakes + BLKD"
+
+
+@dataclass(frozen=True)
+class DemoPlan:
+    """Sizes of the demo.  All classifiers of the table train for the same number of steps."""
+
+    root: Path
+    folds: int = 3
+    teacher_steps: int = 0  # 0: the default of train-teacher
+    nfake_per_class: int = 1000
+    classifier_steps: int = 600
+    network: str = "resnet8"
+    teacher_network: str = "resnet20"
+    rhos: tuple[float, ...] = (0.5, 0.7, 0.9, 1.0)
+    student_steps: int = 0
+
+    def cell(self, setting: str, fold: int) -> Path:
+        """The workspace of one cell."""
+        return self.root / setting / f"fold{fold}"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task: a setting and a fold; fold 0 of the black box also makes the product that the report shows."""
+
+    plan: DemoPlan
+    setting: str
+    fold: int
+
+    @property
+    def workspace(self) -> Path:
+        return self.plan.cell(self.setting, self.fold)
+
+    def shared(self, few: bool = True) -> dict[str, Any]:
+        """Options that all commands of this cell have in common."""
+        common: dict[str, Any] = {"workspace": self.workspace, "fold": self.fold, "seed": self.fold}
+        if few:
+            common |= {"real_per_class": LABELS_PER_CLASS, "data_seed": self.fold}
+        return common
+
+
+def tasks(plan: DemoPlan) -> list[Cell]:
+    """All cells, the longest first."""
+    return [Cell(plan, setting, fold) for fold in range(plan.folds) for setting in (BLACK_BOX, FEW)]
+
+
+def run_cell(cell: Cell) -> None:
+    """Everything of one cell; whatever is finished is passed over."""
+    os.environ["RETORT_PROGRESS"] = "off"  # the demo itself shows the progress of all cells
+    plan = cell.plan
+    steps = {"steps": plan.teacher_steps} if plan.teacher_steps else {}
+    call("train-teacher", **cell.shared(few=cell.setting == FEW), **steps)
+    call("train-classifier", **cell.shared(), network=plan.teacher_network, steps=plan.classifier_steps)
+    call("fit-filter", **cell.shared())
+    sampling = {"workspace": cell.workspace, "seed": cell.fold, "nfake_per_class": plan.nfake_per_class}
+    call("sample", **sampling, rho=min(plan.rhos))
+    best = call("search-rho", **cell.shared(), rhos=plan.rhos, **_student(plan))["rho"]
+    _rows(cell, best)
+    if cell.setting == BLACK_BOX:
+        _without_real_images(cell, sampling)
+        if cell.fold == 0:
+            _product(cell)
+
+
+def _student(plan: DemoPlan) -> dict[str, Any]:
+    return {"network": plan.network, "steps": plan.classifier_steps, "nfake_per_class": plan.nfake_per_class}
+
+
+def _rows(cell: Cell, rho: float) -> None:
+    """The rows of the table of methods."""
+    student = {**cell.shared(), **_student(cell.plan)}
+    folder = cell.workspace / "rows"
+    if cell.setting == FEW:  # the black box setting shares these two: they see no fake
+        call("distill", **student, out=folder / NOKD, train_on="real", method="none")
+        call("distill", **student, out=folder / BLKD, train_on="real", method="blkd")
+    call("distill", **student, out=folder / RHO_ONE, train_on="mixed", method="none", rho=1.0)
+    call("distill", **student, out=folder / RHO_CHOSEN, train_on="mixed", method="none", rho=rho)
+    call("distill", **student, out=folder / WITH_BLKD, train_on="mixed", method="blkd", rho=rho)
+    call("distill", **student, out=folder / FAKES_ONLY, train_on="fakes", method="none", rho=rho)
+    call("distill", **student, out=folder / FAKES_BLKD, train_on="fakes", method="blkd", rho=rho)
+
+
+def _without_real_images(cell: Cell, sampling: dict[str, Any]) -> None:
+    """Nothing but the teacher GAN: no filter, no predictor; the soft labels come from a network trained on fakes."""
+    plan, folder = cell.plan, cell.workspace / "rows"
+    fakes = cell.workspace / "unfiltered"
+    call("sample", **sampling, filter="none", predictor="none", out=fakes)
+    common = {**cell.shared(), **_student(plan), "fakes": fakes, "rho": 1.0, "train_on": "fakes"}
+    call("distill", **common, method="none", out=folder / NO_REAL)
+    teacher = cell.workspace / "predictor-from-fakes"
+    call("distill", **{**common, "network": plan.teacher_network}, method="none", out=teacher, test=False)
+    call("distill", **common, method="blkd", predictor=teacher, out=folder / NO_REAL_BLKD)
+
+
+def _product(cell: Cell) -> None:
+    """The path as its owner goes it, with all 1,000 images: filter, 10,000 fakes, a light student generator."""
+    plan = cell.plan
+    teacher = (cell.workspace / "teacher" / "latest").resolve()
+    owner = {"workspace": plan.root / "product", "fold": cell.fold, "seed": cell.fold}
+    call("train-classifier", **owner, network=plan.teacher_network, steps=plan.classifier_steps)
+    call("fit-filter", **owner, teacher=teacher)
+    sampling = {"workspace": owner["workspace"], "seed": cell.fold, "nfake_per_class": plan.nfake_per_class}
+    call("sample", **sampling, rho=min(plan.rhos), teacher=teacher)
+    steps = {"steps": plan.student_steps} if plan.student_steps else {}
+    call("train-student", **owner, **steps, teacher=teacher, white_box=True)
+    call("evaluate", **owner, teacher=teacher)

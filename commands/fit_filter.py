@@ -1,0 +1,53 @@
+"""Fit the filter: a feature extractor on real images, then the conditional density ratio in its feature space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from commands.options import DataOptions, settings_from, settings_options
+from commands.parts import load_data, load_generator
+from commands.workspace import artefact, artefact_digest, resolve_input
+from filters.settings import FilterSettings
+
+_Settings: Any = settings_options(FilterSettings, "FilterFlags", exclude={"seed"})
+
+
+class Options(_Settings, DataOptions):
+    """Flags of fit-filter."""
+
+    teacher: Path | None = Field(None, description="Folder of the teacher.")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Fit, or continue, or find it done."""
+    from filters import fit_filter
+    from runtime.devices import pick_device, set_threads
+
+    device = pick_device(options.device)
+    set_threads(1)
+    data = load_data(options)
+    teacher = resolve_input("teacher", options.teacher, options)
+    settings = settings_from(options, FilterSettings)
+    parents = {"data": data.digest, "teacher": artefact_digest("teacher", teacher)}
+    with artefact("fit-filter", "filter", options, parents) as made:
+        if not made.finished:
+            fit_filter(
+                data.train,
+                data.label_space,
+                load_generator(teacher, device),
+                settings,
+                made.folder,
+                device,
+                data.allowed_augmentations,
+            )
+    return {"filter": str(made.folder), **_means(made.folder)}
+
+
+def _means(folder: Path) -> dict[str, Any]:
+    import json
+
+    card = json.loads((folder / "card.json").read_text())
+    return {"mean_ratio": card.get("mean_ratio", {})}

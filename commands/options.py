@@ -1,0 +1,226 @@
+"""Options: one frozen model a command gives the flags, the YAML keys and the help text.  No torch here.
+
+A command module offers `Options` (a subclass of SharedOptions), `run(options) -> dict`, and where it wants them
+`show(result) -> str` (text for people), `needs(options) -> dict` (disk and memory for --dry-run) and `POSITIONAL`
+(the option that may be given without its flag).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Callable, Set
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import click
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
+
+from runtime.errors import UserError
+
+
+def _split_commas(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+Floats = Annotated[tuple[float, ...], BeforeValidator(_split_commas)]
+Ints = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+
+
+class SharedOptions(BaseModel):
+    """Flags that mean the same everywhere."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    out: Path | None = Field(None, description="Write here instead of the workspace.")
+    workspace: Path = Field(Path("runs/digits"), description="Folder in which commands find each other's results.")
+    seed: int = Field(0, ge=0, description="Every random draw follows from it.")
+    workers: int = Field(1, ge=1, description="Processes; each gets cores / workers threads.")
+    engine: Literal["local"] = Field("local", description="Where work items run.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    json_: bool = Field(False, alias="json", description="Print one JSON object.")
+    dry_run: bool = Field(False, description="Print the options, the inputs and what is needed, and stop.")
+
+
+PLUMBING = {"out", "workspace", "workers", "engine", "device", "json", "json_", "dry_run"}
+
+
+class DataOptions(SharedOptions):
+    """Flags of commands that read real images."""
+
+    data: str = Field("digits", description="digits, rotated-digits, cifar10, an image folder or an .h5 file.")
+    fold: int = Field(0, ge=0, description="Cross-fitting fold of the embedded digits (0, 1 or 2).")
+    resolution: int | None = Field(None, ge=8, le=512, description="Side of the images in pixels.")
+    real_per_class: int | None = Field(None, ge=1, description="Use only this many training images a class.")
+    data_seed: int = Field(0, ge=0, description="Which images --real-per-class takes.")
+    download: bool = Field(False, description="Allow the dataset to be downloaded.")
+
+
+def settings_options(settings: type, name: str, exclude: Set[str] = frozenset()) -> Any:
+    """A model with the fields of a settings dataclass: the room's defaults, as flags.
+
+    The help of a flag is the comment behind its field.  Bounds are checked by the dataclass itself.
+    """
+    comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(settings), flags=re.MULTILINE))
+    hints = typing.get_type_hints(settings)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(settings):
+        if field.name in exclude:
+            continue
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        kind = hints[field.name]
+        if get_origin(kind) is tuple:
+            kind = Annotated[kind, BeforeValidator(_split_commas)]
+        fields[field.name] = (kind, Field(default, description=comments.get(field.name, "")))
+    return create_model(name, __config__=ConfigDict(frozen=True, extra="forbid"), **fields)
+
+
+def settings_from(options: BaseModel, settings: type, **fixed: Any) -> Any:
+    """The room's settings dataclass, filled from the options that bear its field names."""
+    known = {field.name for field in dataclasses.fields(settings)}
+    values = {name: getattr(options, name) for name in type(options).model_fields if name in known}
+    return settings(**{**values, **fixed})
+
+
+def build_command(name: str, line: str, module: types.ModuleType) -> click.Command:
+    """The click command of a command module."""
+    model: type[SharedOptions] = module.Options
+    params: list[click.Parameter] = [_click_option(field, info) for field, info in model.model_fields.items()]
+    params.append(
+        click.Option(["--config", "config"], type=str, metavar="FILE", help="YAML with these options as keys.")
+    )
+
+    positional: str | None = getattr(module, "POSITIONAL", None)
+    if positional:
+        params.append(click.Argument(["place"], required=False, metavar=f"[{positional.upper()}]"))
+
+    def callback(config: str | None, place: str | None = None, **given: Any) -> int:
+        if positional and place is not None:
+            given[positional] = place
+        options = resolve(model, config, {key: value for key, value in given.items() if value is not None})
+        return execute(name, module, options)
+
+    return click.Command(name, params=params, callback=callback, help=module.__doc__, short_help=line)
+
+
+def execute(name: str, module: types.ModuleType, options: SharedOptions) -> int:
+    """Run (or dry-run) a command and print its result on stdout."""
+    if options.dry_run:
+        from commands.workspace import describe_inputs
+
+        plan = {"command": name, "options": plain(options), "inputs": describe_inputs(options)}
+        needs: Callable[[Any], dict[str, Any]] | None = getattr(module, "needs", None)
+        plan["needs"] = needs(options) if needs else {}
+        _print(plan, options.json_, None)
+        return 0
+    result = module.run(options)
+    _print(result, options.json_, getattr(module, "show", None))
+    return int(result.get("exit_code", 0))
+
+
+def plain(options: BaseModel) -> dict[str, Any]:
+    """The options as JSON values, keyed as in YAML."""
+    return json.loads(options.model_dump_json(by_alias=True))
+
+
+def resolve(model: type[SharedOptions], config: str | None, given: dict[str, Any]) -> Any:
+    """YAML below, flags on top; every mistake is reported, in one sentence each."""
+    values = _read_config(Path(config), model) if config else {}
+    values.update(given)
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        origin = f" (flags and {config})" if config else ""
+        raise UserError(" ".join(_sentence(item) for item in error.errors()) + origin) from error
+
+
+def _read_config(path: Path, model: type[SharedOptions]) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text())
+    except FileNotFoundError as error:
+        raise UserError(f"--config {path} does not exist; give the path of a YAML file.") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"--config {path} is not readable YAML ({str(error).splitlines()[0]}).") from error
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise UserError(f"--config {path} must hold options as KEY: VALUE lines.")
+    found = {str(key).replace("-", "_"): value for key, value in found.items()}
+    known = {info.alias or name for name, info in model.model_fields.items()}
+    unknown = sorted(set(found) - known)
+    if unknown:
+        raise UserError(
+            f"--config {path} has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}."
+        )
+    return found
+
+
+def _sentence(item: Any) -> str:
+    name = str(item["loc"][0]) if item["loc"] else "options"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "extra_forbidden":
+        return f"{_flag(name)} is no option of this command."
+    return f"{_flag(name)} {item['input']!r}: {message[0].lower()}{message[1:]}."
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def _click_option(name: str, info: FieldInfo) -> click.Option:
+    key = info.alias or name
+    flag = _flag(key)
+    shown = info.default
+    help_text = info.description or ""
+    kind = _without_none(info.annotation)
+    if kind is bool:
+        return click.Option(
+            [f"{flag}/--no-{flag[2:]}", key], default=None, help=f"{help_text}  [default: {'on' if shown else 'off'}]"
+        )
+    if isinstance(shown, tuple):
+        shown = ",".join(str(part) for part in shown)
+    if shown is not None and shown != "":
+        help_text = f"{help_text}  [default: {shown}]"
+    if get_origin(kind) is Literal:
+        return click.Option([flag, key], type=click.Choice([str(value) for value in get_args(kind)]), help=help_text)
+    return click.Option([flag, key], type=str, metavar=_metavar(kind), help=help_text)
+
+
+def _without_none(kind: Any) -> Any:
+    if get_origin(kind) in (typing.Union, types.UnionType):
+        rest = [part for part in get_args(kind) if part is not type(None)]
+        return rest[0] if rest else kind
+    return kind
+
+
+def _metavar(kind: Any) -> str:
+    if get_origin(kind) is tuple:
+        return f"{_metavar(get_args(kind)[0])},..."
+    return {int: "N", float: "X", str: "NAME", Path: "PATH"}.get(kind, "TEXT")
+
+
+def _print(result: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], str] | None) -> None:
+    if as_json:
+        click.echo(json.dumps(result, default=str))
+    elif show is not None:
+        click.echo(show(result))
+    else:
+        click.echo(_lines(result))
+
+
+def _lines(result: dict[str, Any], indent: str = "") -> str:
+    lines = []
+    for key, value in result.items():
+        if isinstance(value, dict) and value:
+            lines += [f"{indent}{key}:", _lines(value, indent + "  ")]
+        else:
+            lines.append(f"{indent}{key}: {value}")
+    return "\n".join(lines)

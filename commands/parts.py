@@ -1,0 +1,103 @@
+"""From options to objects: real data, generators, filters and predictors, also inside worker processes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from commands.options import DataOptions
+
+if TYPE_CHECKING:
+    import torch
+
+    from image_data.real import RealData
+    from interfaces import DensityRatio, LabelSpace, Predictor
+    from layers.generator import NetworkGenerator
+    from teacher_sampler.sampler import SamplingParts
+
+
+def load_data(options: DataOptions, **changes: Any) -> RealData:
+    """The real images that the options name; the label histogram goes to stderr."""
+    from image_data.real import load_real
+    from runtime.progress import say
+
+    settings: dict[str, Any] = {
+        "fold": options.fold,
+        "resolution_px": options.resolution,
+        "real_per_class": options.real_per_class,
+        "seed": options.data_seed,
+        "download": options.download,
+    }
+    data = load_real(options.data, **{**settings, **changes})
+    say(data.histogram())
+    return data
+
+
+def load_generator(folder: Path, device: torch.device) -> NetworkGenerator:
+    """A teacher or a student generator: the card's architecture tells which."""
+    from layers.generator import read_card
+    from student_trainer import GENERATORS, load_student
+    from teacher_sampler import load_teacher
+
+    card = read_card(folder)
+    return load_student(folder, device) if card.architecture in GENERATORS else load_teacher(folder, device)
+
+
+def load_predictor(folder: Path, device: torch.device) -> Predictor:
+    """A trained classifier or regressor as a predictor."""
+    from classifiers import load_classifier
+
+    return load_classifier(folder, device)
+
+
+def load_density_ratio(folder: Path, device: torch.device) -> DensityRatio:
+    """A fitted filter."""
+    from filters import load_filter
+
+    return load_filter(folder, device)
+
+
+def error_function(label_space: LabelSpace) -> Any:
+    """The teacher error of this kind of label (DESIGN: cross entropy, or absolute error in the user's units)."""
+    from filters.teacher_error import classification_error, regression_error
+
+    return classification_error if label_space.kind == "classes" else regression_error
+
+
+@dataclass(frozen=True)
+class SamplingRecipe:
+    """What a worker process needs to build the sampler's parts; called once in each."""
+
+    teacher: Path
+    filter: Path | None
+    predictor: Path | None
+    device: str
+    ceiling_quantile: float = 0.999
+
+    def __call__(self) -> SamplingParts:
+        from filters.acceptance import Acceptance
+        from runtime.devices import pick_device
+        from teacher_sampler.sampler import SamplingParts
+
+        device = pick_device(self.device)
+        generator = load_generator(self.teacher, device)
+        return SamplingParts(
+            teacher=generator,
+            density_ratio=load_density_ratio(self.filter, device) if self.filter else None,
+            predictor=load_predictor(self.predictor, device) if self.predictor else None,
+            acceptance=Acceptance(quantile=self.ceiling_quantile) if self.filter else Acceptance.none(),
+            error=error_function(generator.label_space),
+        )
+
+
+def predictor_factory(folder: Path, device: str) -> partial[Predictor]:
+    """A picklable maker of the predictor, for `score`."""
+    return partial(_make_predictor, folder, device)
+
+
+def _make_predictor(folder: Path, device: str) -> Predictor:
+    from runtime.devices import pick_device
+
+    return load_predictor(folder, pick_device(device))

@@ -1,0 +1,42 @@
+"""Make the damaged units of a dataset of fakes again, from the same teacher, filter and predictor, byte for byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from commands.fake_options import FakesOptions, fakes_folder
+from commands.parts import SamplingRecipe
+from commands.workspace import artefact_digest, resolve_input
+from runtime.errors import UserError
+
+POSITIONAL = "fakes"
+
+
+class Options(FakesOptions):
+    """Flags of repair; the parts are those that the dataset was sampled with."""
+
+    teacher: Path | None = Field(None, description="Folder of the teacher.")
+    filter: Path | None = Field(None, description="Folder of the filter.")
+    predictor: Path | None = Field(None, description="Folder of the predictor.")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Repair what verify finds; nothing else is touched."""
+    from image_data.fake import open_manifest, verify_fakes
+    from runtime.engines import LocalEngine
+    from teacher_sampler.repair import repair
+
+    folder = fakes_folder(options)
+    made_with = open_manifest(folder).settings
+    parts: dict[str, Path | None] = {}
+    for kind in ("teacher", "filter", "predictor"):
+        wanted = made_with.get(f"{kind}_digest")
+        parts[kind] = resolve_input(kind, getattr(options, kind), options) if wanted else None
+        if wanted and artefact_digest(kind, parts[kind]) != wanted:  # type: ignore[arg-type]
+            raise UserError(f"{parts[kind]} is not the {kind} that {folder} was sampled with; give --{kind} DIR.")
+    recipe = SamplingRecipe(parts["teacher"], parts["filter"], parts["predictor"], options.device)  # type: ignore[arg-type]
+    mended = repair(folder, recipe, LocalEngine(options.workers))
+    return {"fakes": str(folder), "repaired": mended, "problems": verify_fakes(folder)}

@@ -1,0 +1,129 @@
+"""Sample a teacher through the filter into a dataset of fakes: sealed HDF5 shards and a manifest.
+
+`--nfake-per-class N --rho R` accepts ceil(N / R) of each class, so that N of lowest teacher error remain after the
+filter.  `--filter none` accepts everything, `--predictor none` measures no errors: no real image is needed then.
+The same command continues after any stop, with any number of workers, to the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from commands.options import SharedOptions, settings_from, settings_options
+from commands.parts import SamplingRecipe
+from commands.workspace import artefact, artefact_digest, resolve_input
+from runtime.errors import UserError
+from teacher_sampler.settings import SamplerSettings
+
+_Settings: Any = settings_options(
+    SamplerSettings, "SamplerFlags", exclude={"seed", "teacher_digest", "filter_digest", "predictor_digest"}
+)
+
+
+class Options(_Settings, SharedOptions):
+    """Flags of sample."""
+
+    teacher: Path | None = Field(None, description="Folder of the teacher.")
+    filter: str | None = Field(None, description="Folder of the filter, or none.")
+    predictor: str | None = Field(None, description="Folder of the predictor, or none.")
+    nfake_per_class: int | None = Field(None, ge=1, description="Fakes of each class  [default: 1000]")
+    nfake_per_label: int | None = Field(None, ge=1, description="Fakes of each value of --labels (continuous labels).")
+    labels: str | None = Field(None, description="LOW:HIGH:COUNT or v1,v2,...: label values (continuous labels).")
+    rho: float = Field(1.0, gt=0, le=1, description="Accept ceil(N / rho), so that N remain after the error filter.")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Sample, or continue, or find it done."""
+    from image_data.fake import describe_fakes
+    from layers.generator import read_card
+    from runtime.devices import set_threads
+    from runtime.engines import LocalEngine
+    from teacher_sampler.sampler import sample
+
+    set_threads(options.workers)
+    teacher = resolve_input("teacher", options.teacher, options)
+    plan = label_plan(options, read_card(teacher).label_space)
+    chosen_filter = None if options.filter == "none" else resolve_input("filter", _path(options.filter), options)
+    predictor = None if options.predictor == "none" else resolve_input("predictor", _path(options.predictor), options)
+    parents = {"teacher": artefact_digest("teacher", teacher)}
+    if chosen_filter is not None:
+        parents["filter"] = artefact_digest("filter", chosen_filter)
+    if predictor is not None:
+        parents["predictor"] = artefact_digest("predictor", predictor)
+    settings = settings_from(options, SamplerSettings, **{f"{kind}_digest": digest for kind, digest in parents.items()})
+    recipe = SamplingRecipe(teacher, chosen_filter, predictor, options.device)
+    with artefact("sample", "fakes", options, parents) as made:
+        if not made.finished:
+            sample(recipe, plan, settings, made.folder, LocalEngine(options.workers))
+    return {"fakes": str(made.folder), **describe_fakes(made.folder)}
+
+
+def label_plan(options: Options, label_space: dict[str, Any]) -> Any:
+    """Which labels, and how many accepted fakes of each."""
+    from image_data.labels import label_space_from_json
+    from teacher_sampler.sampler import LabelPlan
+
+    space = label_space_from_json(label_space)
+    count = options.nfake_per_label if space.kind == "continuous" else options.nfake_per_class
+    if space.kind == "classes":
+        if options.labels or options.nfake_per_label:
+            raise UserError("--labels and --nfake-per-label are for continuous labels; use --nfake-per-class.")
+        return LabelPlan.classes(space, math.ceil((count or 1000) / options.rho))
+    if options.nfake_per_class:
+        raise UserError(
+            "--nfake-per-class is for classes, and this teacher's labels are values; use --nfake-per-label."
+        )
+    values = parse_labels(options.labels, space)
+    space.check(values, "--labels")
+    return LabelPlan.values(space, values, math.ceil((count or 50) / options.rho))
+
+
+def parse_labels(text: str | None, space: Any) -> Any:
+    """`LOW:HIGH:COUNT` (evenly spaced), `v1,v2,...`, or 100 values over the whole range."""
+    import numpy as np
+
+    try:
+        if text is None:
+            return np.linspace(space.low, space.high, 100)
+        if ":" in text:
+            low, high, count = text.split(":")
+            return np.linspace(float(low), float(high), int(count))
+        return np.array([float(value) for value in text.split(",")])
+    except ValueError as error:
+        raise UserError(f"--labels {text} is neither LOW:HIGH:COUNT nor v1,v2,...; mend it.") from error
+
+
+def needs(options: Options) -> dict[str, Any]:
+    """Disk and memory, from the teacher's card where it is there."""
+    from commands.workspace import SEAL
+
+    folder = options.teacher or options.workspace / "teacher" / "latest"
+    if not (folder / SEAL["teacher"]).is_file():
+        return {"disk": "known once the teacher exists"}
+    from layers.generator import read_card
+
+    card = read_card(folder)
+    plan = label_plan(options, card.label_space)
+    latent_bytes = 4 * int(card.latent.get("dimension", 0))
+    row_bytes = card.channels * card.resolution_px**2 + latent_bytes + 64
+    total = plan.total
+    return {
+        "fakes": total,
+        "disk_mb": round(total * row_bytes * 1.15 / 1e6, 1),
+        "memory": "constant, below 1 GB a worker",
+    }
+
+
+def show(result: dict[str, Any]) -> str:
+    """What was made, in a few lines."""
+    from commands.inspect_fakes import text
+
+    return text(result)
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

@@ -1,0 +1,25 @@
+"""The sub-commands: name -> (module, one line of help).  Read by cli.py before anything heavy is imported."""
+
+from __future__ import annotations
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("demo", "The whole path on real digits; ends with a table and an HTML report."),
+    "train-teacher": ("train_teacher", "Train a teacher GAN on real images."),
+    "train-classifier": ("train_classifier", "Train a predictor on real images, without distillation."),
+    "fit-filter": ("fit_filter", "Fit the feature extractor and the conditional density ratio."),
+    "sample": ("sample", "Sample a teacher through the filter into an HDF5 dataset of fakes."),
+    "score": ("score", "Add a predictor's outputs and errors to a dataset of fakes."),
+    "verify": ("verify", "Check every byte of a dataset of fakes."),
+    "repair": ("repair", "Make the damaged units of a dataset of fakes again."),
+    "inspect": ("inspect_fakes", "Describe a dataset of fakes: counts, acceptance, ratios, errors."),
+    "export-h5": ("export_h5", "Write a dataset of fakes as the one file that cGAN-KD trainers read."),
+    "train-student": ("train_student", "Distil a light student generator from a dataset of fakes."),
+    "distill": ("distill", "Train a light classifier or regressor from real and fake images."),
+    "search-rho": ("search_rho", "Search the filtering quantile rho on validation data."),
+    "evaluate": ("evaluate", "Measure a generator, a dataset of fakes or a classifier."),
+    "export": ("export", "Write a student generator as a torch.export program."),
+    "benchmark": ("benchmark", "Parameters, multiply-adds and latency of generators and classifiers."),
+    "report": ("report", "Write the HTML report of a workspace."),
+    "list": ("list_entries", "List the networks, losses and datasets that the options accept."),
+    "status": ("status", "Show what a workspace holds."),
+}

@@ -1,0 +1,34 @@
+"""Train a predictor on real images, without distillation: the network that filters fakes and teaches students."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from classifiers.settings import ClassifierSettings
+from commands.options import DataOptions, settings_from, settings_options
+from commands.parts import load_data
+from commands.workspace import artefact
+
+_Settings: Any = settings_options(ClassifierSettings, "PredictorFlags", exclude={"seed", "distiller", "student"})
+
+
+class Options(_Settings, DataOptions):
+    """Flags of train-classifier."""
+
+    network: str = "resnet20"
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train, or continue, or find it done."""
+    from classifiers import train_classifier
+    from runtime.devices import pick_device, set_threads
+
+    device = pick_device(options.device)
+    set_threads(1)
+    data = load_data(options)
+    settings = settings_from(options, ClassifierSettings, student=options.network, distiller="none")
+    with artefact("train-classifier", "predictor", options, {"data": data.digest}) as made:
+        result = train_classifier(
+            data.train, data.val, data.label_space, settings, made.folder, device, data.allowed_augmentations
+        )
+    return {"predictor": str(made.folder), **result}

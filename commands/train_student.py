@@ -1,0 +1,104 @@
+"""Distil a light student generator from a dataset of fakes: it learns the teacher's map (z, y) -> image.
+
+The teacher itself is not needed, unless `--white-box` adds feature terms from inside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from commands.options import DataOptions, settings_from, settings_options
+from commands.parts import load_data, load_generator
+from commands.workspace import artefact, artefact_digest, resolve_input
+from runtime.errors import UserError
+from student_trainer.settings import StudentSettings
+from white_box.settings import WhiteBoxSettings
+
+_Settings: Any = settings_options(StudentSettings, "StudentGeneratorFlags", exclude={"seed", "truncation"})
+_WhiteBox: Any = settings_options(WhiteBoxSettings, "WhiteBoxFlags")
+
+
+class Options(_Settings, _WhiteBox, DataOptions):
+    """Flags of train-student."""
+
+    fakes: Path | None = Field(None, description="Folder of the fakes, sampled with their latents.")
+    teacher: Path | None = Field(None, description="Folder of the teacher (for --white-box and the comparison).")
+    white_box: bool = Field(False, description="Add feature terms from inside a local teacher.")
+    real: bool = Field(True, description="Let the discriminator see real images too.")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train, or continue, or find it done; prints sizes and speeds beside the teacher's."""
+    from image_data.fake import open_fakes
+    from runtime.devices import pick_device, set_threads
+    from student_trainer import train_student
+
+    device = pick_device(options.device)
+    set_threads(1)
+    fakes = resolve_input("fakes", options.fakes, options)
+    dataset = open_fakes(fakes)
+    parents = {"fakes": artefact_digest("fakes", fakes)}
+    data = load_data(options) if options.real else None
+    if data is not None:
+        parents["data"] = data.digest
+        if tuple(dataset.image_shape) != data.train.pixels.shape[1:]:
+            raise UserError(
+                f"--fakes {fakes} and --data {options.data} differ in size; give --resolution or --no-real."
+            )
+    teacher = _teacher(options, device)
+    if options.white_box:
+        if teacher is None:
+            raise UserError("--white-box needs the teacher's insides; give --teacher DIR.")
+        parents["teacher"] = teacher.card.source_digest
+    settings = settings_from(options, StudentSettings, truncation=teacher.card.truncation if teacher else None)
+    with artefact("train-student", "student", options, parents) as made:
+        if not made.finished:
+            train_student(
+                dataset.view(),
+                data.train if data is not None else None,
+                dataset.label_space,
+                settings,
+                made.folder,
+                device,
+                white_box=_terms(options, teacher, settings, dataset),
+                allowed_augmentations=data.allowed_augmentations if data is not None else (),
+                trained_on={"fakes": dataset.digest, "real": data.describe() if data is not None else None},
+            )
+    from commands.comparison import compare_generators
+
+    student = load_generator(made.folder, device)
+    return {
+        "student": str(made.folder),
+        "measured_quality": student.card.measured_quality,
+        "cost": compare_generators({"teacher": teacher, "student": student}),
+    }
+
+
+def _teacher(options: Options, device: Any) -> Any:
+    from commands.workspace import SEAL
+
+    latest = options.workspace / "teacher" / "latest"
+    if options.teacher is not None:
+        return load_generator(resolve_input("teacher", options.teacher, options), device)
+    return load_generator(latest, device) if (latest / SEAL["teacher"]).is_file() else None
+
+
+def _terms(options: Options, teacher: Any, settings: Any, dataset: Any) -> Any:
+    if not options.white_box:
+        return None
+    from student_trainer import build_student
+    from white_box import build_terms
+
+    example = build_student(settings, dataset.label_space, dataset.image_shape, teacher.card.latent["dimension"])
+    return build_terms(teacher, example, settings_from(options, WhiteBoxSettings))
+
+
+def show(result: dict[str, Any]) -> str:
+    """Where the student lies, how good it is, and the table of costs."""
+    from commands.comparison import cost_table
+
+    quality = ", ".join(f"{key} {value}" for key, value in result["measured_quality"].items())
+    return "\n".join([f"student: {result['student']}", f"measured: {quality}", cost_table(result["cost"])])

@@ -1,0 +1,56 @@
+"""Train a teacher GAN on real images: BigGAN for classes, the same network with a label embedding for values.
+
+The result is a folder, card.json + weights.safetensors.  Training continues exactly after any stop.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from commands.options import DataOptions, settings_from, settings_options
+from commands.parts import load_data
+from commands.workspace import artefact
+from teacher_sampler.training.settings import TeacherSettings
+
+_Settings: Any = settings_options(TeacherSettings, "TeacherFlags", exclude={"seed"})
+
+
+class Options(_Settings, DataOptions):
+    """Flags of train-teacher."""
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train, or continue, or find it done."""
+    from runtime.devices import pick_device, set_threads
+    from teacher_sampler.training import train_teacher
+
+    device = pick_device(options.device)
+    set_threads(1)
+    data = load_data(options)
+    settings = settings_from(options, TeacherSettings)
+    settings.check(data.allowed_augmentations)
+    with artefact("train-teacher", "teacher", options, {"data": data.digest}) as made:
+        if not made.finished:
+            train_teacher(
+                data.train,
+                data.label_space,
+                settings,
+                made.folder,
+                device,
+                allowed_augmentations=data.allowed_augmentations,
+                trained_on=data.describe(),
+            )
+    return {"teacher": str(made.folder), **summary(made.folder)}
+
+
+def summary(folder: Any) -> dict[str, Any]:
+    """What a user wants to know of a generator's folder."""
+    from layers.generator import read_card
+
+    card = read_card(folder)
+    return {
+        "architecture": card.architecture,
+        "resolution_px": card.resolution_px,
+        "digest": card.source_digest[:8],
+        "measured_quality": card.measured_quality,
+    }

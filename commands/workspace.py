@@ -1,0 +1,230 @@
+"""The graph of artefacts: where each lies, what it was made from, and how a missing one of the defaults is made.
+
+An artefact is a folder `<workspace>/<kind>/<digest8>` (or --out), where the digest names the command's options and
+the digests of what it was made from.  `<kind>/latest` points to the newest finished one.  `command.json` is written
+first and decides whether the same command continues the folder or another one is refused.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import importlib
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from commands.options import PLUMBING, SharedOptions, plain, resolve
+from commands.table import COMMANDS
+from runtime.atomic import remove_leftovers, write_bytes, write_json
+from runtime.digests import digest_of, file_sha256
+from runtime.errors import UserError
+
+COMMAND_FILE = "command.json"
+SEAL = {  # the file whose presence says that an artefact of this kind is finished
+    "teacher": "card.json",
+    "student": "card.json",
+    "filter": "card.json",
+    "predictor": "card.json",
+    "classifier": "result.json",
+    "judge": "card.json",
+    "fakes": "manifest.json",
+    "rho": "choice.yaml",
+    "evaluation": "result.json",
+}
+MAKER = {  # the command that makes a missing artefact of the embedded default
+    "teacher": "train-teacher",
+    "filter": "fit-filter",
+    "predictor": "train-classifier",
+    "fakes": "sample",
+    "student": "train-student",
+    "rho": "search-rho",
+}
+_FLAGS = {"teacher": "teacher", "filter": "filter", "predictor": "predictor", "fakes": "fakes", "student": "student"}
+EMBEDDED = {"digits", "rotated-digits"}
+
+
+@dataclass
+class Artefact:
+    """A folder being made: `folder`, `finished` (nothing is left to do), and what it is made from."""
+
+    kind: str
+    folder: Path
+    finished: bool
+    parents: dict[str, str] = field(default_factory=dict)
+
+
+def call(command: str, **given: Any) -> dict[str, Any]:
+    """Run another command in this process with these options; returns its result."""
+    module = importlib.import_module(f"commands.{COMMANDS[command][0]}")
+    return module.run(resolve(module.Options, None, given))
+
+
+@contextmanager
+def artefact(command: str, kind: str, options: SharedOptions, parents: dict[str, str]) -> Iterator[Artefact]:
+    """Open (or continue) the folder of this command's result; point `latest` to it when the block ends well."""
+    identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
+    digest = digest_of(identity)
+    folder = options.out or options.workspace / kind / digest[:8]
+    check_folder(folder, identity, digest)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        remove_leftovers(folder)
+        finished = (folder / SEAL[kind]).is_file()
+        if finished:
+            _say(f"{kind} {folder} is finished; nothing to do")
+        elif not (folder / COMMAND_FILE).is_file():
+            write_json(folder / COMMAND_FILE, {"digest": digest, "content": identity, "provenance": provenance()})
+        yield Artefact(kind, folder, finished, parents)
+        if options.out is None and (folder / SEAL[kind]).is_file():
+            _point_latest(folder)
+
+
+def content_options(options: SharedOptions) -> dict[str, Any]:
+    """The options that decide the content; paths of inputs are replaced by their digests, plumbing left out."""
+    skip = PLUMBING | set(_FLAGS.values())
+    return {name: value for name, value in plain(options).items() if name not in skip}
+
+
+def check_folder(folder: Path, identity: dict[str, Any], digest: str) -> None:
+    """Refuse a folder that holds something else than this command's work."""
+    record = folder / COMMAND_FILE
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"--out {folder} is a file; give the name of a new folder.")
+    if not record.is_file():
+        if any(path for path in folder.iterdir() if not path.name.startswith(".")):
+            raise UserError(f"--out {folder} is not empty and was not made by this program; give a new folder.")
+        return
+    try:
+        before = json.loads(record.read_text())
+        known = before["digest"], before["content"]
+    except (ValueError, KeyError) as error:
+        raise UserError(f"{record} is damaged; remove the folder or give another --out.") from error
+    if known[0] != digest:
+        changed = _differences(known[1], identity)
+        raise UserError(f"--out {folder} was made with other options ({changed}); give a new folder.")
+
+
+def resolve_input(kind: str, given: Path | None, options: SharedOptions, **make: Any) -> Path:
+    """The folder of an input: the path given, else the workspace's latest, else (embedded data) made now."""
+    if given is not None:
+        folder = Path(given)
+        if not folder.exists():
+            raise UserError(f"--{kind} {folder} does not exist; give the folder of a finished {kind}.")
+        if folder.is_dir() and not (folder / SEAL[kind]).is_file():
+            raise UserError(f"--{kind} {folder} is not finished: {SEAL[kind]} is missing; finish its command first.")
+        return folder
+    latest = options.workspace / kind / "latest"
+    if (latest / SEAL[kind]).is_file():
+        return latest.resolve()
+    data = getattr(options, "data", "digits")
+    if data not in EMBEDDED or kind not in MAKER:
+        maker = MAKER.get(kind, kind)
+        raise UserError(f"no {kind} in {options.workspace}; run `python cli.py {maker}` first or give --{kind} PATH.")
+    _say(f"no {kind} in {options.workspace} yet: making one first (python cli.py {MAKER[kind]})")
+    inherited = {name: getattr(options, name) for name in ("workspace", "device") if hasattr(options, name)}
+    for name in ("data", "fold", "real_per_class", "data_seed", "resolution"):
+        if getattr(options, name, None) is not None:
+            inherited[name] = getattr(options, name)
+    call(MAKER[kind], **{**inherited, **make})
+    return (options.workspace / kind / "latest").resolve()
+
+
+def artefact_digest(kind: str, folder: Path) -> str:
+    """What a child records of a parent: the digest of its content, free of times and machines."""
+    if kind == "fakes":
+        from image_data.fake import open_fakes
+
+        return open_fakes(folder).digest
+    card = json.loads((folder / "card.json").read_text())
+    kept = {name: card.get(name) for name in ("architecture", "arguments", "latent", "truncation")}
+    return digest_of({"weights": file_sha256(folder / "weights.safetensors"), **kept})
+
+
+def describe_inputs(options: SharedOptions) -> dict[str, Any]:
+    """For --dry-run: which inputs the options name, and whether they are there."""
+    found: dict[str, Any] = {}
+    for kind, name in _FLAGS.items():
+        if name not in type(options).model_fields:
+            continue
+        given = getattr(options, name)
+        latest = options.workspace / kind / "latest"
+        if given == "none":
+            found[kind] = "none"
+        elif given is not None:
+            found[kind] = f"{given} ({'found' if Path(str(given)).exists() else 'MISSING'})"
+        elif (latest / SEAL[kind]).is_file():
+            found[kind] = f"{latest.resolve()} (found)"
+        else:
+            found[kind] = f"missing; `python cli.py {MAKER[kind]}` makes it"
+    if "data" in type(options).model_fields:
+        found["data"] = getattr(options, "data")  # noqa: B009
+    return found
+
+
+def provenance() -> dict[str, Any]:
+    """Where and with what something was made; never part of a digest."""
+    return {
+        "command_line": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "versions": {name: version(name) for name in ("torch", "numpy", "h5py")},
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {platform.system()}",
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _say(message: str) -> None:
+    from runtime.progress import say  # rich is heavy, and --help passes here
+
+    say(message)
+
+
+def _point_latest(folder: Path) -> None:
+    """`latest` is a relative link (a text file holds the name where links cannot be made)."""
+    link = folder.parent / "latest"
+    temporary = folder.parent / f".latest.{os.getpid()}.tmp"
+    try:
+        temporary.symlink_to(folder.name)
+        os.replace(temporary, link)
+    except OSError:
+        write_bytes(link.with_suffix(".txt"), folder.name.encode())
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """One writer a folder; the lock ends with the process, however it ends."""
+    with open(folder / ".lock", "w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"{folder} is being written by another process; wait for it or give another --out."
+            ) from error
+        yield
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
+    found = []
+    for part in ("options", "parents"):
+        old, new = before.get(part, {}), now[part]
+        for key in sorted(set(old) | set(new)):
+            if old.get(key) != new.get(key):
+                found.append(f"{key}: {_short(old.get(key))} then, {_short(new.get(key))} now")
+    if before.get("command") != now["command"]:
+        found.insert(0, f"command {before.get('command')} then, {now['command']} now")
+    return "; ".join(found[:4]) or "an older version"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 20 else f"{text[:8]}..."

@@ -1,0 +1,47 @@
+"""Images of a generator for evaluation: drawn by key, quantised as at rest, so that a score sees what would be stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from image_data.sources import ArraySource
+from interfaces import Teacher
+from runtime.seeds import label_bits
+
+_BLOCK_ROWS = 128
+
+
+def generated_images(
+    generator: Teacher, labels: np.ndarray, seed: int, *, block_rows: int = _BLOCK_ROWS
+) -> ArraySource:
+    """One image for each label (user's units), uint8 N x C x H x W: round half to even of (x + 1) * 127.5, clamped.
+
+    The k-th image of a label is the same however many other labels are asked for.  A last, short block is filled up,
+    so that every forward pass has the same shape.  Only stored images or these are scored, never raw floats.
+    """
+    labels = np.asarray(labels)
+    keys = _keys(labels)
+    found = []
+    for start in range(0, len(labels), block_rows):
+        rows = np.arange(start, start + block_rows)
+        rows = np.where(rows < len(labels), rows, start)
+        latents = generator.latents(keys[rows], seed)
+        images = generator.generate(latents, labels[rows], keys[rows])
+        if not torch.isfinite(images).all():
+            raise ValueError("the generator returned values that are not finite numbers")
+        pixels = torch.round((images.float() + 1.0) * 127.5).clamp(0, 255).to(torch.uint8)
+        found.append(pixels[: len(labels) - start].cpu().numpy())
+    return ArraySource(np.concatenate(found), labels)
+
+
+def _keys(labels: np.ndarray) -> np.ndarray:
+    """int64 N x 2: the label's bits and the running number of the image within its label."""
+    bits = label_bits(labels)
+    order = np.argsort(bits, kind="stable")
+    ordered = bits[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(bits) else np.zeros(0, np.int64)
+    counts = np.diff(np.r_[starts, len(bits)])
+    k = np.empty(len(bits), dtype=np.int64)
+    k[order] = np.arange(len(bits)) - np.repeat(starts, counts)
+    return np.stack([bits, k], axis=1)

@@ -1,0 +1,68 @@
+"""Fakes for fitting a density ratio: each real image is faced by fakes that were asked for with its label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from interfaces import LabelSpace, Teacher
+from runtime.errors import UserError
+from runtime.progress import progress
+from runtime.seeds import label_bits
+
+FIRST_CANDIDATE = 1 << 41  # candidate numbers from here on belong to fitting: no pilot and no dataset shares a latent
+_BLOCK = 256
+
+
+def quantise(images: torch.Tensor) -> torch.Tensor:
+    """float, nominal [-1, 1] -> uint8: (x + 1) * 127.5, rounded half to even and clamped to 0 .. 255."""
+    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def candidate_keys(labels: np.ndarray, first: int = FIRST_CANDIDATE) -> np.ndarray:
+    """int64 N x 2, (label bits, k): the j-th appearance of a label gets k = first + j, so that no key comes twice."""
+    bits = label_bits(labels)
+    order = np.argsort(bits, kind="stable")
+    ordered = bits[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(bits) else np.zeros(0, dtype=np.int64)
+    run = np.arange(len(bits)) - np.repeat(starts, np.diff(np.r_[starts, len(bits)]))
+    k = np.empty(len(bits), dtype=np.int64)
+    k[order] = first + run
+    return np.stack([bits, k], axis=1)
+
+
+def teacher_features(
+    teacher: Teacher, labels: np.ndarray, seed: int, phi: Callable[[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """phi of one quantised fake for each label: float32 N x d on phi's device.
+
+    labels: in the user's units, N or N x d; a label may come many times.  Works in fixed blocks, in order.
+    """
+    keys = candidate_keys(labels)
+    pieces: list[torch.Tensor] = []
+    with progress("fakes for the density ratio", len(labels)) as bar:
+        for begin in range(0, len(labels), _BLOCK):
+            block = slice(begin, begin + _BLOCK)
+            latents = teacher.latents(keys[block], seed)
+            pieces.append(phi(quantise(teacher.generate(latents, labels[block], keys[block]))))
+            bar.advance(len(labels[block]))
+    return torch.cat(pieces)
+
+
+def check_teacher(teacher: Teacher, label_space: LabelSpace, image_shape: tuple[int, ...]) -> None:
+    """UserError where the teacher's images or labels are not those of the real data (C x H x W)."""
+    card = teacher.card
+    made = (card.channels, card.resolution_px, card.resolution_px)
+    if made != tuple(image_shape):
+        raise UserError(
+            f"the teacher makes images of {made} (channels, height, width) and the real images are "
+            f"{tuple(image_shape)}; load the data with the teacher's resolution and channels."
+        )
+    theirs = teacher.label_space
+    if (theirs.kind, theirs.width) != (label_space.kind, label_space.width):
+        raise UserError(
+            f"the teacher's labels are {theirs.kind} of width {theirs.width} and the data's are {label_space.kind} of "
+            f"width {label_space.width}; fit the filter on data with the teacher's labels."
+        )

@@ -1,0 +1,160 @@
+"""Fit a filter and read one back: a folder of `card.json` + `weights.safetensors`, the card last."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from filters.density_ratio import DensityRatio, build_ratio_network
+from filters.fake_pool import check_teacher
+from filters.features import Features, build_feature_network
+from filters.fitting import (
+    Fit,
+    extractor_arguments,
+    extractor_score,
+    feature_tables,
+    held_out_rows,
+    judge,
+    train_extractor,
+    train_ratio,
+)
+from filters.settings import FilterSettings
+from image_data.augment import check_augmentations
+from image_data.labels import label_space_from_json
+from image_data.sources import ImageSource
+from interfaces import LabelSpace, Teacher
+from runtime.atomic import commit_file, write_json
+from runtime.checkpoints import CheckpointFolder, load_module, module_tensors
+from runtime.digests import file_sha256
+from runtime.errors import UserError
+
+CARD_FILE = "card.json"
+WEIGHTS_FILE = "weights.safetensors"
+FORMAT_VERSION = 1
+
+
+def fit_filter(
+    data: ImageSource,
+    label_space: LabelSpace,
+    teacher: Teacher,
+    settings: FilterSettings,
+    out: Path,
+    device: torch.device,
+    allowed_augmentations: Sequence[str] = (),
+) -> Path:
+    """Train extractor and density ratio on real `data` against `teacher` and write them into the folder `out`.
+
+    data: real training images; the validation role must stay out of it, since later choices are scored there.
+    A fifth of each class is held out inside for early stopping.  Continues an unfinished folder, returns at once on a
+    finished one.  Raises UserError where data and teacher do not go together.
+    """
+    out = Path(out)
+    if (out / CARD_FILE).is_file():
+        return out
+    if len(data) < 2:
+        raise UserError(f"the real data holds {len(data)} images; a density ratio needs at least 2, and ten a class.")
+    label_space.check(data.labels, "the real data")
+    check_teacher(teacher, label_space, data.images(np.array([0])).shape[1:])
+    names = check_augmentations(allowed_augmentations, "the real data")
+    train_rows, held_rows = held_out_rows(data.labels, label_space, settings.held_out, settings.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoints = CheckpointFolder(out / "checkpoints")
+    fit = Fit(data, label_space, teacher, settings, device, names, train_rows, held_rows, checkpoints, out)
+
+    extractor_args = extractor_arguments(fit)
+    extractor = train_extractor(fit, extractor_args)
+    scores = {
+        "train": extractor_score(fit, extractor, train_rows),
+        "held_out": extractor_score(fit, extractor, held_rows),
+    }
+    phi = Features(extractor, device, {})
+    tables = feature_tables(fit, phi)
+    ratio_args = {
+        "feature_dim": extractor_args["feature_dim"],
+        "label_kind": label_space.kind,
+        "label_width": label_space.width,
+        "mlp": settings.mlp,
+        "width": settings.width,
+        "dropout": settings.dropout,
+    }
+    network, best = train_ratio(fit, ratio_args, extractor, tables)
+    weights = module_tensors("extractor", extractor) | module_tensors("ratio", network)
+    _save_weights(out / WEIGHTS_FILE, weights)
+    train, held = (judge(network, table, settings.penalty) for table in tables)
+    card = {
+        "format_version": FORMAT_VERSION,
+        "kind": "density ratio",
+        "sha256": file_sha256(out / WEIGHTS_FILE),
+        "label_space": label_space.to_json(),
+        "extractor": extractor_args,
+        "ratio": ratio_args,
+        "normalisation": "pixel / 127.5 - 1, inside the extractor",
+        "teacher": teacher.card.source_digest,
+        "settings": asdict(settings),
+        "real_images": {"train": len(train_rows), "held_out": len(held_rows)},
+        "fakes": int(sum(table.fakes.shape[0] * table.fakes.shape[1] for table in tables)),
+        "extractor_score": scores,
+        "mean_ratio": {
+            "train_reals": train["mean_r_real"],
+            "held_out_reals": held["mean_r_real"],
+            "train_fakes": train["mean_r_fake"],
+            "held_out_fakes": held["mean_r_fake"],
+        },
+        "stopped_at_step": best["best_step"],
+        "held_out_loss": best["best_loss"],
+        "is_constant": best["best_step"] == 0,
+    }
+    write_json(out / CARD_FILE, card)
+    checkpoints.remove()
+    return out
+
+
+def _save_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, temporary)
+    commit_file(temporary, path)
+
+
+def load_filter(folder: Path, device: torch.device) -> DensityRatio:
+    """The fitted density ratio of a folder, in eval mode on `device`; UserError where the folder is not a whole one."""
+    folder = Path(folder)
+    card = _read_card(folder)
+    path = folder / WEIGHTS_FILE
+    try:
+        if file_sha256(path) != card["sha256"]:
+            raise UserError(f"{path} does not match the digest in its card; restore it or fit the filter again.")
+        tensors = load_file(path)
+        extractor, network = build_feature_network(card["extractor"]), build_ratio_network(card["ratio"])
+        load_module("extractor", extractor, tensors)
+        load_module("ratio", network, tensors)
+        label_space = label_space_from_json(card["label_space"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; restore it or fit the filter again.") from error
+    except (SafetensorError, RuntimeError, OSError, KeyError, TypeError) as error:
+        text = str(error).splitlines()[0]
+        raise UserError(f"{path} does not hold the networks of its card ({text}); fit the filter again.") from error
+    return DensityRatio(Features(extractor, device, card), network, label_space, card)
+
+
+def _read_card(folder: Path) -> dict[str, Any]:
+    path = folder / CARD_FILE
+    try:
+        card = json.loads(path.read_text())
+        version = card["format_version"]
+        if card["kind"] != "density ratio":
+            raise ValueError(f"kind {card['kind']!r}")
+    except FileNotFoundError as error:
+        raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished filter (fit-filter).") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not a filter's card ({error}); fit the filter again.") from error
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}.")
+    return card

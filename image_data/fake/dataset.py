@@ -1,0 +1,283 @@
+"""Reading a finished fake dataset: images by row number, from maps over the sealed shards.
+
+Opening reads the manifest only.  No HDF5 handle and no lock is kept: a shard is looked at once, when its first row is
+asked for, and its pages are mapped.  Each image is checked against its CRC-32 the first time that a process reads it.
+A missing, short or damaged shard is an error that names it, never zeros.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from image_data.fake.manifest import Manifest, ShardEntry, read_manifest, score_path, shard_path
+from image_data.fake.sealed import SCORE_LAYOUT, SHARD_LAYOUT, Layout, Place, locate, map_place
+from image_data.fake.selection import Selection
+from image_data.fake.view import FakeView
+from interfaces import LabelSpace
+from runtime.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """What one predictor says of each row of the dataset.
+
+    `output`: float16 N x C logits (classes), or float32 N (or N x d) predictions in the user's units.
+    `error`: float32 N, cross entropy in nats, or absolute error in the user's units.
+    """
+
+    output: np.ndarray
+    error: np.ndarray
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class UnitLedger:
+    """Every candidate of one unit, in the order of the draws; all arrays of the same length.
+
+    `label` in the user's units; `k` candidate number within its label; `r` density ratio; `accepted` bool.
+    """
+
+    name: str
+    label: np.ndarray
+    k: np.ndarray
+    r: np.ndarray
+    accepted: np.ndarray
+
+
+class _MappedFile:
+    """One sealed file: where its datasets lie, and maps over those that were asked for."""
+
+    def __init__(self, path: Path, layout: Layout, rows: int) -> None:
+        self.path = path
+        self.places: dict[str, Place] = locate(path, layout)
+        found = self.places["fake_images" if layout is SHARD_LAYOUT else "error"].shape[0]
+        if found != rows:
+            raise UserError(f"{path} holds {found} rows where the manifest says {rows}; make it again with `repair`.")
+        self._maps: dict[str, np.ndarray] = {}
+
+    def array(self, name: str) -> np.ndarray:
+        if name not in self._maps:
+            self._maps[name] = map_place(self.path, self.places[name])
+        return self._maps[name]
+
+
+class FakeDataset:
+    """A finished fake dataset; made by `open_fakes`.  Rows are ordered by unit: label (group), then k.
+
+    Picklable: only the path travels, and each process maps the shards anew.  Safe after fork.
+    """
+
+    def __init__(self, path: Path, check_rows: bool = True) -> None:
+        self.path = Path(path)
+        self.check_rows = check_rows
+        self.manifest: Manifest = read_manifest(self.path)
+        self.label_space: LabelSpace = self.manifest.label_space
+        ends = np.cumsum([entry.used for entry in self.manifest.shards], dtype=np.int64)
+        self._starts = np.concatenate([np.zeros(1, dtype=np.int64), ends])
+        self._shards: dict[int, _MappedFile] = {}
+        self._used: dict[int, np.ndarray | None] = {}
+        self._checked: np.ndarray | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"path": self.path, "check_rows": self.check_rows}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        FakeDataset.__init__(self, state["path"], state["check_rows"])
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def digest(self) -> str:
+        """The dataset's name: the digest of its content."""
+        return self.manifest.digest
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.manifest.content["image_shape"]
+        return int(channels), int(height), int(width)
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether latents were stored."""
+        return bool(self.manifest.content["settings"]["store_latents"])
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """int64 N, or float64 N (or N x d): the label asked of the teacher."""
+        return self._column("fake_labels")
+
+    @cached_property
+    def sample_index(self) -> np.ndarray:
+        """int64 N: candidate number k within its label."""
+        return self._column("sample_index")
+
+    @cached_property
+    def density_ratio(self) -> np.ndarray | None:
+        """float32 N: the ratio that acceptance used; None where no filter was used (the shards then hold ones)."""
+        return self._column("density_ratio") if self.manifest.content["has_ratio"] else None
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 len(rows) x C x H x W, in the order asked for."""
+        rows = self._rows(rows)
+        out = np.empty((len(rows), *self.image_shape), dtype=np.uint8)
+        for shard, mine, local in self._by_shard(rows):
+            file = self._shard(shard)
+            out[mine] = file.array("fake_images")[local]
+            if self.check_rows:
+                self._check(file, rows[mine], local, out, mine)
+        return out
+
+    def latents(self, rows: np.ndarray) -> np.ndarray | None:
+        """float32 len(rows) x z, or None where none were stored."""
+        if not self.has_latents:
+            return None
+        rows = self._rows(rows)
+        out = np.empty((len(rows), int(self.manifest.content["latent_dimension"])), dtype=np.float32)
+        for shard, mine, local in self._by_shard(rows):
+            out[mine] = self._shard(shard).array("latents")[local]
+        return out
+
+    def score_sets(self) -> list[str]:
+        """Digests of the predictors that have scored this dataset."""
+        return sorted(self.manifest.scores)
+
+    def scores(self, digest: str | None = None) -> Scores:
+        """The scores of one predictor; without a digest, those of the sampling run, or the only set.
+
+        Raises UserError where there is no such set or a file of it is missing.
+        """
+        sets = self.score_sets()
+        own = self.manifest.content["settings"]["parents"].get("predictor")
+        chosen = digest or (own if own in sets else (sets[0] if len(sets) == 1 else None))
+        matches = [name for name in sets if chosen and name.startswith(chosen)]
+        if len(matches) != 1:
+            known = ", ".join(name[:8] for name in sets) or "none"
+            raise UserError(
+                f"{self.path} has no single score set {chosen or '(none named)'}; it has: {known}. Run `score` first."
+            )
+        found = {name: [] for name in SCORE_LAYOUT}  # type: dict[str, list[np.ndarray]]
+        listed = {entry.name for entry in self.manifest.scores[matches[0]]}
+        for number, entry in enumerate(self.manifest.shards):
+            path = score_path(self.path, matches[0], entry.name)
+            if entry.name not in listed:
+                raise UserError(f"{path} is not there yet; run `score` again with the same predictor.")
+            file = _MappedFile(path, SCORE_LAYOUT, entry.rows)
+            for name, pieces in found.items():
+                pieces.append(self._cut(number, file.array(name)))
+        return Scores(np.concatenate(found["output"]), np.concatenate(found["error"]), matches[0])
+
+    def view(self, selection: Selection | None = None) -> FakeView:
+        """A sized, indexable view for training: all rows, or those of a selection with its labels."""
+        if selection is None:
+            return FakeView(self, None, None)
+        if selection.fakes_digest != self.digest:
+            raise UserError(
+                f"the selection belongs to the fakes {selection.fakes_digest[:8]}, not to {self.path} "
+                f"({self.digest[:8]}); select again."
+            )
+        return FakeView(self, self._rows(selection.rows), selection.labels)
+
+    def ledger(self) -> Iterator[UnitLedger]:
+        """Unit by unit, every candidate, the rejected ones and those past the cut too."""
+        planned = self.manifest.labels
+        group_size = int(self.manifest.content["settings"]["group_size"])
+        for number, entry in enumerate(self.manifest.shards):
+            file = self._shard(number)
+            k = np.array(file.array("candidates/k"))
+            group = planned[entry.group * group_size : (entry.group + 1) * group_size]
+            place = np.repeat(np.arange(len(group)), len(k) // len(group))
+            accepted = np.zeros(len(k), dtype=bool)
+            if entry.rows:
+                accepted[self._ledger_rows(file, group, place, k)] = True
+            yield UnitLedger(entry.name, group[place], k, np.array(file.array("candidates/r")), accepted)
+
+    def shards(self) -> Iterator[tuple[ShardEntry, dict[str, np.ndarray]]]:
+        """Every shard with maps over its datasets (rows past the cut included)."""
+        for number, entry in enumerate(self.manifest.shards):
+            file = self._shard(number)
+            yield entry, {name: file.array(name) for name in file.places}
+
+    def _ledger_rows(self, file: _MappedFile, group: np.ndarray, place: np.ndarray, k: np.ndarray) -> np.ndarray:
+        """Positions of the stored rows among the unit's candidates (both in the order of the draws)."""
+        labels, index = file.array("fake_labels"), file.array("sample_index")
+        span = len(k) // len(group)
+        same = (labels[:, None] == group[None]).reshape(len(labels), len(group), -1).all(axis=2)
+        return same.argmax(axis=1) * span + (np.asarray(index) - k[0])
+
+    def _shard(self, number: int) -> _MappedFile:
+        if number not in self._shards:
+            entry = self.manifest.shards[number]
+            self._shards[number] = _MappedFile(shard_path(self.path, entry.name), SHARD_LAYOUT, entry.rows)
+        return self._shards[number]
+
+    def _used_rows(self, number: int) -> np.ndarray | None:
+        """The shard's rows that belong to the dataset; None for all of them."""
+        if number not in self._used:
+            entry = self.manifest.shards[number]
+            rows: np.ndarray | None = None
+            if entry.used < entry.rows:
+                file = self._shard(number)
+                rows = self.manifest.used_rows(entry, file.array("fake_labels"), file.array("sample_index"))
+            self._used[number] = rows
+        return self._used[number]
+
+    def _cut(self, number: int, array: np.ndarray) -> np.ndarray:
+        rows = self._used_rows(number)
+        return np.array(array if rows is None else array[rows])
+
+    def _column(self, name: str) -> np.ndarray:
+        return np.concatenate(
+            [self._cut(number, self._shard(number).array(name)) for number in range(len(self.manifest.shards))]
+        )
+
+    def _rows(self, rows: np.ndarray) -> np.ndarray:
+        rows = np.atleast_1d(np.asarray(rows, dtype=np.int64))
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} of a fake dataset of {len(self)}")
+        return rows
+
+    def _by_shard(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice, np.ndarray]]:
+        """(shard, positions in `rows`, rows within the shard) for each shard that is touched."""
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        touched = np.unique(owners)
+        for shard in touched.tolist():
+            mine = slice(None) if len(touched) == 1 else np.flatnonzero(owners == shard)
+            local = rows[mine] - self._starts[shard]
+            used = self._used_rows(shard)
+            yield shard, mine, local if used is None else used[local]
+
+    def _check(
+        self, file: _MappedFile, rows: np.ndarray, local: np.ndarray, out: np.ndarray, mine: np.ndarray | slice
+    ) -> None:
+        if self._checked is None:
+            self._checked = np.zeros(len(self), dtype=bool)
+        fresh = np.flatnonzero(~self._checked[rows])
+        if not len(fresh):
+            return
+        wanted = file.array("row_crc32")[local[fresh]].tolist()
+        pixels = out[mine][fresh].reshape(len(fresh), -1)
+        for position, crc in enumerate(wanted):
+            if zlib.crc32(pixels[position].data) != crc:
+                raise UserError(
+                    f"{file.path}: row {local[fresh[position]]} does not match its checksum; the file is damaged, "
+                    f"run `verify` and `repair`."
+                )
+        self._checked[rows[fresh]] = True
+
+
+def open_fakes(path: Path, check_rows: bool = True) -> FakeDataset:
+    """Open a finished fake dataset; reads the manifest only.
+
+    `check_rows`: compare each image with its CRC-32 on its first read.  Raises UserError where `path` holds no
+    finished dataset.
+    """
+    return FakeDataset(Path(path), check_rows)

@@ -1,0 +1,173 @@
+"""`manifest.json`: what a finished fake dataset consists of.
+
+`content` (settings, parents' digests, ceilings, cut, shards) names the dataset by the digest of its canonical JSON;
+`scores` lists the score sets, `provenance` tells how it was made; `seal` is the digest of all the rest.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from image_data.labels import label_space_from_json
+from interfaces import LabelSpace
+from runtime.atomic import write_bytes
+from runtime.digests import digest_of
+from runtime.errors import UserError
+from runtime.failure_points import failure_point
+from runtime.seeds import label_bits
+
+MANIFEST_FILE = "manifest.json"
+RUN_FILE = "run.json"
+FORMAT_VERSION = 1
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\.h5")
+_DIGEST = re.compile(r"[A-Za-z0-9_-]{1,128}")
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """One sealed shard: `rows` accepted images, of which `used` lie before the cut, out of `candidates`."""
+
+    name: str
+    group: int
+    index: int
+    rows: int
+    used: int
+    candidates: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ScoreEntry:
+    """One score file, row-aligned with the shard of the same name."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The parsed manifest.  `labels` are the planned labels in order; `cut` is the last k of each in the dataset."""
+
+    digest: str
+    content: dict[str, Any]
+    scores: dict[str, list[ScoreEntry]]
+    provenance: dict[str, Any]
+    shards: tuple[ShardEntry, ...]
+
+    @property
+    def label_space(self) -> LabelSpace:
+        return label_space_from_json(self.content["label_space"])
+
+    @property
+    def labels(self) -> np.ndarray:
+        return label_array(self.content["labels"], self.label_space)
+
+    def used_rows(self, entry: ShardEntry, labels: np.ndarray, sample_index: np.ndarray) -> np.ndarray:
+        """int64: the rows of a shard that lie before the cut, in order."""
+        planned = label_bits(self.labels)
+        order = np.argsort(planned)
+        place = np.searchsorted(planned[order], label_bits(labels)).clip(max=len(order) - 1)
+        cut = np.asarray(self.content["cut"], dtype=np.int64)[order][place]
+        rows = np.flatnonzero(sample_index <= cut)
+        if len(rows) != entry.used:
+            raise UserError(
+                f"shard {entry.name} holds {len(rows)} rows of the dataset where the manifest says {entry.used}."
+            )
+        return rows
+
+
+def label_array(values: list[Any], space: LabelSpace) -> np.ndarray:
+    """Labels from JSON in their stored type: int64 N, or float64 N or N x d."""
+    return np.asarray(values, dtype=np.int64 if space.kind == "classes" else np.float64)
+
+
+def seal_manifest(
+    content: dict[str, Any], scores: dict[str, list[ScoreEntry]], provenance: dict[str, Any]
+) -> dict[str, Any]:
+    """The manifest's JSON."""
+    found: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "digest": digest_of(content),
+        "content": content,
+        "scores": {name: [asdict(entry) for entry in entries] for name, entries in sorted(scores.items())},
+        "provenance": provenance,
+    }
+    return {**found, "seal": digest_of(found)}
+
+
+def _as_bytes(sealed: dict[str, Any]) -> bytes:
+    return (json.dumps(sealed, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def write_manifest(
+    folder: Path, content: dict[str, Any], scores: dict[str, list[ScoreEntry]], provenance: dict[str, Any]
+) -> None:
+    """Commit the manifest: from here on the dataset is finished."""
+    failure_point("store.before_manifest")
+    write_bytes(folder / MANIFEST_FILE, _as_bytes(seal_manifest(content, scores, provenance)))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a finished dataset.
+
+    Raises UserError where `folder` is no fake dataset, is unfinished, or its manifest was changed.
+    """
+    folder = Path(folder)
+    path = folder / MANIFEST_FILE
+    if not path.is_file():
+        if (folder / RUN_FILE).is_file():
+            raise UserError(f"{folder} is not finished; run its `sample` command again to continue it.")
+        raise UserError(
+            f"{folder} is no fake dataset (it holds no {MANIFEST_FILE}); give the folder that `sample` made."
+        )
+    try:
+        raw = path.read_bytes()
+        found = json.loads(raw)
+        version = found["format_version"]
+        if version != FORMAT_VERSION:
+            raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}.")
+        stated = found.pop("seal")
+        if digest_of(found) != stated or digest_of(found["content"]) != found["digest"]:
+            raise UserError(f"{path} does not match its own digest; it was changed or damaged, restore it.")
+        if _as_bytes({**found, "seal": stated}) != raw:
+            raise UserError(f"{path} is not as `sample` wrote it; restore it.")
+        return _parse(found)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no manifest of a fake dataset; restore it.") from error
+
+
+def _parse(found: dict[str, Any]) -> Manifest:
+    shards = tuple(_entry(ShardEntry, item) for item in found["content"]["shards"])
+    scores = {str(name): [_entry(ScoreEntry, item) for item in items] for name, items in found["scores"].items()}
+    names = [entry.name for entry in shards] + [entry.name for items in scores.values() for entry in items]
+    if not all(_FILE_NAME.fullmatch(name) for name in names) or not all(_DIGEST.fullmatch(name) for name in scores):
+        raise ValueError("a file name leads out of the folder")
+    if any(entry.rows < entry.used or entry.used < 0 for entry in shards):
+        raise ValueError("more rows are used than there are")
+    return Manifest(found["digest"], found["content"], scores, found["provenance"], shards)
+
+
+def _entry(kind: type[Any], item: dict[str, Any]) -> Any:
+    wanted = {field.name: field.type for field in fields(kind)}
+    if set(item) != set(wanted):
+        raise ValueError(f"a {kind.__name__} has other fields")
+    for name, value in item.items():
+        if not isinstance(value, int if wanted[name] == "int" else str):
+            raise TypeError(f"{name} has the wrong type")
+    return kind(**item)
+
+
+def shard_path(folder: Path, name: str) -> Path:
+    """Where a shard lies."""
+    return Path(folder) / "shards" / name
+
+
+def score_path(folder: Path, digest: str, name: str) -> Path:
+    """Where a score file lies."""
+    return Path(folder) / "scores" / digest / name

@@ -1,0 +1,177 @@
+"""Sealed HDF5 files: built in memory, committed whole, never changed afterwards.
+
+Equal arrays and attributes give equal bytes (no times, contiguous layout).  Each dataset carries the CRC-32 of its
+bytes, so that a file can be checked before the manifest knows its SHA-256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from image_data.hdf5_policy import open_trusted_layout
+from runtime.atomic import commit_file, fsync_path
+from runtime.errors import UserError
+from runtime.failure_points import failure_point
+
+# Name of each dataset -> (allowed types, allowed numbers of dimensions).
+Layout = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
+
+SHARD_LAYOUT: Layout = {
+    "fake_images": (("uint8",), (4,)),
+    "fake_labels": (("int64", "float64"), (1, 2)),
+    "sample_index": (("int64",), (1,)),
+    "latents": (("float32",), (2,)),
+    "density_ratio": (("float32",), (1,)),
+    "row_crc32": (("uint32",), (1,)),
+    "candidates/k": (("int64",), (1,)),
+    "candidates/r": (("float32",), (1,)),
+}
+SCORE_LAYOUT: Layout = {
+    "output": (("float16", "float32"), (1, 2)),
+    "error": (("float32",), (1,)),
+}
+PILOT_LAYOUT: Layout = {
+    "k": (("int64",), (1,)),
+    "r": (("float32",), (2,)),
+}
+OPTIONAL = frozenset({"latents"})
+LEDGER = frozenset({"candidates/k", "candidates/r"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a dataset's contiguous bytes lie in its file."""
+
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+
+
+def array_crc32(array: np.ndarray) -> int:
+    """CRC-32 of an array's bytes in C order."""
+    return zlib.crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def rows_crc32(images: np.ndarray) -> np.ndarray:
+    """uint32 N: CRC-32 of each image row, uint8 N x C x H x W."""
+    flat = np.ascontiguousarray(images).reshape(len(images), -1)
+    return np.array([zlib.crc32(row.data) for row in flat], dtype=np.uint32)
+
+
+def commit_sealed(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> str:
+    """Write the file under a temporary name, fsync, read it back, rename, fsync the folder.  Returns its SHA-256.
+
+    Raises OSError where the disk is full or fails; then nothing stands under the final name.
+    """
+    image = _file_image(arrays, attributes)
+    sha256 = hashlib.sha256(image).hexdigest()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(image)
+        del image
+        os.chmod(temporary, 0o644)
+        failure_point("store.shard_written")
+        fsync_path(temporary)
+        failure_point("store.shard_synced")
+        with open(temporary, "rb") as written:
+            if hashlib.file_digest(written, "sha256").hexdigest() != sha256:
+                raise UserError(f"{path} does not read back as it was written; check the disk, then run again.")
+        commit_file(temporary, path)
+        failure_point("store.shard_committed")
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return sha256
+
+
+def _file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> bytes:
+    with h5py.File("sealed.h5", "w", driver="core", backing_store=False) as file:
+        for name, array in arrays.items():
+            dataset = file.create_dataset(name, data=array, track_times=False)
+            dataset.attrs["crc32"] = np.uint32(array_crc32(array))
+        for key, value in attributes.items():
+            file.attrs[key] = value
+        file.flush()
+        image: bytes = file.id.get_file_image()
+    return image
+
+
+def locate(path: Path, layout: Layout) -> dict[str, Place]:
+    """The place of each dataset of a sealed file; no handle stays open.
+
+    Raises UserError naming the file where it is missing, short, or has other datasets than `layout`.
+    """
+    try:
+        size = path.stat().st_size
+        with open_trusted_layout(path) as file:
+            places = {name: _place(path, file, name, layout[name], size) for name in _present(path, file, layout)}
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; restore it, or make it again with `repair`.") from error
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{path} is no whole HDF5 file; restore it, or make it again with `repair`.") from error
+    rows = {place.shape[0] for name, place in places.items() if name not in LEDGER}
+    if len(rows) > 1 and layout is not PILOT_LAYOUT:
+        raise UserError(f"{path} holds datasets of unequal length; restore it, or make it again with `repair`.")
+    return places
+
+
+def _present(path: Path, file: h5py.File, layout: Layout) -> list[str]:
+    found: list[str] = []
+    file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+    missing = set(layout) - OPTIONAL - set(found)
+    extra = set(found) - set(layout)
+    if missing or extra:
+        what = f"lacks {sorted(missing)}" if missing else f"holds the unknown {sorted(extra)}"
+        raise UserError(f"{path} {what}; restore it, or make it again with `repair`.")
+    return sorted(found)
+
+
+def _place(path: Path, file: h5py.File, name: str, rule: tuple[tuple[str, ...], tuple[int, ...]], size: int) -> Place:
+    dataset = file[name]
+    dtypes, dimensions = rule
+    whole = dataset.chunks is None and dataset.compression is None
+    if not whole or dataset.dtype.name not in dtypes or dataset.ndim not in dimensions:
+        raise UserError(f"{path}: {name} has another type or layout than a fake dataset; restore the file.")
+    offset = dataset.id.get_offset()
+    if offset is None:
+        if dataset.size:
+            raise UserError(f"{path}: {name} was never written; restore it, or make it again with `repair`.")
+        offset = 0
+    elif offset + dataset.size * dataset.dtype.itemsize > size:
+        raise UserError(f"{path} is too short for {name}; restore it, or make it again with `repair`.")
+    return Place(int(offset), dataset.dtype, tuple(dataset.shape))
+
+
+def map_place(path: Path, place: Place) -> np.ndarray:
+    """The dataset as a read-only array over the file's pages."""
+    if 0 in place.shape:
+        return np.empty(place.shape, dtype=place.dtype)
+    return np.memmap(path, dtype=place.dtype, mode="r", offset=place.offset, shape=place.shape)
+
+
+def read_sealed(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """All arrays of a file, checked against their CRC-32 and against `attributes`; UserError where they differ."""
+    places = locate(path, layout)
+    with open_trusted_layout(path) as file:
+        stored = {name: int(file[name].attrs.get("crc32", -1)) for name in places}
+        for key, value in attributes.items():
+            if file.attrs.get(key) != value:
+                raise UserError(f"{path} was made with other settings ({key}); remove it and run again.")
+    arrays = {name: np.array(map_place(path, place)) for name, place in places.items()}
+    for name, array in arrays.items():
+        if array_crc32(array) != stored[name]:
+            raise UserError(f"{path}: {name} does not match its checksum; make it again with `repair`.")
+    return arrays

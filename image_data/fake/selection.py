@@ -1,0 +1,84 @@
+"""A selection: rows of a fake dataset with the labels to train on, saved as a small file with its recipe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+from safetensors.numpy import load, save
+
+from runtime.atomic import write_bytes
+from runtime.digests import digest_of
+from runtime.errors import UserError
+
+_KIND = "retort selection 1"
+
+
+@dataclass(frozen=True, eq=False)
+class Selection:
+    """`rows` int64 n; `labels` n (or n x d) in the user's units, one for each row; `recipe` tells how it was made.
+
+    `fakes_digest` names the dataset that the rows count in.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    recipe: dict[str, Any] = field(default_factory=dict)
+    fakes_digest: str = ""
+
+    def __post_init__(self) -> None:
+        if self.rows.dtype != np.int64 or self.rows.ndim != 1 or len(self.labels) != len(self.rows):
+            raise ValueError("a selection is int64 rows and as many labels")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def digest(self) -> str:
+        """Names the selection by its contents."""
+        return _digest(self.rows, self.labels, self.recipe, self.fakes_digest)
+
+    def save(self, path: Path) -> None:
+        """Write a safetensors file in one step."""
+        metadata = {
+            "kind": _KIND,
+            "recipe": json.dumps(self.recipe, sort_keys=True),
+            "fakes_digest": self.fakes_digest,
+            "digest": self.digest,
+        }
+        tensors = {"rows": np.ascontiguousarray(self.rows), "labels": np.ascontiguousarray(self.labels)}
+        write_bytes(Path(path), save(tensors, metadata=metadata))
+
+    @staticmethod
+    def load(path: Path) -> Selection:
+        """Read a selection; UserError naming the file where it is missing, damaged or something else."""
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+            with safetensors.safe_open(path, framework="np") as file:
+                metadata = file.metadata() or {}
+            if metadata.get("kind") != _KIND:
+                raise UserError(f"{path} is no selection; give a file that `sample` or `filters.select` saved.")
+            tensors = load(data)
+            found = Selection(
+                tensors["rows"], tensors["labels"], json.loads(metadata["recipe"]), metadata["fakes_digest"]
+            )
+            whole = found.digest == metadata["digest"]
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is missing; give the path of a selection.") from error
+        except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+            raise UserError(f"{path} is damaged or no selection; make it again.") from error
+        if not whole:
+            raise UserError(f"{path} does not match its own digest; make the selection again.")
+        return found
+
+
+def _digest(rows: np.ndarray, labels: np.ndarray, recipe: dict[str, Any], fakes_digest: str) -> str:
+    whole = hashlib.sha256(np.ascontiguousarray(rows).data)
+    whole.update(np.ascontiguousarray(labels).data)
+    return digest_of([whole.hexdigest(), str(labels.dtype), list(labels.shape), recipe, fakes_digest])

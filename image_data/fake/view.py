@@ -1,0 +1,79 @@
+"""What trainers see of a fake dataset: all rows or a selection, as an ImageSource and as a torch dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from image_data.fake.dataset import FakeDataset
+
+Item = tuple[torch.Tensor, torch.Tensor]
+
+
+class FakeView(Dataset[Item]):
+    """`labels`, `images(rows)`, `latents(rows)` over the chosen rows; items are (uint8 C x H x W, label) tensors.
+
+    Nothing is copied.  Picklable, and safe in DataLoader workers under fork, forkserver and spawn.
+    """
+
+    def __init__(self, fakes: FakeDataset, rows: np.ndarray | None, labels: np.ndarray | None) -> None:
+        self.fakes = fakes
+        self.rows = rows
+        self._labels = labels
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels to train on, in the user's units: the selection's (perhaps replaced) ones, or those asked for."""
+        return self.fakes.labels if self._labels is None else self._labels
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether `latents` works."""
+        return self.fakes.has_latents
+
+    def __len__(self) -> int:
+        return len(self.fakes) if self.rows is None else len(self.rows)
+
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 len(rows) x C x H x W."""
+        return self.fakes.images(self._translate(rows))
+
+    def latents(self, rows: np.ndarray) -> np.ndarray:
+        """float32 len(rows) x z; UserError where the dataset was sampled without latents."""
+        found = self.fakes.latents(self._translate(rows))
+        if found is None:
+            raise UserError(f"{self.fakes.path} holds no latents; sample again with latents stored.")
+        return found
+
+    def asked_labels(self, rows: np.ndarray) -> np.ndarray:
+        """The labels asked of the teacher, which generated these images, whatever the selection replaced them by."""
+        return self.fakes.labels[self._translate(rows)]
+
+    def __getitem__(self, index: int) -> Item:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        """Many items at once (torch's DataLoader asks in this way)."""
+        rows = np.asarray(indices, dtype=np.int64)
+        rows = np.where(rows < 0, rows + len(self), rows)
+        images = torch.from_numpy(self.images(rows))
+        labels = torch.from_numpy(np.ascontiguousarray(self.labels[rows]))
+        return list(zip(images, labels, strict=True))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"fakes": self.fakes, "rows": self.rows, "_labels": self._labels}
+
+    def _translate(self, rows: np.ndarray) -> np.ndarray:
+        rows = np.asarray(rows, dtype=np.int64)
+        if self.rows is None:
+            return rows
+        if rows.size and rows.min() < 0:
+            raise IndexError(f"row {rows.min()} of a view of {len(self)}")
+        return self.rows[rows]

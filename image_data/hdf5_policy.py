@@ -1,0 +1,111 @@
+"""Opening HDF5 files from outside: a file is data of plain numbers, or it is refused.
+
+An HDF5 file can point at other files (external storage, external links, virtual datasets), hold object types, ask for
+filters that load plug-ins, declare terabytes that were never written, and link groups in circles.  None of that is
+needed for images and labels, so none of it gets through.  Rows that were never written would read as zeros; they are
+refused as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from runtime.errors import UserError
+
+_MAX_DEPTH = 8
+_MAX_OBJECTS = 10_000
+_PLAIN_KINDS = "biuf"
+_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
+_MAX_COMPRESSION = 1100  # deflate cannot shrink more than 1032 times
+# What the library raises for damaged files, depending on where the damage lies.
+_DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
+
+
+def open_trusted_layout(path: Path) -> h5py.File:
+    """Open for reading after looking at every object; use it as a context manager.
+
+    UserError naming the file, and the object, where it cannot be read or holds anything but groups and whole datasets
+    of numbers.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"{path} is not there or is no file; give the path of an HDF5 file.")
+    try:
+        file = h5py.File(path, "r")
+    except _DAMAGE as error:
+        raise UserError(f"{path} is no readable HDF5 file ({_first_line(error)}); fetch or make it again.") from error
+    try:
+        for name, item in _walk(file, path):
+            if isinstance(item, h5py.Dataset):
+                _check_dataset(item, f"{path}: dataset {name}")
+    except UserError:
+        file.close()
+        raise
+    except _DAMAGE as error:
+        file.close()
+        raise UserError(f"{path} is damaged ({_first_line(error)}); fetch or make it again.") from error
+    return file
+
+
+def read_array(dataset: h5py.Dataset, path: Path) -> np.ndarray:
+    """All of a dataset; a UserError naming file and dataset where a checksum or a compressed block does not decode."""
+    try:
+        return np.asarray(dataset[()])
+    except _DAMAGE as error:
+        raise UserError(
+            f"{path}: dataset {dataset.name} cannot be read ({_first_line(error)}); fetch or make the file again."
+        ) from error
+
+
+def _walk(group: h5py.Group, path: Path) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
+    """Every object below `group`, links looked at before they are followed."""
+    pending = [(group, 0)]
+    seen = 0
+    while pending:
+        parent, depth = pending.pop()
+        for name in parent:
+            full = f"{parent.name.rstrip('/')}/{name}"
+            if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
+                raise UserError(
+                    f"{path}: {full} is a link to another place; only files that hold their own data are read."
+                )
+            seen += 1
+            if seen > _MAX_OBJECTS or depth >= _MAX_DEPTH:
+                raise UserError(f"{path}: too many or too deeply nested objects; this is no image dataset.")
+            item = parent[name]
+            if isinstance(item, h5py.Group):
+                pending.append((item, depth + 1))
+            elif not isinstance(item, h5py.Dataset):
+                raise UserError(f"{path}: {full} is neither a group nor a dataset; this is no image dataset.")
+            yield full, item
+
+
+def _check_dataset(dataset: h5py.Dataset, where: str) -> None:
+    if dataset.external:
+        raise UserError(f"{where} keeps its data in another file; only files that hold their own data are read.")
+    if dataset.is_virtual:
+        raise UserError(f"{where} is a virtual dataset; only files that hold their own data are read.")
+    if dataset.dtype.hasobject or dataset.dtype.kind not in _PLAIN_KINDS or dataset.shape is None:
+        raise UserError(f"{where} is of type {dataset.dtype}; only plain numbers are read.")
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}
+    if filters - _FILTERS:
+        raise UserError(f"{where} uses HDF5 filter {min(filters - _FILTERS)}; store it plain, or with gzip or lzf.")
+    size = math.prod(dataset.shape) * dataset.dtype.itemsize
+    stored = dataset.id.get_storage_size()
+    compressed = bool(filters & {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF})
+    if stored * (_MAX_COMPRESSION if compressed else 1) < size:
+        raise UserError(f"{where} declares {size} bytes but holds {stored}; rows were never written, make it again.")
+    if dataset.chunks is not None and size:
+        chunks = math.prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        if dataset.id.get_num_chunks() < chunks:
+            raise UserError(f"{where} has rows that were never written; make the file again.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,166 @@
+"""The product of loading: train and validation images in memory, and a test set that counts how often it is opened."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from image_data.augment import check_augmentations
+from image_data.labels import ClassLabels, ContinuousLabels
+from image_data.real.roles import rows_per_class
+from image_data.sources import ArraySource
+from runtime.digests import digest_of
+from runtime.errors import UserError
+
+_HISTOGRAM_BINS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class RealData:
+    """A real dataset with its roles.  Pixels are uint8 N x C x H x W, labels are in the user's units.
+
+    `digest` names pixels, labels and membership of train and validation (what training may see).  The test images are
+    reached by `open_test` only, which counts: a report can say how often the test set was looked at.
+    """
+
+    name: str
+    label_space: ClassLabels | ContinuousLabels
+    resolution_px: int
+    channels: int
+    allowed_augmentations: tuple[str, ...]
+    train: ArraySource
+    val: ArraySource
+    digest: str
+    notes: dict[str, Any]  # how the images came about: file, resizing, fold, seed
+    _test: ArraySource = field(repr=False)
+    _opened: list[int] = field(default_factory=lambda: [0], repr=False)
+
+    def open_test(self) -> ArraySource:
+        """The test images; for the end of an experiment."""
+        self._opened[0] += 1
+        return self._test
+
+    @property
+    def test_opened(self) -> int:
+        """How often `open_test` was called on this object."""
+        return self._opened[0]
+
+    def histogram(self) -> str:
+        """One line for each role: how many images each label (or range of labels) has."""
+        roles = {"train": self.train, "val": self.val, "test": self._test}
+        return "\n".join(f"{role:<5} {len(source):>6}  {self._counts(source)}" for role, source in roles.items())
+
+    def describe(self) -> dict[str, Any]:
+        """JSON for cards and reports: name, shape, label space, counts, digest and notes."""
+        return {
+            "name": self.name,
+            "resolution_px": self.resolution_px,
+            "channels": self.channels,
+            "label_space": self.label_space.to_json(),
+            "allowed_augmentations": list(self.allowed_augmentations),
+            "images": {"train": len(self.train), "val": len(self.val), "test": len(self._test)},
+            "digest": self.digest,
+            "test_opened": self.test_opened,
+            **self.notes,
+        }
+
+    def _counts(self, source: ArraySource) -> str:
+        if isinstance(self.label_space, ClassLabels):
+            counts = np.bincount(source.labels.astype(np.int64), minlength=self.label_space.width)
+            return "  ".join(f"{name}: {count}" for name, count in zip(self.label_space.names, counts, strict=True))
+        space = self.label_space
+        values = source.labels if source.labels.ndim == 1 else source.labels[:, 0]
+        counts, edges = np.histogram(values, bins=_HISTOGRAM_BINS, range=(space.low, space.high))
+        spans = itertools.pairwise(edges)
+        bins = "  ".join(f"{low:g}..{high:g}: {count}" for (low, high), count in zip(spans, counts, strict=True))
+        return f"{bins} {space.unit}".rstrip()
+
+
+def assemble(
+    name: str,
+    label_space: ClassLabels | ContinuousLabels,
+    roles: dict[str, ArraySource],
+    allowed_augmentations: Sequence[str],
+    real_per_class: int | None,
+    seed: int,
+    notes: dict[str, Any],
+) -> RealData:
+    """Cut the training images to `real_per_class`, check all labels, and name the contents."""
+    allowed = check_augmentations(allowed_augmentations, name)
+    for role, source in roles.items():
+        check_role(source, label_space, f"{name} ({role})")
+    train = roles["train"]
+    check_spread(train.labels, label_space, name)
+    if real_per_class is not None:
+        train = train.subset(rows_per_class(train.labels, real_per_class, seed, name))
+        notes = {**notes, "real_per_class": real_per_class, "real_per_class_seed": seed}
+    digest = digest_of(
+        {
+            "train": source_digest(train),
+            "val": source_digest(roles["val"]),
+            "label_space": label_space.to_json(),
+        }
+    )
+    return RealData(
+        name=name,
+        label_space=label_space,
+        resolution_px=int(train.pixels.shape[-1]),
+        channels=int(train.pixels.shape[1]),
+        allowed_augmentations=allowed,
+        train=train,
+        val=roles["val"],
+        digest=digest,
+        notes=notes,
+        _test=roles["test"],
+    )
+
+
+def check_role(source: ArraySource, label_space: ClassLabels | ContinuousLabels, where: str) -> None:
+    """UserError where pixels or labels are not what a role must hold."""
+    pixels = source.pixels
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[2] != pixels.shape[3]:
+        raise UserError(
+            f"{where}: images must be square, uint8 and N x C x H x W, but are {pixels.dtype} {pixels.shape}."
+        )
+    if len(pixels) == 0:
+        raise UserError(f"{where}: there are no images; give this part at least one.")
+    if len(source.labels) != len(pixels):
+        raise UserError(f"{where}: {len(pixels)} images have {len(source.labels)} labels; give each image one label.")
+    label_space.check(source.labels, where)
+
+
+def check_spread(labels: np.ndarray, label_space: ClassLabels | ContinuousLabels, where: str) -> None:
+    """UserError for training labels from which no condition can be learnt: one value only, or fewer than 2 a class."""
+    if isinstance(label_space, ContinuousLabels):
+        if len(np.unique(labels, axis=0)) < 2:
+            raise UserError(f"{where}: all training labels are the same value; check the label column.")
+        return
+    if label_space.width < 2:
+        raise UserError(
+            f"{where}: there is one class only ({label_space.names[0]}); is the folder one level too high or too low?"
+        )
+    counts = Counter(labels.tolist())
+    if len(counts) < 2:
+        raise UserError(f"{where}: all training labels are {labels[0]}; check how the labels were made.")
+    for index, class_name in enumerate(label_space.names):
+        if counts[index] < 2:
+            raise UserError(
+                f"{where}: class {class_name!r} has {counts[index]} training images; "
+                "give each class at least 2 or leave it out."
+            )
+
+
+def source_digest(source: ArraySource) -> str:
+    """SHA-256 (hex) of shapes, pixels and labels of one role."""
+    total = hashlib.sha256()
+    for array in (source.pixels, source.labels):
+        array = np.ascontiguousarray(array)
+        total.update(f"{array.dtype.str}|{array.shape}|".encode())
+        total.update(array.data)
+    return total.hexdigest()

@@ -1,0 +1,158 @@
+"""Image files and arrays to square uint8 images of one size.
+
+Sizes: files of one square size stay as they are.  Anything else is cut to its central square and resized bicubically
+with antialiasing, and only when a resolution was asked for: resizing changes scores, so none is applied silently.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from runtime.errors import UserError
+from runtime.progress import progress
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+RESIZING = "centre crop to a square, bicubic with antialiasing"
+_GREY_MODES = {"1", "L", "LA"}
+_DEEP_MODES = {"I", "F"}
+_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+_LARGEST_SHARE_OF_MEMORY = 0.8
+_BLOCK = 1024
+
+
+def decode_files(
+    files: Sequence[Path], resolution_px: int | None, channels: int | None, title: str
+) -> tuple[np.ndarray, bool]:
+    """uint8 N x C x H x W, and whether any file was resized.
+
+    Without `channels`, grey files give one channel and anything else three.  UserError naming the file: unreadable,
+    of more than 8 bits, or (without `resolution_px`) not square or not of the size of the first.
+    """
+    size, grey, resized = _survey(files, resolution_px)
+    channels = channels or (1 if grey else 3)
+    check_shape_request(resolution_px, channels, title)
+    check_memory(len(files) * channels * size * size, title)
+    out = np.empty((len(files), channels, size, size), dtype=np.uint8)
+    with progress(f"reading {title}", len(files)) as bar:
+        for row, path in enumerate(files):
+            out[row] = _decode(path, size, channels)
+            bar.advance(1)
+    return out, resized
+
+
+def reshape_pixels(pixels: np.ndarray, resolution_px: int | None, channels: int | None, where: str) -> np.ndarray:
+    """The same choices for images that are arrays already: uint8 N x C x H x W -> uint8 N x C' x S x S."""
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        raise UserError(
+            f"{where}: images must be uint8, N x 1 x H x W or N x 3 x H x W, but are {pixels.dtype} {pixels.shape}."
+        )
+    channels = channels or pixels.shape[1]
+    check_shape_request(resolution_px, channels, where)
+    height, width = pixels.shape[2:]
+    if resolution_px is None and height != width:
+        raise UserError(
+            f"{where}: images are {width} x {height}, not square; ask for a resolution_px to crop and resize."
+        )
+    if channels == 3 and pixels.shape[1] == 1:
+        pixels = np.repeat(pixels, 3, axis=1)
+    elif channels == 1 and pixels.shape[1] == 3:
+        luma = np.array([0.299, 0.587, 0.114], dtype=np.float32)
+        blocks = [np.rint(np.tensordot(luma, block, (0, 1))) for block in _blocks(pixels)]
+        pixels = np.concatenate(blocks)[:, None].astype(np.uint8)
+    if resolution_px is None or (height, width) == (resolution_px, resolution_px):
+        return pixels
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    square = pixels[:, :, top : top + side, left : left + side]
+    return np.concatenate([_resize(block, resolution_px) for block in _blocks(square)])
+
+
+def check_shape_request(resolution_px: int | None, channels: int | None, where: str) -> None:
+    """UserError for a size or channel count that no image can have."""
+    if resolution_px is not None and not 4 <= resolution_px <= 1024:
+        raise UserError(f"{where}: resolution_px must lie between 4 and 1024, but is {resolution_px}.")
+    if channels not in (None, 1, 3):
+        raise UserError(f"{where}: channels must be 1 or 3, but is {channels}.")
+
+
+def check_memory(needed_bytes: int, where: str) -> None:
+    """UserError before work starts that would not fit into this machine's memory."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed_bytes > _LARGEST_SHARE_OF_MEMORY * total:
+        raise UserError(
+            f"{where}: the images need {needed_bytes / 2**30:.1f} GiB, and this machine has {total / 2**30:.1f} GiB "
+            "in all; ask for a smaller resolution_px or use fewer images."
+        )
+
+
+def _survey(files: Sequence[Path], resolution_px: int | None) -> tuple[int, bool, bool]:
+    """Look at the headers only: (side in pixels, all grey, any needs resizing)."""
+    first: tuple[int, int] | None = None
+    grey, resized = True, False
+    for path in files:
+        with _open(path) as image:
+            shape, mode = image.size, image.mode
+        if mode in _DEEP_MODES or mode.startswith("I;"):
+            raise UserError(f"{path} has more than 8 bits for each value (mode {mode}); convert it to 8 bits.")
+        grey = grey and mode in _GREY_MODES
+        if resolution_px is not None:
+            resized = resized or shape != (resolution_px, resolution_px)
+            continue
+        first = first or shape
+        if shape != first:
+            raise UserError(
+                f"{path} is {shape[0]} x {shape[1]}, but {files[0]} is {first[0]} x {first[1]}; "
+                "make all images one size, or ask for a resolution_px to crop and resize them."
+            )
+        if shape[0] != shape[1]:
+            raise UserError(
+                f"{path} is {shape[0]} x {shape[1]}, not square; ask for a resolution_px to crop and resize."
+            )
+    return resolution_px or (first or (0, 0))[0], grey, resized
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            return Image.open(path)
+    except _UNREADABLE as error:
+        raise UserError(f"{path} is no readable image ({error}); mend or remove it.") from error
+
+
+def _decode(path: Path, size: int, channels: int) -> np.ndarray:
+    with _open(path) as opened:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                opened.load()
+                image = ImageOps.exif_transpose(opened)
+        except _UNREADABLE as error:
+            raise UserError(f"{path} is no readable image ({error}); mend or remove it.") from error
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
+        image = image.convert("L" if channels == 1 else "RGB")
+        if image.size != (size, size):
+            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+        array = np.asarray(image, dtype=np.uint8)
+    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _blocks(pixels: np.ndarray) -> list[np.ndarray]:
+    return [pixels[start : start + _BLOCK] for start in range(0, len(pixels), _BLOCK)] or [pixels]
+
+
+def _resize(pixels: np.ndarray, resolution_px: int) -> np.ndarray:
+    images = torch.from_numpy(np.array(pixels, dtype=np.float32))
+    size = (resolution_px, resolution_px)
+    drawn = torch.nn.functional.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True)
+    return drawn.round_().clamp_(0, 255).to(torch.uint8).numpy()

@@ -1,0 +1,88 @@
+"""The projection discriminator of teachers and students."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from layers.attention import SelfAttention2d
+from layers.label_embedding import LabelEmbedding
+from layers.spectral_norm import spectral
+
+WIDEST = 8  # times the base width
+
+
+class DownBlock(nn.Module):
+    """Residual block ReLU-conv-ReLU-conv, halving the size by average pooling where asked."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, down: bool, first: bool = False) -> None:
+        super().__init__()
+        self.down, self.first = down, first
+        self.conv1 = spectral(nn.Conv2d(in_channels, out_channels, 3, padding=1))
+        self.conv2 = spectral(nn.Conv2d(out_channels, out_channels, 3, padding=1))
+        self.shortcut: nn.Module = nn.Identity()
+        if in_channels != out_channels:
+            self.shortcut = spectral(nn.Conv2d(in_channels, out_channels, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
+        if self.down:  # a 1x1 convolution and pooling commute, and pooling first is cheaper
+            h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
+        return h + self.shortcut(x)
+
+
+class ProjectionDiscriminator(nn.Module):
+    """D(x, y) = linear(f) + <e(y), f>, f the mean over positions of the last map (Miyato and Koyama 2018, eq. 5).
+
+    forward(x, encoded): float N x C x H x W in [-1, 1] and encoded labels -> N logits.  Blocks halve the image down
+    to 4 x 4, one more follows; widths double from `base_width` up to `WIDEST` times it.  Spectral norm everywhere, no
+    batch norm, so no image's logit depends on another image.  features(x): the map after each block.
+    """
+
+    def __init__(
+        self,
+        resolution_px: int,
+        channels: int,
+        base_width: int,
+        label_kind: Literal["classes", "continuous"],
+        label_width: int,
+        attention_px: int = 0,
+    ) -> None:
+        super().__init__()
+        halvings = (resolution_px // 4).bit_length() - 1
+        if resolution_px != 4 << halvings or halvings < 1:
+            raise ValueError(f"resolution {resolution_px} is not a power of two from 8 on")
+        widths = [base_width * min(1 << index, WIDEST) for index in range(halvings)]
+        widths.append(widths[-1])
+        blocks: list[nn.Module] = []
+        previous, size = channels, resolution_px
+        for index, width in enumerate(widths):
+            down = index < halvings
+            block: nn.Module = DownBlock(previous, width, down=down, first=index == 0)
+            size = size // 2 if down else size
+            if down and size == attention_px:
+                block = nn.Sequential(block, SelfAttention2d(width))
+            blocks.append(block)
+            previous = width
+        self.blocks = nn.ModuleList(blocks)
+        self.linear = spectral(nn.Linear(previous, 1))
+        self.embedding = LabelEmbedding(label_kind, label_width, previous, spectral_normed=True)
+
+    def features(self, x: torch.Tensor) -> list[torch.Tensor]:
+        """The maps after each block, from fine to coarse."""
+        maps = []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return maps
+
+    def forward(self, x: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        return self.logits(self.features(x)[-1], encoded)
+
+    def logits(self, last_map: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """The head alone, for callers that have already computed `features(x)[-1]`."""
+        pooled = F.relu(last_map).mean(dim=(2, 3))
+        return self.linear(pooled).squeeze(1) + (self.embedding(encoded) * pooled).sum(1)

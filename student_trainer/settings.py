@@ -1,0 +1,87 @@
+"""What a student generator's training may be told, with the defaults that were measured on the digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from layers.diffaugment import check_policy
+from runtime.errors import UserError
+
+Convolutions = Literal["depthwise", "full"]
+LatentConditions = Literal["none", "chunk", "all"]
+Upsampling = Literal["bilinear", "nearest"]
+
+
+@dataclass(frozen=True)
+class StudentSettings:
+    """All settings of `train_student`; a bad value is a UserError at once.
+
+    The weights of TinyGAN's published recipe are feature 1, pixel 0.2 falling to 0, adversarial 0.01 on pairs and
+    0.002 on real images, the generator's adversarial terms on every 5th step.
+    """
+
+    network: str = "tinygan"
+    base_width: int = 32  # channels of the last block; earlier blocks are twice as wide each
+    max_width: int = 512
+    start_channels: int = 0  # channels that the linear layer makes at 4 x 4; 0: as many as the first block takes
+    embedding_dim: int = 32
+    latent_conditions: LatentConditions = "chunk"  # what of z enters the conditional norms
+    convolutions: Convolutions = "depthwise"
+    upsampling: Upsampling = "bilinear"
+    discriminator_width: int = 32
+
+    steps: int = 4000
+    batch_size: int = 64
+    lr: float = 1e-3
+    lr_discriminator: float = 4e-4
+    beta1: float = 0.0
+    beta2: float = 0.99
+    lr_warm_up: float = 0.02  # part of the steps
+    lr_decay_from: float = 0.5  # part of the steps after which the rate falls linearly to 0
+
+    feature_weight: float = 1.0
+    pixel_weight: float = 0.2
+    pixel_floor: float = 0.02
+    pixel_decay_until: float = 2 / 3  # part of the steps
+    adversarial_weight: float = 0.01  # on pairs: D compares the teacher's image with the student's for the same (z, y)
+    adversarial_fresh_weight: float = 0.002  # on fresh z: against real images, or teacher images where there are none
+    adversarial_every: int = 1  # the generator's adversarial terms on every n-th step
+    discriminator_fresh_weight: float = 0.2  # of the fresh game in D's own loss
+    r1_weight: float = 0.0
+    r1_every: int = 8
+    diffaugment: tuple[str, ...] = ("color", "translation", "cutout")
+
+    ema_half_life_images: float = 20_000
+    standing_batches: int = 64  # forward passes for the batch-norm statistics of the average
+    truncation: float | None = None  # the teacher's: fresh z are standard normals times this
+
+    holdout_fraction: float = 0.02  # of the pairs, kept for the paired metric
+    holdout_max: int = 1000
+    log_every: int = 100
+    checkpoint_every: int = 2000
+    checkpoint_seconds: float = 30.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_policy(self.diffaugment)
+        at_least = {
+            "base_width": 1, "max_width": 1, "start_channels": 0, "embedding_dim": 1, "discriminator_width": 1, "steps": 1, "batch_size": 2,
+            "adversarial_every": 1, "r1_every": 1, "standing_batches": 1, "holdout_max": 0, "log_every": 1,
+            "checkpoint_every": 1, "feature_weight": 0, "pixel_weight": 0, "pixel_floor": 0, "adversarial_weight": 0,
+            "adversarial_fresh_weight": 0, "discriminator_fresh_weight": 0, "r1_weight": 0,
+        }  # fmt: skip
+        for name, low in at_least.items():
+            if not getattr(self, name) >= low:
+                raise UserError(f"train-student: {name} must be {low} or more, not {getattr(self, name)}.")
+        for name in ("lr", "lr_discriminator", "ema_half_life_images"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"train-student: {name} must be above 0, not {getattr(self, name)}.")
+        for name in ("lr_warm_up", "lr_decay_from", "pixel_decay_until", "holdout_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"train-student: {name} is a part between 0 and 1, not {getattr(self, name)}.")
+        if self.truncation is not None and not self.truncation > 0:
+            raise UserError(f"train-student: truncation must be above 0, not {self.truncation}.")
+        weights = (self.feature_weight, self.pixel_weight, self.adversarial_weight, self.adversarial_fresh_weight)
+        if not any(weights):
+            raise UserError("train-student: all weights of the student's loss are 0; raise feature_weight or another.")

@@ -1,0 +1,185 @@
+"""The networks of a student's training, their optimisers and the average: one visible step, saved and restored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from interfaces.white_box import WhiteBoxTerms
+from layers.diffaugment import diff_augment
+from layers.discriminator import ProjectionDiscriminator
+from layers.ema import ExponentialMovingAverage, accumulate_standing_statistics
+from layers.gan_losses import hinge_discriminator, hinge_generator, r1_penalty
+from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
+from runtime.seeds import seed_step, torch_generator
+from student_trainer import losses
+from student_trainer.data import Batch, StudentData
+from student_trainer.networks.tinygan import GENERATORS
+from student_trainer.settings import StudentSettings
+
+
+def network_arguments(data: StudentData, settings: StudentSettings) -> dict[str, Any]:
+    """The constructor arguments of the student's network, as they go into its card."""
+    return {
+        "resolution_px": data.image_shape[1],
+        "channels": data.image_shape[0],
+        "latent_dim": data.latent_dim,
+        "label_kind": data.label_space.kind,
+        "label_width": data.label_space.width,
+        "base_width": settings.base_width,
+        "max_width": settings.max_width,
+        "start_channels": settings.start_channels,
+        "embedding_dim": settings.embedding_dim,
+        "latent_conditions": settings.latent_conditions,
+        "convolutions": settings.convolutions,
+        "upsampling": settings.upsampling,
+    }
+
+
+class TrainingState:
+    """The networks, their optimisers and the average; one step at a time."""
+
+    def __init__(self, data: StudentData, settings: StudentSettings, white_box: WhiteBoxTerms | None) -> None:
+        self.data, self.settings, self.white_box = data, settings, white_box
+        seed_step(settings.seed, "student-init", 0)
+        channels, resolution = data.image_shape[0], data.image_shape[1]
+        self.student = GENERATORS.get(settings.network)(**network_arguments(data, settings)).to(data.device)
+        self.discriminator = ProjectionDiscriminator(
+            resolution, channels, settings.discriminator_width, data.label_space.kind, data.label_space.width
+        ).to(data.device)
+        self.average = ExponentialMovingAverage(self.student, settings.ema_half_life_images)  # before any hook
+        self.adapters = nn.Module()
+        if white_box is not None:
+            white_box.attach(self.student)
+            if isinstance(white_box, nn.Module):
+                self.adapters = white_box.to(data.device)
+        betas = (settings.beta1, settings.beta2)
+        trained = [*self.student.parameters(), *self.adapters.parameters()]
+        self.optimizer = torch.optim.Adam(trained, lr=settings.lr, betas=betas)
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=settings.lr_discriminator, betas=betas)
+        maps = sum(1 for _ in self.discriminator.blocks)
+        self.map_weights = losses.feature_weights(maps)
+
+    def train_step(self, step: int) -> dict[str, torch.Tensor]:
+        """One step of the discriminator, then one of the student; returns the terms before weighting."""
+        settings = self.settings
+        seed_step(settings.seed, "student-step", step)
+        fraction = step / settings.steps
+        factor = losses.learning_rate_factor((step + 1) / settings.steps, settings.lr_warm_up, settings.lr_decay_from)
+        self.optimizer.param_groups[0]["lr"] = settings.lr * factor
+        self.optimizer_d.param_groups[0]["lr"] = settings.lr_discriminator * factor
+        pair, fresh = self.data.pair_batch(step), self.data.fresh_batch(step)
+        adversarial = step % settings.adversarial_every == 0
+
+        made = self.student(pair.latents, pair.encoded)
+        white = {} if self.white_box is None else self.white_box(pair.latents, pair.encoded)
+        with torch.set_grad_enabled(adversarial and settings.adversarial_fresh_weight > 0):
+            made_fresh = self.student(fresh.latents, fresh.encoded)
+
+        scalars = self._discriminator_step(step, pair, fresh, made.detach(), made_fresh.detach())
+        self.discriminator.requires_grad_(False)
+        terms = self._student_terms(step, pair, made)
+        weights = {"feature": settings.feature_weight, "pixel": self._pixel_weight(fraction)}
+        if adversarial:
+            terms |= self._adversarial_terms(step, pair, fresh, made, made_fresh)
+            weights |= {"adversarial": settings.adversarial_weight}
+            weights |= {"adversarial_fresh": settings.adversarial_fresh_weight}
+        used = [weights[name] * value for name, value in terms.items() if weights[name] > 0]
+        loss = torch.stack([*used, *white.values()]).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        self.discriminator.requires_grad_(True)
+        self.average.update(self.student, settings.batch_size)
+        return {"loss": loss.detach(), **scalars, **_detached(terms), **_detached(white)}
+
+    def _pixel_weight(self, fraction: float) -> float:
+        settings = self.settings
+        return losses.pixel_weight(fraction, settings.pixel_weight, settings.pixel_floor, settings.pixel_decay_until)
+
+    def _augmented(self, images: torch.Tensor, purpose: str, step: int) -> torch.Tensor:
+        generator = torch_generator(self.settings.seed, purpose, step)
+        return diff_augment(images, self.settings.diffaugment, generator)
+
+    def _discriminator_step(
+        self, step: int, pair: Batch, fresh: Batch, made: torch.Tensor, made_fresh: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Hinge loss of both games in one pass (no image's logit depends on another image's)."""
+        settings = self.settings
+        images = self._augmented(torch.cat([pair.images, fresh.images, made, made_fresh]), "student-augment-d", step)
+        logits = self.discriminator(images, torch.cat([pair.encoded, fresh.encoded] * 2))
+        teacher, real, student, student_fresh = logits.chunk(4)
+        games = hinge_discriminator(teacher, student)
+        loss = games + settings.discriminator_fresh_weight * hinge_discriminator(real, student_fresh)
+        if settings.r1_weight > 0 and step % settings.r1_every == 0:
+            slope_at = self._augmented(pair.images, "student-augment-r1", step).requires_grad_(True)
+            penalty = r1_penalty(self.discriminator(slope_at, pair.encoded), slope_at)
+            loss = loss + settings.r1_weight * settings.r1_every * penalty
+        self.optimizer_d.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer_d.step()
+        return {"discriminator": loss.detach(), "d_teacher": teacher.detach().mean(), "d_real": real.detach().mean()}
+
+    def _student_terms(self, step: int, pair: Batch, made: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Pixel and feature distance; images are not augmented here, so that a pair stays a pair."""
+        terms = {"pixel": losses.pixel_l1(made, pair.images)}
+        if self.settings.feature_weight > 0:
+            with torch.no_grad():
+                target = self.discriminator.features(pair.images)
+            terms["feature"] = losses.feature_l1(self.discriminator.features(made), target, self.map_weights)
+        return terms
+
+    def _adversarial_terms(
+        self, step: int, pair: Batch, fresh: Batch, made: torch.Tensor, made_fresh: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        parts = {"adversarial": (made, pair.encoded), "adversarial_fresh": (made_fresh, fresh.encoded)}
+        if self.settings.adversarial_weight == 0:
+            del parts["adversarial"]
+        if self.settings.adversarial_fresh_weight == 0:
+            del parts["adversarial_fresh"]
+        if not parts:
+            return {}
+        images = self._augmented(torch.cat([image for image, _ in parts.values()]), "student-augment-g", step)
+        logits = self.discriminator(images, torch.cat([encoded for _, encoded in parts.values()]))
+        return {name: hinge_generator(part) for name, part in zip(parts, logits.chunk(len(parts)), strict=True)}
+
+    def finish(self) -> nn.Module:
+        """The averaged student with batch-norm statistics of its own."""
+        if self.white_box is not None and hasattr(self.white_box, "close"):
+            self.white_box.close()
+        accumulate_standing_statistics(self.average.module, self.data.standing_inputs, self.settings.standing_batches)
+        return self.average.module.eval()
+
+    def save(self, folder: CheckpointFolder, done: int) -> None:
+        tensors: dict[str, torch.Tensor] = {}
+        for name, module in self._modules().items():
+            tensors |= module_tensors(name, module)
+        tensors |= optimizer_tensors("optimizer", self.optimizer)
+        tensors |= optimizer_tensors("optimizer_d", self.optimizer_d)
+        folder.save(done, tensors, {"average_images_seen": self.average.images_seen})
+
+    def restore(self, folder: CheckpointFolder) -> int:
+        """Load the newest checkpoint; returns how many steps are done."""
+        found = folder.load_latest()
+        if found is None:
+            return 0
+        for name, module in self._modules().items():
+            load_module(name, module, found.tensors)
+        load_optimizer("optimizer", self.optimizer, found.tensors)
+        load_optimizer("optimizer_d", self.optimizer_d, found.tensors)
+        self.average.images_seen = found.scalars["average_images_seen"]
+        return found.step
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {
+            "student": self.student,
+            "discriminator": self.discriminator,
+            "average": self.average.module,
+            "adapters": self.adapters,
+        }
+
+
+def _detached(terms: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: value.detach() for name, value in terms.items()}

@@ -1,0 +1,127 @@
+"""The BigGAN generator (Brock et al. 2019) for class labels and for continuous labels, 16 to 128 pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from interfaces import LabelSpace
+from layers.attention import SelfAttention2d
+from layers.conditional_norm import ConditionalBatchNorm2d
+from layers.label_embedding import LabelEmbedding
+from layers.spectral_norm import spectral
+from runtime.errors import UserError
+from teacher_sampler.networks.registry import TEACHERS
+
+START_PX = 4
+# Channels at 4x4 and after each block, in multiples of `width`.  From 32 pixels on these are the published ones; the
+# published table has no 16.
+CHANNEL_MULTIPLES: dict[int, tuple[int, ...]] = {
+    16: (4, 4, 2),
+    32: (4, 4, 4, 4),
+    64: (16, 16, 8, 4, 2),
+    128: (16, 16, 8, 4, 2, 1),
+}
+
+
+class UpBlock(nn.Module):
+    """Residual block norm-ReLU-up-conv-norm-ReLU-conv with a 1x1 shortcut; doubles height and width."""
+
+    def __init__(self, in_channels: int, out_channels: int, condition_dim: int, spectral_normed: bool) -> None:
+        super().__init__()
+        self.bn1 = ConditionalBatchNorm2d(in_channels, condition_dim)
+        self.bn2 = ConditionalBatchNorm2d(out_channels, condition_dim)
+        self.conv1 = spectral(nn.Conv2d(in_channels, out_channels, 3, padding=1), spectral_normed)
+        self.conv2 = spectral(nn.Conv2d(out_channels, out_channels, 3, padding=1), spectral_normed)
+        self.conv_sc = spectral(nn.Conv2d(in_channels, out_channels, 1), spectral_normed)
+
+    def forward(self, x: torch.Tensor, condition: torch.Tensor) -> torch.Tensor:
+        h = F.relu(self.bn1(x, condition))
+        h = self.conv1(F.interpolate(h, scale_factor=2.0, mode="nearest"))
+        h = self.conv2(F.relu(self.bn2(h, condition)))
+        # A 1x1 convolution and nearest upsampling commute; convolving first costs a quarter.
+        return h + F.interpolate(self.conv_sc(x), scale_factor=2.0, mode="nearest")
+
+
+class BigGANGenerator(nn.Module):
+    """G(z, y): float32 N x latent_dim and encoded labels N -> float32 N x channels x H x W in [-1, 1].
+
+    The label's embedding (`label_dim` numbers) is shared by all blocks.  With `hierarchical`, z is cut into one piece
+    for the first linear layer and one for each block, joined to the embedding; pieces differ by at most one number,
+    so none of `latent_dim` is lost.  `attention_px`: the resolution after which self-attention stands, 0 for none.
+    `blocks.0`, `blocks.1`, ... are the taps of white-box distillation.
+    """
+
+    def __init__(
+        self,
+        resolution_px: int,
+        channels: int,
+        label_kind: Literal["classes", "continuous"],
+        label_width: int,
+        width: int = 64,
+        latent_dim: int = 128,
+        label_dim: int = 128,
+        hierarchical: bool = True,
+        attention_px: int = 0,
+        spectral_normed: bool = True,
+    ) -> None:
+        super().__init__()
+        if resolution_px not in CHANNEL_MULTIPLES:
+            known = ", ".join(str(size) for size in CHANNEL_MULTIPLES)
+            raise UserError(f"resolution {resolution_px} is not one that biggan has; use one of {known}.")
+        maps = [width * multiple for multiple in CHANNEL_MULTIPLES[resolution_px]]
+        count = len(maps) - 1
+        self.latent_dim, self.hierarchical = latent_dim, hierarchical
+        self.chunks = _chunk_sizes(latent_dim, count + 1) if hierarchical else [latent_dim] + [0] * count
+        self.embedding = LabelEmbedding(label_kind, label_width, label_dim)
+        self.linear = spectral(nn.Linear(self.chunks[0], maps[0] * START_PX**2), spectral_normed)
+        self.blocks = nn.ModuleList(
+            UpBlock(maps[index], maps[index + 1], label_dim + self.chunks[index + 1], spectral_normed)
+            for index in range(count)
+        )
+        self.attention = nn.ModuleDict()
+        for index in range(count):
+            if START_PX << (index + 1) == attention_px:
+                self.attention[str(index)] = SelfAttention2d(maps[index + 1], spectral_normed)
+        if attention_px and not self.attention:
+            raise UserError(f"attention at {attention_px} pixels is impossible: no block ends at that size.")
+        self.norm = nn.BatchNorm2d(maps[-1])
+        self.conv = spectral(nn.Conv2d(maps[-1], channels, 3, padding=1), spectral_normed)
+        self.apply(_orthogonal)
+
+    def forward(self, latents: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        pieces = latents.split(self.chunks, dim=1)
+        shared = self.embedding(encoded)
+        h = self.linear(pieces[0]).unflatten(1, (-1, START_PX, START_PX))
+        for index, block in enumerate(self.blocks):
+            condition = torch.cat([shared, pieces[index + 1]], dim=1) if self.hierarchical else shared
+            h = block(h, condition)
+            if str(index) in self.attention:
+                h = self.attention[str(index)](h)
+        return torch.tanh(self.conv(F.relu(self.norm(h))))
+
+
+@TEACHERS.register("biggan")
+def build_biggan(arguments: Mapping[str, Any], label_space: LabelSpace) -> BigGANGenerator:
+    """`arguments`: the keyword arguments of BigGANGenerator but for those that the label space gives."""
+    return BigGANGenerator(label_kind=label_space.kind, label_width=label_space.width, **arguments)
+
+
+def _chunk_sizes(total: int, pieces: int) -> list[int]:
+    if total < pieces:
+        raise UserError(f"latent_dim {total} cannot be cut into {pieces} pieces; use at least {pieces}.")
+    base, more = divmod(total, pieces)
+    return [base + (index < more) for index in range(pieces)]
+
+
+def _orthogonal(layer: nn.Module) -> None:
+    """Orthogonal weights and zero biases, but not for the gains of conditional norms, which start near zero."""
+    if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+        parametrizations = getattr(layer, "parametrizations", None)
+        weight = layer.weight if parametrizations is None else parametrizations["weight"].original
+        nn.init.orthogonal_(weight)

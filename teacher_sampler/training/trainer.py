@@ -1,0 +1,246 @@
+"""Training a conditional GAN to be a teacher: hinge loss, projection discriminator, DiffAugment, averaged weights.
+
+Killed at any moment and called again, it ends with the weights of an undisturbed run (on the CPU, to the bit).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from image_data.sources import ImageSource
+from interfaces import LabelSpace, TeacherCard
+from layers.diffaugment import diff_augment
+from layers.discriminator import ProjectionDiscriminator
+from layers.ema import ExponentialMovingAverage, accumulate_standing_statistics
+from layers.gan_losses import hinge_discriminator, hinge_generator, r1_penalty
+from layers.generator import CARD_FILE, save_generator
+from runtime.checkpoints import (
+    CheckpointFolder,
+    load_module,
+    load_optimizer,
+    module_tensors,
+    optimizer_tensors,
+)
+from runtime.errors import UserError
+from runtime.progress import progress
+from runtime.seeds import seed_step, torch_generator
+from teacher_sampler.networks import TEACHERS
+from teacher_sampler.training.batches import LabelledBatch, batch_drawer
+from teacher_sampler.training.settings import TeacherSettings
+from teacher_sampler.training.stats import StatsLog, collapse_warning, spread_within_labels
+
+CHECKPOINT_SECONDS = 30.0
+
+
+def train_teacher(
+    data: ImageSource,
+    label_space: LabelSpace,
+    settings: TeacherSettings,
+    out: Path,
+    device: torch.device,
+    allowed_augmentations: Sequence[str],
+    trained_on: dict[str, Any],
+) -> Path:
+    """Train on all of `data` and leave a teacher's folder at `out`; returns `out`.
+
+    A finished folder is returned at once, an unfinished one is continued.  UserError on settings that cannot work
+    and on divergence.
+    """
+    if (out / CARD_FILE).exists():
+        return out
+    settings.check(allowed_augmentations)
+    out.mkdir(parents=True, exist_ok=True)
+    run = _Run(data, label_space, settings, device)
+    checkpoints = CheckpointFolder(out / "checkpoints")
+    start = run.resume(checkpoints)
+    log = StatsLog(out / "stats.jsonl", start)
+    saved_at = time.monotonic()
+    with progress("teacher", settings.steps, start) as bar:
+        for step in range(start, settings.steps):
+            entry = run.step(step, measure=(step + 1) % settings.stats_every_steps == 0)
+            if entry:
+                log.append(entry)
+            bar.advance(1, f"D {entry['loss_d']:.2f} G {entry['loss_g']:.2f}" if entry else "")
+            late = time.monotonic() - saved_at > CHECKPOINT_SECONDS
+            if late or (step + 1) % settings.checkpoint_every_steps == 0:
+                run.save(checkpoints, step + 1)
+                saved_at = time.monotonic()
+    card = run.card(allowed_augmentations, trained_on)
+    save_generator(out, card, run.finished_generator())
+    checkpoints.remove()
+    return out
+
+
+class _Run:
+    """The networks, optimisers and data of one training run."""
+
+    def __init__(
+        self, data: ImageSource, label_space: LabelSpace, settings: TeacherSettings, device: torch.device
+    ) -> None:
+        self.data, self.label_space, self.settings, self.device = data, label_space, settings, device
+        _, self.channels, self.resolution_px, width_px = data.images([0]).shape
+        if width_px != self.resolution_px:
+            raise UserError(f"training images are {self.resolution_px} x {width_px}; teachers need square ones.")
+        s = settings
+        self.drawer = batch_drawer(data.labels, label_space, s.batch_size, s.seed, s.vicinity, s.vicinity_gaps)
+        seed_step(s.seed, "teacher-initial", 0)
+        self.arguments = {
+            "resolution_px": self.resolution_px,
+            "channels": self.channels,
+            "width": s.width,
+            "latent_dim": s.latent_dim,
+            "label_dim": s.label_dim,
+            "attention_px": s.attention_px,
+            "spectral_normed": s.spectral_generator,
+        }
+        self.generator = TEACHERS.get(s.architecture)(self.arguments, label_space).to(device)
+        self.discriminator = ProjectionDiscriminator(
+            self.resolution_px, self.channels, s.discriminator_width, label_space.kind, label_space.width, s.attention_px
+        ).to(device)
+        betas = (s.beta1, s.beta2)
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=s.lr_g, betas=betas)
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=s.lr_d, betas=betas)
+        self.average = ExponentialMovingAverage(self.generator, s.ema_half_life_images)
+
+    def step(self, step: int, measure: bool) -> dict[str, Any]:
+        """All updates of one step; a line for the log where `measure` is set, else an empty dict."""
+        s = self.settings
+        decay = _lr_factor(step, s.steps, s.lr_decay_from)
+        for optimizer, rate in ((self.optimizer_d, s.lr_d), (self.optimizer_g, s.lr_g)):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * decay
+        self.generator.train()
+        self.discriminator.train().requires_grad_(True)
+        for turn in range(s.discriminator_steps):
+            last = turn == s.discriminator_steps - 1
+            entry = self._update_discriminator(step * s.discriminator_steps + turn, measure and last)
+        # In eval mode the discriminator is fixed, its spectral vectors too (it has no batch norm).
+        self.discriminator.eval().requires_grad_(False)
+        loss = self._update_generator(step)
+        if not measure:
+            return {}
+        entry = {"step": step + 1, "loss_g": float(loss), **entry}
+        if not all(math.isfinite(entry[name]) for name in ("loss_g", "loss_d")):
+            raise UserError(f"teacher training diverged at step {step + 1}; use lower lr_g and lr_d.")
+        return entry
+
+    def _update_discriminator(self, position: int, measure: bool) -> dict[str, Any]:
+        batch = self.drawer.discriminator(position)
+        draws = torch_generator(self.settings.seed, "teacher-draws-d", position)
+        real = self._real(batch)
+        with torch.no_grad():
+            fake = self.generator(self._latents(draws), self._tensor(batch.fake))
+        images = diff_augment(torch.cat([real, fake]), self.settings.diffaugment, draws)
+        target = self._tensor(batch.target)
+        penalised = self.settings.r1_weight > 0
+        images.requires_grad_(penalised)
+        logits = self.discriminator(images, torch.cat([target, target]))
+        real_logits, fake_logits = logits.chunk(2)
+        loss = hinge_discriminator(
+            real_logits, fake_logits, self._tensor(batch.real_weights), self._tensor(batch.fake_weights)
+        )
+        total = loss
+        if penalised:  # fakes add nothing: their logits do not enter, and logits are independent of one another
+            total = loss + self.settings.r1_weight * 2.0 * r1_penalty(real_logits, images)
+        self.optimizer_d.zero_grad(set_to_none=True)
+        total.backward()
+        self.optimizer_d.step()
+        if not measure:
+            return {}
+        spreads = [spread_within_labels(x, torch.from_numpy(batch.target)) for x in (fake.cpu(), real.cpu())]
+        warning = collapse_warning(*spreads)
+        return {
+            "loss_d": float(loss.detach()),
+            "real_logit": float(real_logits.detach().mean()),
+            "fake_logit": float(fake_logits.detach().mean()),
+            "fake_spread": round(spreads[0], 4),
+            "real_spread": round(spreads[1], 4),
+            **({"warning": warning} if warning else {}),
+        }
+
+    def _update_generator(self, position: int) -> torch.Tensor:
+        draws = torch_generator(self.settings.seed, "teacher-draws-g", position)
+        encoded = self._tensor(self.drawer.generator(position))
+        fake = self.generator(self._latents(draws), encoded)
+        logits = self.discriminator(diff_augment(fake, self.settings.diffaugment, draws), encoded)
+        loss = hinge_generator(logits)
+        self.optimizer_g.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer_g.step()
+        self.average.update(self.generator, self.settings.batch_size)
+        return loss.detach()
+
+    def finished_generator(self) -> nn.Module:
+        """The averaged generator, with batch statistics that are its own."""
+
+        def draw(index: int) -> tuple[torch.Tensor, ...]:
+            draws = torch_generator(self.settings.seed, "teacher-standing", index)
+            return self._latents(draws), self._tensor(self.drawer.generator(-1 - index))
+
+        accumulate_standing_statistics(self.average.module, draw, self.settings.standing_batches)
+        return self.average.module
+
+    def card(self, allowed_augmentations: Sequence[str], trained_on: dict[str, Any]) -> TeacherCard:
+        s = self.settings
+        seen = s.steps * s.discriminator_steps * s.batch_size
+        return TeacherCard(
+            architecture=s.architecture,
+            arguments=self.arguments,
+            resolution_px=self.resolution_px,
+            channels=self.channels,
+            label_space=self.label_space.to_json(),
+            latent={"distribution": "normal", "dimension": s.latent_dim},
+            truncation=None,
+            source_digest="",
+            licence=str(trained_on.get("licence", "as the training data")),
+            allowed_augmentations=list(allowed_augmentations),
+            trained_on={**trained_on, "images": len(self.data), "images_seen": seen, "settings": asdict(s)},
+        )
+
+    def save(self, checkpoints: CheckpointFolder, step: int) -> None:
+        tensors = {
+            **module_tensors("generator", self.generator),
+            **module_tensors("discriminator", self.discriminator),
+            **module_tensors("average", self.average.module),
+            **optimizer_tensors("optimizer_g", self.optimizer_g),
+            **optimizer_tensors("optimizer_d", self.optimizer_d),
+        }
+        checkpoints.save(step, tensors, {"images_seen": self.average.images_seen})
+
+    def resume(self, checkpoints: CheckpointFolder) -> int:
+        """Finished steps: 0 where there is no checkpoint."""
+        found = checkpoints.load_latest()
+        if found is None:
+            return 0
+        load_module("generator", self.generator, found.tensors)
+        load_module("discriminator", self.discriminator, found.tensors)
+        load_module("average", self.average.module, found.tensors)
+        load_optimizer("optimizer_g", self.optimizer_g, found.tensors)
+        load_optimizer("optimizer_d", self.optimizer_d, found.tensors)
+        self.average.images_seen = found.scalars["images_seen"]
+        return found.step
+
+    def _latents(self, draws: torch.Generator) -> torch.Tensor:
+        latents = torch.randn(self.settings.batch_size, self.settings.latent_dim, generator=draws)
+        return latents.to(self.device)
+
+    def _real(self, batch: LabelledBatch) -> torch.Tensor:
+        pixels = torch.from_numpy(self.data.images(batch.rows)).to(self.device)
+        return pixels.float() / 127.5 - 1.0
+
+    def _tensor(self, values: Any) -> Any:
+        return None if values is None else torch.from_numpy(values).to(self.device)
+
+
+def _lr_factor(step: int, steps: int, decay_from: float) -> float:
+    """1 until `decay_from` of the steps, then linearly down to 0 at the end."""
+    begin = decay_from * steps
+    return 1.0 if step < begin else (steps - step) / max(steps - begin, 1.0)

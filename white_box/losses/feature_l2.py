@@ -1,0 +1,35 @@
+"""Mean squared difference of feature maps behind a learned 1 x 1 adapter.
+
+Source: GAN Compression (Li et al., CVPR 2020): MSE(A F_S, F_T), A a 1 x 1 convolution with bias from the student's
+width to the teacher's, trained in the generator's optimiser.  The mean over all entries keeps the weight independent
+of batch, width and resolution.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from white_box.losses.registry import WHITE_BOX_LOSSES, MapLossOptions
+
+
+def mean_squared_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """mean (S - T)^2 over all entries of equally shaped maps, in float32 -> scalar.  The teacher is detached."""
+    return (student.float() - teacher.detach().float()).square().mean()
+
+
+class FeatureL2(nn.Module):
+    """The adapter and the loss of one tap pair."""
+
+    def __init__(self, student_channels: int, teacher_channels: int) -> None:
+        super().__init__()
+        self.adapter = nn.Conv2d(student_channels, teacher_channels, 1)
+
+    def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        """N x C_s x H x W and N x C_t x H x W -> scalar >= 0."""
+        return mean_squared_difference(self.adapter(student), teacher)
+
+
+@WHITE_BOX_LOSSES.register("feature_l2")
+def build_feature_l2(student_channels: int, teacher_channels: int, options: MapLossOptions) -> nn.Module:
+    return FeatureL2(student_channels, teacher_channels)
