@@ -37,7 +37,7 @@ class ClassifierPredictor:
 
     def __init__(self, card: dict[str, Any], network: StudentNetwork, label_space: LabelSpace, device: torch.device):
         self.card, self.label_space, self.device = card, label_space, device
-        self.network = network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
     def encoded(self, images: torch.Tensor) -> torch.Tensor:
         """float32 network outputs on the device: logits, or encoded labels clipped to [0, 1]."""

@@ -9,25 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from classifiers.distillation import build_distiller
+from classifiers.distillation import Distiller, build_distiller
 from classifiers.networks import StudentNetwork, build_student
 from classifiers.predictor import CARD_FILE, ClassifierPredictor, load_classifier, read_classifier_card, save_classifier
 from classifiers.scoring import Score, outputs, score_outputs
 from classifiers.settings import ClassifierSettings
 from classifiers.stats_log import StatsLog
+from classifiers.training_state import TrainingState
 from image_data.augment import augment
 from image_data.batches import BatchOrder
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Predictor
-from layers.ema import ExponentialMovingAverage
-from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
+from runtime.checkpoints import CheckpointFolder
 from runtime.errors import UserError
 from runtime.progress import progress
 from runtime.seeds import seed_step, torch_generator
@@ -35,62 +35,6 @@ from runtime.seeds import seed_step, torch_generator
 _CHECKPOINT_EVERY_SECONDS = 30.0
 _LOG_EVERY_STEPS = 50
 OnValidation = Callable[[int, float], None]
-
-
-class _Run:
-    """What changes during training: network, optimiser, averaged copy, and the best state so far."""
-
-    def __init__(self, network: StudentNetwork, settings: ClassifierSettings) -> None:
-        self.network = network
-        self.optimizer = torch.optim.SGD(
-            network.parameters(),
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            nesterov=settings.momentum > 0,
-            fused=True,
-        )
-        half_life = settings.ema_half_life_images
-        self.ema = ExponentialMovingAverage(network, half_life) if half_life else None
-        self.best: dict[str, torch.Tensor] = {}
-        self.best_value, self.best_step = float("inf"), 0
-
-    @property
-    def judged(self) -> StudentNetwork:
-        """The network that is validated and kept: the averaged copy where there is one."""
-        return self.ema.module if self.ema else self.network  # type: ignore[return-value]
-
-    def note_validation(self, step: int, value: float, keep: bool) -> None:
-        """Remember the state when it is the best so far; an equal later one does not replace it."""
-        if value < self.best_value:
-            self.best_value, self.best_step = value, step
-            if keep:
-                self.best = {name: tensor.clone() for name, tensor in self.judged.state_dict().items()}
-
-    def save(self, folder: CheckpointFolder, step: int) -> None:
-        tensors = module_tensors("network", self.network) | optimizer_tensors("optimizer", self.optimizer)
-        if self.ema:
-            tensors |= module_tensors("ema", self.ema.module)
-        tensors |= {f"best.{name}": tensor for name, tensor in self.best.items()}
-        scalars: dict[str, Any] = {"best_step": self.best_step, "ema_images": self.ema.images_seen if self.ema else 0}
-        if self.best_step:
-            scalars["best_value"] = self.best_value
-        folder.save(step, tensors, scalars)
-
-    def resume(self, folder: CheckpointFolder) -> int:
-        """Load the newest checkpoint; returns the number of finished steps."""
-        found = folder.load_latest()
-        if found is None:
-            return 0
-        load_module("network", self.network, found.tensors)
-        load_optimizer("optimizer", self.optimizer, found.tensors)
-        if self.ema:
-            load_module("ema", self.ema.module, found.tensors)
-            self.ema.images_seen = int(found.scalars["ema_images"])
-        self.best_value = float(found.scalars.get("best_value", "inf"))
-        self.best_step = int(found.scalars["best_step"])
-        self.best = {name[5:]: tensor for name, tensor in found.tensors.items() if name.startswith("best.")}
-        return found.step
 
 
 def train_classifier(
@@ -111,13 +55,19 @@ def train_classifier(
 
     `train`, `val`: uint8 N x C x H x W with labels in the user's units.  `teacher`: a Predictor whose outputs on the
     same augmented view the distiller uses.  `source_counts`, e.g. {"real": 100, "fake": 9000}, and `trained_on` go
-    into the card.  `on_validation(step, score)` is told every validation score and may raise to stop the run.
+    into the card.  `on_validation(step, score)` is told every validation score (once more what an earlier call told) and
+    may raise to stop the run.
+
     Result: val_metric ("error" or "mae"), val_score, val_cross_entropy, steps, selected_step, images_seen,
-    source_counts.  Raises UserError for images, labels, teacher or augmentations that do not fit.
+    val_curve, source_counts.  Raises UserError for images, labels, teacher or augmentations that do not fit.
     """
     out = Path(out)
     if (out / CARD_FILE).exists():
-        return dict(read_classifier_card(out)["result"])
+        result = dict(read_classifier_card(out)["result"])
+        for step, value in result["val_curve"] if on_validation is not None else []:
+            on_validation(step, value)  # type: ignore[misc]
+        return result
+    settings = settings.for_labels(label_space.kind)
     names = settings.augmentations(allowed_augmentations)
     shape = _check_inputs(train, val, label_space, settings, teacher)
     if source_counts is not None and sum(source_counts.values()) != len(train):
@@ -125,92 +75,123 @@ def train_classifier(
     seed_step(settings.seed, "classifier initial weights", 0)
     network = build_student(settings.student, shape[0], shape[1], label_space, settings.width)
     start_digest = _start_from(network, settings, shape, label_space)
-    run = _Run(network.to(device, memory_format=torch.channels_last).train(), settings)
-    score = _optimise(run, train, val, label_space, settings, out, device, names, teacher, on_validation)
-    keep_best = settings.selection == "best-validation"
-    card = {
+    state = TrainingState(network.to(device).to(memory_format=torch.channels_last).train(), settings)
+    task = _Task(train, val, label_space, settings, device, names, teacher, on_validation)
+    _optimise(task, state, out)
+    state.take_best()
+    card = _card(task, state, shape) | {
+        "initialised_from": start_digest,
+        "trained_on": dict(trained_on or {}),
+    }
+    card["result"]["source_counts"] = dict(source_counts) if source_counts else {"images": len(train)}
+    card = save_classifier(out, card, state.judged.state_dict())
+    CheckpointFolder(out / "checkpoints").remove()
+    return dict(card["result"])
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What does not change while a network trains."""
+
+    train: ImageSource
+    val: ImageSource | None
+    label_space: LabelSpace
+    settings: ClassifierSettings
+    device: torch.device
+    augmentations: Sequence[str]
+    teacher: Predictor | None
+    on_validation: OnValidation | None
+
+    def validate(self, state: TrainingState) -> Score | None:
+        if self.val is None:
+            return None
+        return score_outputs(outputs(state.judged, self.val, self.device), self.val.labels, self.label_space)
+
+    def validation_due(self, done: int) -> bool:
+        return self.val is not None and (done % self.settings.validate_every_steps == 0 or done == self.settings.steps)
+
+
+def _card(task: _Task, state: TrainingState, shape: tuple[int, int]) -> dict[str, Any]:
+    """What is known of the finished network; nothing in it depends on time or machine."""
+    settings, score = task.settings, task.validate(state)
+    return {
         "kind": "classifier",
         "architecture": settings.student,
         "width": settings.width,
         "channels": shape[0],
         "resolution_px": shape[1],
-        "label_space": label_space.to_json(),
-        "settings": asdict(settings) | {"augmentation": list(names)},
-        "initialised_from": start_digest,
-        "teacher": getattr(teacher, "card", {}).get("source_digest") if teacher is not None else None,
-        "trained_on": dict(trained_on or {}),
+        "label_space": task.label_space.to_json(),
+        "settings": asdict(settings) | {"augmentation": list(task.augmentations)},
+        "teacher": getattr(task.teacher, "card", {}).get("source_digest"),
         "result": {
             "val_metric": score.metric if score else None,
             "val_score": score.value if score else None,
             "val_cross_entropy": score.cross_entropy if score else None,
+            "val_curve": [list(point) for point in state.curve],
             "steps": settings.steps,
-            "selected_step": run.best_step if keep_best else settings.steps,
+            "selected_step": state.best_step if state.keeps_best else settings.steps,
             "images_seen": settings.steps * settings.batch_size,
-            "source_counts": dict(source_counts) if source_counts else {"images": len(train)},
         },
     }
-    card = save_classifier(out, card, run.best if keep_best else run.judged.state_dict())
-    CheckpointFolder(out / "checkpoints").remove()
-    return dict(card["result"])
 
 
-def _optimise(
-    run: _Run,
-    train: ImageSource,
-    val: ImageSource | None,
-    label_space: LabelSpace,
-    settings: ClassifierSettings,
-    out: Path,
-    device: torch.device,
-    names: Sequence[str],
-    teacher: Predictor | None,
-    on_validation: OnValidation | None,
-) -> Score | None:
-    """The loop.  Returns the validation score of the state that is kept."""
+def _optimise(task: _Task, state: TrainingState, out: Path) -> None:
+    """The loop: every step is a function of (images, settings, step) and the state before it."""
+    settings = task.settings
     distiller = build_distiller(settings.distiller, settings.distiller_weights)
     checkpoints = CheckpointFolder(out / "checkpoints")
-    start = run.resume(checkpoints)
+    start = state.resume(checkpoints)
+    for done, value in state.curve if task.on_validation is not None else []:
+        task.on_validation(done, value)  # type: ignore[misc]  # after a kill the listener hears all scores again
     stats = StatsLog(out / "stats.jsonl", start)
-    order = BatchOrder(len(train), settings.batch_size, settings.seed, "classifier batches")
-    labels = label_space.encode(train.labels)
+    order = BatchOrder(len(task.train), settings.batch_size, settings.seed, "classifier batches")
+    labels = task.label_space.encode(np.array(task.train.labels))
     begun = saved = time.monotonic()
     with progress(f"{settings.student} ({settings.distiller})", settings.steps, start) as bar:
         for step in range(start, settings.steps):
-            seed_step(settings.seed, "classifier step", step)
-            rows = order.rows(step)
-            generator = torch_generator(settings.seed, "classifier augmentation", step)
-            images = augment(torch.from_numpy(train.images(rows)), names, generator).to(device)
-            batch = {"labels": labels[torch.from_numpy(rows)].to(device)}
-            soft = {"output": _teacher_output(teacher, images, label_space)} if teacher and distiller.needs_teacher else {}
-            for group in run.optimizer.param_groups:
-                group["lr"] = settings.learning_rate(step)
-            run.optimizer.zero_grad(set_to_none=True)
-            losses = distiller({"output": run.network(images)}, soft, batch)
-            losses["loss"].backward()
-            run.optimizer.step()
-            if run.ema:
-                run.ema.update(run.network, len(rows))
-            done, last = step + 1, step + 1 == settings.steps
-            if done % _LOG_EVERY_STEPS == 0 or last:
+            losses = _step(task, state, distiller, order.rows(step), labels, step)
+            done = step + 1
+            if done % _LOG_EVERY_STEPS == 0 or done == settings.steps:
                 values = {name: float(value.detach()) for name, value in losses.items()}
                 if not np.isfinite(values["loss"]):
                     raise UserError(f"{out}: the loss is no longer finite at step {done}; lower the learning rate.")
-                rate = (done - start) * settings.batch_size / (time.monotonic() - begun)
+                rate = round((done - start) * settings.batch_size / (time.monotonic() - begun), 1)
                 stats.write({"step": done, **values, "lr": settings.learning_rate(step), "images_per_second": rate})
                 bar.update(done, f"loss {values['loss']:.3f}")
-            if val is not None and (done % settings.validate_every_steps == 0 or last):
-                score = score_outputs(outputs(run.judged, val, device), val.labels, label_space)
-                run.note_validation(done, score.value, settings.selection == "best-validation")
-                stats.write({"step": done, "val_" + score.metric: score.value, "val_ce": score.cross_entropy})
-                if on_validation is not None:
-                    on_validation(done, score.value)
-            due = done % settings.checkpoint_every_steps == 0 or time.monotonic() - saved > _CHECKPOINT_EVERY_SECONDS
-            if due or (last and start < done):
-                run.save(checkpoints, done)
+            if task.validation_due(done) and (score := task.validate(state)):
+                state.note_validation(done, score.value)
+                stats.write(
+                    {"step": done, "val_" + score.metric: score.value, "val_cross_entropy": score.cross_entropy}
+                )
+                if task.on_validation is not None:
+                    task.on_validation(done, score.value)
+            overdue = time.monotonic() - saved > _CHECKPOINT_EVERY_SECONDS
+            if done < settings.steps and (overdue or done % settings.checkpoint_every_steps == 0):
+                state.save(checkpoints, done)
                 saved = time.monotonic()
-    if settings.selection == "best-validation":
-        run.judged.load_state_dict(run.best)
-    return score_outputs(outputs(run.judged, val, device), val.labels, label_space) if val is not None else None
+
+
+def _step(
+    task: _Task, state: TrainingState, distiller: Distiller, rows: np.ndarray, labels: torch.Tensor, step: int
+) -> dict[str, torch.Tensor]:
+    """One optimiser step; returns the distiller's scalars."""
+    settings = task.settings
+    seed_step(settings.seed, "classifier step", step)
+    generator = torch_generator(settings.seed, "classifier augmentation", step)
+    images = augment(torch.from_numpy(task.train.images(rows)), task.augmentations, generator).to(task.device)
+    batch = {"labels": labels[torch.from_numpy(rows)].to(task.device)}
+    soft: dict[str, torch.Tensor] = {}
+    if task.teacher is not None and distiller.needs_teacher:  # it sees the same augmented view
+        soft = {"output": _teacher_output(task.teacher, images, task.label_space)}
+    for group in state.optimizer.param_groups:
+        group["lr"] = settings.learning_rate(step)
+    state.optimizer.zero_grad(set_to_none=True)
+    losses = distiller({"output": state.network(images)}, soft, batch)
+    losses["loss"].backward()
+    state.optimizer.step()
+    if state.ema is not None:
+        state.ema.update(state.network, len(rows))
+    return losses
 
 
 def _teacher_output(teacher: Predictor, images: torch.Tensor, label_space: LabelSpace) -> torch.Tensor:
@@ -236,10 +217,12 @@ def _check_inputs(
     if val is not None:
         label_space.check(val.labels, "the validation labels")
         if not len(val) or val.images(np.array([0])).shape != shape:
-            raise UserError(f"the validation images are none, or of another shape than the training images {shape[1:]}.")
+            raise UserError(
+                f"the validation images are none, or of another shape than the training images {shape[1:]}."
+            )
     if settings.selection == "best-validation" and val is None:
         raise UserError("selection best-validation needs validation images; give some, or use selection last.")
-    if settings.distiller != "none" and build_distiller(settings.distiller, settings.distiller_weights).needs_teacher:
+    if build_distiller(settings.distiller, settings.distiller_weights).needs_teacher:
         if teacher is None:
             raise UserError(f"distiller {settings.distiller} needs a teacher; give --predictor, or use distiller none.")
         found = teacher(torch.from_numpy(train.images(np.array([0]))))

@@ -12,27 +12,20 @@ from typing import Any, Literal
 from pydantic import Field
 
 from classifiers.settings import ClassifierSettings
-from commands.options import DataOptions, settings_from, settings_options
+from commands.classifier_flags import ClassifierFlags
+from commands.options import settings_from
 from commands.parts import load_data, load_predictor
+from commands.selection import SelectionOptions, mixed_source, open_matching_fakes
 from commands.workspace import artefact, artefact_digest, resolve_input
-from runtime.errors import UserError
-
-_Settings: Any = settings_options(ClassifierSettings, "StudentFlags", exclude={"seed", "distiller", "student"})
 
 
-class Options(_Settings, DataOptions):
+class Options(ClassifierFlags, SelectionOptions):
     """Flags of distill."""
 
     network: str = Field("resnet8", description="The student; `list` names the networks.")
     method: Literal["none", "blkd"] = Field("blkd", description="none: hard labels; blkd: a teacher's soft labels.")
-    train_on: Literal["real", "mixed", "fakes"] = Field("mixed", description="mixed is cGAN-KD: real and fakes.")
-    fakes: Path | None = Field(None, description="Folder of the fakes.")
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
     rho: float = Field(0.9, gt=0, le=1, description="Share of the fakes that is kept, lowest teacher error first.")
-    nfake_per_class: int | None = Field(None, ge=1, description="Fakes of each class or label after filtering.")
-    nfake: int | None = Field(None, ge=1, description="Fakes in all, balanced over the classes.")
-    relabel: bool = Field(False, description="Replace the asked label by the teacher's.")
-    scope: Literal["class", "global"] | None = Field(None, description="Over what the rho-quantile is taken.")
     test: bool = Field(True, description="Open the test images once, at the end.")
 
 
@@ -56,7 +49,8 @@ def run(options: Options) -> dict[str, Any]:
     if options.method != "none":
         predictor = resolve_input("predictor", options.predictor, options)
         parents["predictor"] = artefact_digest("predictor", predictor)
-    train = training_source(options, data, fakes)
+    dataset = open_matching_fakes(fakes, options, data) if fakes else None
+    train = mixed_source(options, data, dataset, options.rho)
     with artefact("distill", "classifier", options, parents) as made:
         result_file = made.folder / "result.json"
         if not made.finished:
@@ -67,33 +61,6 @@ def run(options: Options) -> dict[str, Any]:
             result = {**result, "protocol": protocol(options, train), "test": _test(options, made.folder, data, device)}
             write_json(result_file, result)
     return {"classifier": str(made.folder), **json.loads(result_file.read_text())}
-
-
-def training_source(options: Options, data: Any, fakes: Path | None) -> Any:
-    """Real, real + selected fakes (concatenated, cGAN-KD's mixing rule), or selected fakes alone."""
-    from filters import select
-    from image_data.fake import open_fakes
-    from image_data.sources import Concatenation
-
-    if fakes is None:
-        return data.train
-    dataset = open_fakes(fakes)
-    if dataset.label_space.to_json() != data.label_space.to_json():
-        raise UserError(f"--fakes {fakes} has other labels than --data {options.data}; give fakes of the same labels.")
-    if tuple(dataset.image_shape) != data.train.pixels.shape[1:]:
-        shape = "x".join(str(side) for side in dataset.image_shape)
-        raise UserError(f"--fakes {fakes} has images of {shape}, --data {options.data} has others; give --resolution.")
-    chosen = select(
-        dataset,
-        rho=options.rho,
-        nfake_per_label=options.nfake_per_class,
-        nfake=options.nfake,
-        relabel=options.relabel,
-        scope=options.scope or ("class" if dataset.label_space.kind == "classes" else "global"),
-        seed=options.seed,
-    )
-    view = dataset.view(chosen)
-    return view if options.train_on == "fakes" else Concatenation([data.train, view])
 
 
 def protocol(options: Options, train: Any) -> dict[str, Any]:
@@ -116,4 +83,5 @@ def _test(options: Options, folder: Path, data: Any, device: Any) -> dict[str, A
 
     if not options.test:
         return None
-    return score(load_predictor(folder, device), data.open_test(), data.label_space)
+    found = score(load_predictor(folder, device), data.open_test(), data.label_space)
+    return {**found, "per_image": found["per_image"].tolist()}

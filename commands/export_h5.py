@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from commands.fake_options import FakesOptions, fakes_folder
+from commands.selection import select_fakes
 from runtime.errors import UserError
 
 POSITIONAL = "fakes"
@@ -17,12 +18,13 @@ class Options(FakesOptions):
 
     rho: float = Field(1.0, gt=0, le=1, description="Share of the fakes that is kept, lowest teacher error first.")
     nfake_per_class: int | None = Field(None, ge=1, description="Fakes of each class or label after filtering.")
+    nfake: int | None = Field(None, ge=1, description="Fakes in all, balanced over the classes.")
     relabel: bool = Field(False, description="Replace the asked label by the predictor's.")
+    scope: Literal["class", "global"] | None = Field(None, description="Over what the rho-quantile is taken.")
 
 
 def run(options: Options) -> dict[str, Any]:
     """Stream the selected rows into a new file."""
-    from filters import select
     from image_data.fake import export_h5, open_fakes
 
     folder = fakes_folder(options)
@@ -30,14 +32,7 @@ def run(options: Options) -> dict[str, Any]:
     if target.exists():
         raise UserError(f"--out {target} exists; give the name of a new file.")
     fakes = open_fakes(folder)
-    chosen = select(
-        fakes,
-        rho=options.rho,
-        nfake_per_label=options.nfake_per_class,
-        relabel=options.relabel,
-        scope="class" if fakes.label_space.kind == "classes" else "global",
-        seed=options.seed,
-    )
+    chosen = select_fakes(options, fakes, options.rho)
     target.parent.mkdir(parents=True, exist_ok=True)
     export_h5(folder, target, chosen)
     return {"file": str(target), "images": len(chosen.rows), "bytes": target.stat().st_size}

@@ -25,18 +25,21 @@ class Options(FakesOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Repair what verify finds; nothing else is touched."""
-    from image_data.fake import open_manifest, verify_fakes
+    from image_data.fake import verify_fakes
+    from image_data.fake.manifest import read_manifest
     from runtime.engines import LocalEngine
     from teacher_sampler.repair import repair
 
     folder = fakes_folder(options)
-    made_with = open_manifest(folder).settings
+    made_with = read_manifest(folder).content["settings"]
     parts: dict[str, Path | None] = {}
     for kind in ("teacher", "filter", "predictor"):
         wanted = made_with.get(f"{kind}_digest")
         parts[kind] = resolve_input(kind, getattr(options, kind), options) if wanted else None
         if wanted and artefact_digest(kind, parts[kind]) != wanted:  # type: ignore[arg-type]
             raise UserError(f"{parts[kind]} is not the {kind} that {folder} was sampled with; give --{kind} DIR.")
-    recipe = SamplingRecipe(parts["teacher"], parts["filter"], parts["predictor"], options.device)  # type: ignore[arg-type]
+    recipe = SamplingRecipe(
+        parts["teacher"], parts["filter"], parts["predictor"], options.device, made_with["ceiling_quantile"]
+    )  # type: ignore[arg-type]
     mended = repair(folder, recipe, LocalEngine(options.workers))
     return {"fakes": str(folder), "repaired": mended, "problems": verify_fakes(folder)}

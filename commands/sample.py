@@ -55,7 +55,7 @@ def run(options: Options) -> dict[str, Any]:
     if predictor is not None:
         parents["predictor"] = artefact_digest("predictor", predictor)
     settings = settings_from(options, SamplerSettings, **{f"{kind}_digest": digest for kind, digest in parents.items()})
-    recipe = SamplingRecipe(teacher, chosen_filter, predictor, options.device)
+    recipe = SamplingRecipe(teacher, chosen_filter, predictor, options.device, options.ceiling_quantile)
     with artefact("sample", "fakes", options, parents) as made:
         if not made.finished:
             sample(recipe, plan, settings, made.folder, LocalEngine(options.workers))
@@ -64,22 +64,24 @@ def run(options: Options) -> dict[str, Any]:
 
 def label_plan(options: Options, label_space: dict[str, Any]) -> Any:
     """Which labels, and how many accepted fakes of each."""
+    import numpy as np
+
     from image_data.labels import label_space_from_json
-    from teacher_sampler.sampler import LabelPlan
+    from teacher_sampler.plan import LabelPlan
 
     space = label_space_from_json(label_space)
     count = options.nfake_per_label if space.kind == "continuous" else options.nfake_per_class
     if space.kind == "classes":
         if options.labels or options.nfake_per_label:
             raise UserError("--labels and --nfake-per-label are for continuous labels; use --nfake-per-class.")
-        return LabelPlan.classes(space, math.ceil((count or 1000) / options.rho))
+        return LabelPlan(np.arange(space.width), math.ceil((count or 1000) / options.rho))
     if options.nfake_per_class:
         raise UserError(
             "--nfake-per-class is for classes, and this teacher's labels are values; use --nfake-per-label."
         )
     values = parse_labels(options.labels, space)
     space.check(values, "--labels")
-    return LabelPlan.values(space, values, math.ceil((count or 50) / options.rho))
+    return LabelPlan(values, math.ceil((count or 50) / options.rho))
 
 
 def parse_labels(text: str | None, space: Any) -> Any:

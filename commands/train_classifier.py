@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from classifiers.settings import ClassifierSettings
-from commands.options import DataOptions, settings_from, settings_options
+from commands.classifier_flags import ClassifierFlags
+from commands.options import DataOptions, settings_from
 from commands.parts import load_data
 from commands.workspace import artefact
 
-_Settings: Any = settings_options(ClassifierSettings, "PredictorFlags", exclude={"seed", "distiller", "student"})
 
-
-class Options(_Settings, DataOptions):
+class Options(ClassifierFlags, DataOptions):
     """Flags of train-classifier."""
 
     network: str = "resnet20"

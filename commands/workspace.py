@@ -16,7 +16,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -69,15 +69,21 @@ def call(command: str, **given: Any) -> dict[str, Any]:
 
 
 @contextmanager
-def artefact(command: str, kind: str, options: SharedOptions, parents: dict[str, str]) -> Iterator[Artefact]:
-    """Open (or continue) the folder of this command's result; point `latest` to it when the block ends well."""
+def artefact(
+    command: str, kind: str, options: SharedOptions, parents: dict[str, str], shared: bool = False
+) -> Iterator[Artefact]:
+    """Open (or continue) the folder of this command's result; point `latest` to it when the block ends well.
+
+    `shared` folders have their own claims and let several processes in.
+    """
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
     digest = digest_of(identity)
     folder = options.out or options.workspace / kind / digest[:8]
     check_folder(folder, identity, digest)
     folder.mkdir(parents=True, exist_ok=True)
-    with _lock(folder):
-        remove_leftovers(folder)
+    with nullcontext() if shared else _lock(folder):
+        if not shared:
+            remove_leftovers(folder)
         finished = (folder / SEAL[kind]).is_file()
         if finished:
             _say(f"{kind} {folder} is finished; nothing to do")
@@ -203,7 +209,7 @@ def _point_latest(folder: Path) -> None:
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """One writer a folder; the lock ends with the process, however it ends."""
-    with open(folder / ".lock", "w") as handle:
+    with open(folder / ".command.lock", "w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

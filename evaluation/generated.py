@@ -1,4 +1,4 @@
-"""Images of a generator for evaluation: drawn by key, quantised as at rest, so that a score sees what would be stored."""
+"""Images of a generator for evaluation: drawn by key and quantised as at rest; a score sees what would be stored."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from runtime.errors import UserError
 WEIGHTS_NAME = "pt_inception-2015-12-05-6726825d.pth"
 _PUBLISHED_SHA256_HEAD = "6726825d"  # torch hub's convention: the name carries the head of the digest
 _SIDE_PX = 299
-_ROWS = 32
+EVALUATION_ROWS = 32
 
 
 class Inception:
@@ -29,11 +29,11 @@ class Inception:
 
     feature_width = 2048
 
-    def __init__(self, network: nn.Module, digest: str, device: torch.device) -> None:
+    def __init__(self, network: nn.Module, digest: str, device: torch.device, rows: int) -> None:
         self.network = network.to(device).eval().requires_grad_(False)
         self.card: dict[str, Any] = {"architecture": "pytorch-fid InceptionV3", "digest": digest}
         self.metric_name = "FID" if digest.startswith(_PUBLISHED_SHA256_HEAD) else "FD-inception"
-        self._blocks = FixedBlocks(self._forward, (None, None, None), device, rows=_ROWS)
+        self._blocks = FixedBlocks(self._forward, (None, None, None), device, rows)
 
     @property
     def protocol(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Inception:
             "feature_network_digest": self.card["digest"],
             "feature_width": self.feature_width,
             "preprocessing": f"grey to RGB, uint8 / 255, bilinear {_SIDE_PX} px, no antialias, -1 to 1",
-            "batch": _ROWS,
+            "batch": self._blocks.rows,
             "dtype": "float32, moments in float64",
         }
 
@@ -69,7 +69,9 @@ def find_weights(weights_file: Path | None = None) -> Path | None:
     return cached if cached.is_file() else None
 
 
-def load_inception(weights_file: Path | None = None, device: torch.device | None = None) -> Inception:
+def load_inception(
+    weights_file: Path | None = None, device: torch.device | None = None, rows: int = EVALUATION_ROWS
+) -> Inception:
     """Build the network and load the weights (read with weights_only); UserError where there are none or others."""
     path = find_weights(weights_file)
     if path is None:
@@ -83,7 +85,7 @@ def load_inception(weights_file: Path | None = None, device: torch.device | None
             f"{path} does not hold the weights of FID's InceptionV3 ({first}); give another file."
         ) from error
     network.fc = nn.Identity()
-    return Inception(network, file_sha256(path), device or torch.device("cpu"))
+    return Inception(network, file_sha256(path), device or torch.device("cpu"), rows)
 
 
 def build_network() -> nn.Module:

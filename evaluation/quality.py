@@ -1,7 +1,8 @@
 """How good a set of generated images is, with the whole protocol beside each number.
 
-Scores of different protocols are not comparable, and `require_one_protocol` refuses to line them up.  Where a set is too
-small for a Fréchet distance, the score is None with the reason, and the kernel distance with its error bar stands in.
+Scores of different protocols are not comparable, and `require_one_protocol` refuses to line them up.  Where a set is
+too small for a Fréchet distance, the score is None with the reason, and the kernel distance with its error bar stands
+in.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from filters.acceptance import Acceptance, running_ceilings, smooth_ceilings
 from filters.density_ratio import RATIO_NETWORKS, DensityRatio
 from filters.fit import fit_filter, load_filter
+from filters.selection import select
 from filters.settings import FilterSettings
 from filters.teacher_error import classification_error, regression_error
 
@@ -16,5 +17,6 @@ __all__ = [
     "load_filter",
     "regression_error",
     "running_ceilings",
+    "select",
     "smooth_ceilings",
 ]

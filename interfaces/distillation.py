@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, TypeAlias, runtime_checkable
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
-Outputs = Mapping[str, torch.Tensor]
+
+Outputs: TypeAlias = "Mapping[str, torch.Tensor]"
 
 
 @runtime_checkable

@@ -144,12 +144,19 @@ class TimmBackbone(nn.Module):
     def __init__(self, name: str, in_channels: int, resolution_px: int, width: float) -> None:
         super().__init__()
         if width != 1.0:
-            raise UserError(f"{TIMM_PREFIX}{name} has its width in its name; leave the width at 1 or take another model.")
+            raise UserError(
+                f"{TIMM_PREFIX}{name} has its width in its name; leave the width at 1 or take another model."
+            )
         import timm  # slow to import, and only these networks need it
 
         if not timm.is_model(name):
             raise UserError(f"timm knows no model {name!r}; `timm.list_models()` prints the names it has.")
-        arguments: dict[str, Any] = {"pretrained": False, "num_classes": 0, "in_chans": in_channels, "global_pool": "avg"}
+        arguments: dict[str, Any] = {
+            "pretrained": False,
+            "num_classes": 0,
+            "in_chans": in_channels,
+            "global_pool": "avg",
+        }
         self.model = timm.create_model(name, **arguments)
         map_px = _adapt_strides(self.model, in_channels, resolution_px, f"{TIMM_PREFIX}{name}")
         if map_px < _SMALLEST_MAP_PX:

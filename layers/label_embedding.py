@@ -39,6 +39,6 @@ class LabelEmbedding(nn.Module):
     def forward(self, encoded: torch.Tensor) -> torch.Tensor:
         if self.kind == "classes":
             return self.table(encoded)
-        values = encoded.reshape(len(encoded), self.width)
+        values = encoded.reshape(-1, self.width)
         phases = (values[:, :, None] * self.frequencies).flatten(1)
         return self.mlp(torch.cat([2.0 * values - 1.0, phases.sin(), phases.cos()], dim=1))

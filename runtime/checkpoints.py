@@ -62,6 +62,12 @@ def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mappi
             state.setdefault(int(index), {})[key] = value.clone()
     if state:
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, entries in optimizer.state.items():
+        for key, value in entries.items():
+            # Files hold tensors in plain order.  The fused kernels read moments in the parameter's memory order
+            # (channels_last, say) without a look at the strides, so that the wrong weight would get the moment.
+            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                entries[key] = torch.empty_like(parameter).copy_(value)
 
 
 class CheckpointFolder:

@@ -32,12 +32,26 @@ def _start_worker(workers: int, parent: int) -> None:
 
 
 class LocalEngine:
-    """Runs items in this process (workers = 1) or in `workers` spawned processes."""
+    """Runs items in this process (workers = 1) or in `workers` spawned processes.
+
+    The processes start with the first `map` and serve later ones too, until `close` or until the engine is let go.
+    """
 
     def __init__(self, workers: int = 1) -> None:
         if workers < 1:
             raise UserError(f"--workers {workers} is too few; give 1 or more.")
         self.workers = workers
+        self._executor: ProcessPoolExecutor | None = None
+
+    def close(self) -> None:
+        """End the worker processes; a later `map` starts new ones."""
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
+
+    def __del__(self) -> None:
+        if getattr(self, "_executor", None) is not None:
+            self.close()
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Yield results as they finish.  At most 2 x workers items are taken from `items` ahead of time."""
@@ -45,14 +59,10 @@ class LocalEngine:
             set_threads(1)
             yield from map(function, items)
             return
-        context = multiprocessing.get_context("spawn")
         pending: set[Future[Any]] = set()
-        source = iter(items)
-        executor = ProcessPoolExecutor(
-            self.workers, mp_context=context, initializer=_start_worker, initargs=(self.workers, os.getpid())
-        )
+        executor = self._started()
         try:
-            for item in source:
+            for item in items:
                 pending.add(executor.submit(function, item))
                 if len(pending) >= 2 * self.workers:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -61,8 +71,21 @@ class LocalEngine:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         except BrokenProcessPool as error:
+            self.close()
             raise UserError(
                 "a worker process died (out of memory, or killed); run the same command again to continue."
             ) from error
         finally:
-            executor.shutdown(wait=True, cancel_futures=True)
+            for future in pending:
+                future.cancel()
+            wait(pending)
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            self._executor = ProcessPoolExecutor(
+                self.workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(self.workers, os.getpid()),
+            )
+        return self._executor

@@ -19,7 +19,11 @@ from student_trainer.settings import StudentSettings
 
 
 class PairSource(ImageSource, Protocol):
-    """A source of fakes with their latents: `latents(rows)` -> float32 len(rows) x z, or None."""
+    """A source of fakes with their latents: `latents(rows)` -> float32 len(rows) x z, or None.
+
+    Where a source also offers `asked_labels(rows)`, these are taken in place of `labels`: an image belongs to its
+    latents and to the label that was asked of the teacher, also where a filter has relabelled it.
+    """
 
     def latents(self, rows: np.ndarray) -> np.ndarray | None: ...
 
@@ -65,7 +69,7 @@ class StudentData:
         latents = self.pairs.latents(rows)
         if latents is None:
             raise UserError("train-student: the fakes have no latents; sample them again with latents stored.")
-        encoded = self.label_space.encode(self.pairs.labels[rows]).to(self.device)
+        encoded = self.label_space.encode(pair_labels(self.pairs, rows)).to(self.device)
         return Batch(self._images(self.pairs, rows), torch.from_numpy(latents).to(self.device), encoded)
 
     def fresh_batch(self, step: int) -> Batch:
@@ -74,7 +78,7 @@ class StudentData:
         source = self.real
         if source is None:
             source, rows = self.pairs, self.kept[rows]
-        encoded = self.label_space.encode(source.labels[rows]).to(self.device)
+        encoded = self.label_space.encode(pair_labels(source, rows)).to(self.device)
         images = self._images(source, rows)
         if self.real is not None and self.allowed_augmentations:
             generator = torch_generator(self.settings.seed, "student-real-augment", step)
@@ -92,12 +96,18 @@ class StudentData:
         rows = self.kept[numpy_generator(self.settings.seed, "student-standing", index).integers(
             len(self.kept), size=self.settings.batch_size
         )]  # fmt: skip
-        encoded = self.label_space.encode(self.pairs.labels[rows]).to(self.device)
+        encoded = self.label_space.encode(pair_labels(self.pairs, rows)).to(self.device)
         return self.fresh_latents("student-standing-latents", index), encoded
 
     def _images(self, source: ImageSource, rows: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(source.images(rows))).to(self.device)
         return pixels.float().div_(127.5).sub_(1.0)
+
+
+def pair_labels(source: ImageSource, rows: np.ndarray) -> np.ndarray:
+    """The labels that were asked of the teacher, in the user's units; plain labels where nothing else is known."""
+    asked = getattr(source, "asked_labels", None)
+    return source.labels[rows] if asked is None else asked(rows)
 
 
 def check_pairs(pairs: PairSource, label_space: LabelSpace) -> tuple[int, tuple[int, int, int]]:
@@ -107,7 +117,7 @@ def check_pairs(pairs: PairSource, label_space: LabelSpace) -> tuple[int, tuple[
     label_space.check(pairs.labels, "train-student, the fakes")
     first = np.array([0], dtype=np.int64)
     read = getattr(pairs, "latents", None)
-    latents = None if read is None else read(first)
+    latents = None if read is None or not getattr(pairs, "has_latents", True) else read(first)
     if latents is None:
         raise UserError(
             "train-student: the fakes have no latents, and a student copies (latents, label) -> image; "

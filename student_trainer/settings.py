@@ -65,12 +65,7 @@ class StudentSettings:
 
     def __post_init__(self) -> None:
         check_policy(self.diffaugment)
-        at_least = {
-            "base_width": 1, "max_width": 1, "start_channels": 0, "embedding_dim": 1, "discriminator_width": 1, "steps": 1, "batch_size": 2,
-            "adversarial_every": 1, "r1_every": 1, "standing_batches": 1, "holdout_max": 0, "log_every": 1,
-            "checkpoint_every": 1, "feature_weight": 0, "pixel_weight": 0, "pixel_floor": 0, "adversarial_weight": 0,
-            "adversarial_fresh_weight": 0, "discriminator_fresh_weight": 0, "r1_weight": 0,
-        }  # fmt: skip
+        at_least = {"batch_size": 2, **dict.fromkeys(_ONE_OR_MORE, 1), **dict.fromkeys(_NOT_NEGATIVE, 0)}
         for name, low in at_least.items():
             if not getattr(self, name) >= low:
                 raise UserError(f"train-student: {name} must be {low} or more, not {getattr(self, name)}.")
@@ -85,3 +80,28 @@ class StudentSettings:
         weights = (self.feature_weight, self.pixel_weight, self.adversarial_weight, self.adversarial_fresh_weight)
         if not any(weights):
             raise UserError("train-student: all weights of the student's loss are 0; raise feature_weight or another.")
+
+
+_ONE_OR_MORE = (
+    "base_width",
+    "max_width",
+    "embedding_dim",
+    "discriminator_width",
+    "steps",
+    "adversarial_every",
+    "r1_every",
+    "standing_batches",
+    "log_every",
+    "checkpoint_every",
+)
+_NOT_NEGATIVE = (
+    "start_channels",
+    "holdout_max",
+    "feature_weight",
+    "pixel_weight",
+    "pixel_floor",
+    "adversarial_weight",
+    "adversarial_fresh_weight",
+    "discriminator_fresh_weight",
+    "r1_weight",
+)

@@ -142,7 +142,7 @@ def paired_quality(data: StudentData, student: nn.Module) -> dict[str, Any]:
 def _card(data: StudentData, settings: StudentSettings, student: nn.Module, trained_on: dict[str, Any]) -> TeacherCard:
     return TeacherCard(
         architecture=settings.network,
-        arguments=network_arguments(data, settings),
+        arguments=network_arguments(settings, data.label_space, data.image_shape, data.latent_dim),
         resolution_px=data.image_shape[1],
         channels=data.image_shape[0],
         label_space=data.label_space.to_json(),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from interfaces import LabelSpace
 from interfaces.white_box import WhiteBoxTerms
 from layers.diffaugment import diff_augment
 from layers.discriminator import ProjectionDiscriminator
@@ -20,14 +21,16 @@ from student_trainer.networks.tinygan import GENERATORS
 from student_trainer.settings import StudentSettings
 
 
-def network_arguments(data: StudentData, settings: StudentSettings) -> dict[str, Any]:
-    """The constructor arguments of the student's network, as they go into its card."""
+def network_arguments(
+    settings: StudentSettings, label_space: LabelSpace, image_shape: tuple[int, int, int], latent_dim: int
+) -> dict[str, Any]:
+    """The constructor arguments of the student's network, as they go into its card.  image_shape: (C, H, W)."""
     return {
-        "resolution_px": data.image_shape[1],
-        "channels": data.image_shape[0],
-        "latent_dim": data.latent_dim,
-        "label_kind": data.label_space.kind,
-        "label_width": data.label_space.width,
+        "resolution_px": image_shape[1],
+        "channels": image_shape[0],
+        "latent_dim": latent_dim,
+        "label_kind": label_space.kind,
+        "label_width": label_space.width,
         "base_width": settings.base_width,
         "max_width": settings.max_width,
         "start_channels": settings.start_channels,
@@ -38,6 +41,13 @@ def network_arguments(data: StudentData, settings: StudentSettings) -> dict[str,
     }
 
 
+def build_student(
+    settings: StudentSettings, label_space: LabelSpace, image_shape: tuple[int, int, int], latent_dim: int
+) -> nn.Module:
+    """An untrained student of these settings, e.g. for `white_box.build_terms` or to count its parameters."""
+    return GENERATORS.get(settings.network)(**network_arguments(settings, label_space, image_shape, latent_dim))
+
+
 class TrainingState:
     """The networks, their optimisers and the average; one step at a time."""
 
@@ -45,7 +55,7 @@ class TrainingState:
         self.data, self.settings, self.white_box = data, settings, white_box
         seed_step(settings.seed, "student-init", 0)
         channels, resolution = data.image_shape[0], data.image_shape[1]
-        self.student = GENERATORS.get(settings.network)(**network_arguments(data, settings)).to(data.device)
+        self.student = build_student(settings, data.label_space, data.image_shape, data.latent_dim).to(data.device)
         self.discriminator = ProjectionDiscriminator(
             resolution, channels, settings.discriminator_width, data.label_space.kind, data.label_space.width
         ).to(data.device)

@@ -6,25 +6,21 @@ and of the resolved settings, whoever makes it and in whatever order.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from image_data.labels import label_space_from_json
 from interfaces import DensityRatio, LabelSpace, Predictor, Teacher
 from runtime.digests import digest_of
 from runtime.errors import UserError
 from runtime.seeds import label_bits
+from teacher_sampler.settings import SamplerSettings
 
 PILOT_START = 1 << 40  # the pilot's candidates are numbered from here, far from those of the main run
-_UNIT_BYTES = 32 << 20  # pixels of one unit's candidates
-_UNIT_CANDIDATES = 8192
-_LABELS_PER_GROUP = 16  # continuous labels: so that shards are not tiny
-_PILOT_CANDIDATES = 1000
-_CAP_FACTOR = 200
 
 
 class Acceptance(Protocol):
@@ -70,10 +66,29 @@ class LabelPlan:
     labels: np.ndarray
     per_label: int
 
+    @staticmethod
+    def classes(space: LabelSpace, per_label: int) -> LabelPlan:
+        """So many fakes of every class."""
+        return LabelPlan(np.arange(space.width, dtype=np.int64), per_label)
+
+    @staticmethod
+    def values(space: LabelSpace, values: np.ndarray, per_label: int) -> LabelPlan:
+        """So many fakes of each of these continuous labels; UserError where one is outside the space or given twice."""
+        plan = LabelPlan(np.asarray(values, dtype=np.float64), per_label)
+        plan.check(space)
+        return plan
+
+    @property
+    def total(self) -> int:
+        """Number of fakes."""
+        return self.per_label * len(self.labels)
+
     def check(self, space: LabelSpace) -> None:
         """Raise UserError where the plan cannot be carried out in this label space."""
         if self.per_label < 1 or not len(self.labels):
-            raise UserError(f"{self.per_label} fakes of each of {len(self.labels)} labels is nothing; ask for 1 or more.")
+            raise UserError(
+                f"{self.per_label} fakes of each of {len(self.labels)} labels is nothing; ask for 1 or more."
+            )
         wanted = np.int64 if space.kind == "classes" else np.float64
         if self.labels.dtype != wanted:
             raise UserError(f"the planned labels are {self.labels.dtype}, but the teacher's are {np.dtype(wanted)}.")
@@ -82,83 +97,50 @@ class LabelPlan:
             raise UserError("the planned labels name a label twice; give each once.")
 
 
-@dataclass(frozen=True)
-class SamplerSettings:
-    """All that the bytes depend on, besides the plan.  `None` stands for a value that `resolve` works out.
-
-    `parents` holds the digests of `teacher`, `filter`, `predictor` (those that are there); `acceptance` describes the
-    acceptance rule, e.g. {"quantile": 0.999}.  `threads` is the number of each process, not of all together.
-    """
-
-    seed: int = 0
-    block_size: int = 256  # candidates that networks see at once
-    unit_candidates: int | None = None  # candidates of each label in one unit
-    group_size: int | None = None  # labels in one unit: 1 for classes, up to 16 for continuous labels
-    store_latents: bool = False
-    pilot_candidates: int | None = None  # of each label
-    ceiling_neighbours: int | None = None  # continuous labels: a ceiling pools the pilots of so many nearest labels
-    running_max: bool = False  # the published rule, started from the pilot's maximum anew in each unit
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the teacher's forward pass (autocast)
-    tf32: bool = False
-    threads: int = 1
-    parents: Mapping[str, str] = field(default_factory=dict)
-    acceptance: Mapping[str, Any] = field(default_factory=dict)
-    max_candidates_per_label: int | None = None  # the only field that the bytes do not depend on
-
-    def resolve(self, plan: LabelPlan, space: LabelSpace, image_shape: tuple[int, int, int]) -> SamplerSettings:
-        """The same settings without `None` (the cap apart).  Raises UserError for settings that make no sense."""
-        if self.block_size < 1 or self.threads < 1:
-            raise UserError("the block size and the number of threads must be 1 or more.")
-        classes = space.kind == "classes"
-        group = self.group_size or (1 if classes else min(_LABELS_PER_GROUP, len(plan.labels)))
-        neighbours = 1 if classes else self.ceiling_neighbours or min(9, len(plan.labels))
-        pilot = self.pilot_candidates or -(-_PILOT_CANDIDATES // neighbours)
-        if self.unit_candidates is None:
-            most = max(1, min(_UNIT_CANDIDATES, _UNIT_BYTES // math.prod(image_shape)) // group)
-            step = self.block_size // math.gcd(self.block_size, group)  # so that a unit is whole blocks
-            unit = -(-min(most, -(-plan.per_label // 2)) // step) * step
-        else:
-            unit = self.unit_candidates
-        for name, value in (("unit size", unit), ("group size", group), ("pilot", pilot), ("pool", neighbours)):
-            if value < 1:
-                raise UserError(f"the sampler's {name} is {value}; it must be 1 or more.")
-        changed = {"group_size": group, "ceiling_neighbours": neighbours, "pilot_candidates": pilot}
-        return SamplerSettings(**{**self.__dict__, **changed, "unit_candidates": unit})
-
-    def content(self) -> dict[str, Any]:
-        """The JSON that the settings' digest is made of: everything that the bytes depend on."""
-        found = asdict(self)
-        found.pop("max_candidates_per_label")
-        found["parents"], found["acceptance"] = dict(self.parents), dict(self.acceptance)
-        return found
-
-    def cap(self, plan: LabelPlan) -> int:
-        """The number of candidates of one label after which it counts as starving."""
-        return self.max_candidates_per_label or max(_CAP_FACTOR * plan.per_label, 50_000)
-
-
 @dataclass(frozen=True, eq=False)
 class RunContent:
-    """What a run writes first, to `run.json`: the resolved settings with the labels.  Its digest is in every shard."""
+    """What a run writes first, to `run.json`: resolved settings, labels and what the parts are like.
+
+    Its digest is in every shard.  The number of fakes is not in it, since that may grow.
+    """
 
     settings: SamplerSettings
     label_space: dict[str, Any]
     labels: np.ndarray
     image_shape: tuple[int, int, int]
+    latent_dimension: int | None
+    has_ratio: bool
+    needs_ratio: bool
+    has_predictor: bool
 
     def to_json(self) -> dict[str, Any]:
-        """Canonical content, without the number of fakes (which may grow)."""
-        return {
-            "settings": self.settings.content(),
-            "label_space": self.label_space,
-            "labels": self.labels.tolist(),
-            "image_shape": list(self.image_shape),
+        """Canonical content."""
+        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        found["settings"] = self.settings.content()
+        found["labels"] = self.labels.tolist()
+        found["image_shape"] = list(self.image_shape)
+        return found
+
+    @staticmethod
+    def from_json(found: Mapping[str, Any]) -> RunContent:
+        """The inverse of `to_json`; KeyError, TypeError or ValueError where it is malformed."""
+        space = label_space_from_json(found["label_space"])
+        changed = {
+            "settings": SamplerSettings(**found["settings"]),
+            "labels": np.asarray(found["labels"], dtype=np.int64 if space.kind == "classes" else np.float64),
+            "image_shape": tuple(found["image_shape"]),
         }
+        return RunContent(**{**found, **changed})
 
     @property
     def digest(self) -> str:
         """Names the settings."""
         return digest_of(self.to_json())
+
+    @property
+    def predictor_digest(self) -> str:
+        """Names the score set that the run writes."""
+        return self.settings.predictor_digest or "unnamed"
 
     @property
     def groups(self) -> int:
@@ -173,9 +155,9 @@ class RunContent:
     def unit_candidates(self) -> int:
         return int(self.settings.unit_candidates or 1)
 
-    def group_rows(self, group: int) -> range:
+    def group_rows(self, group: int) -> slice:
         """Positions of a group's labels in the plan."""
-        return range(group * self.group_size, min((group + 1) * self.group_size, len(self.labels)))
+        return slice(group * self.group_size, min((group + 1) * self.group_size, len(self.labels)))
 
 
 @dataclass(frozen=True, order=True)

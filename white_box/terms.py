@@ -7,9 +7,7 @@ path: a term that silently does nothing is the most common mistake with feature 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -18,34 +16,10 @@ from layers.generator import NetworkGenerator
 from runtime.errors import UserError
 from runtime.seeds import derive_seed
 from white_box.losses import WHITE_BOX_LOSSES
+from white_box.settings import WhiteBoxSettings
 from white_box.taps import ForwardTap, blocks_by_size, map_shapes
 
 EXAMPLES = 2  # batch of the dry forward pass
-
-
-@dataclass(frozen=True)
-class WhiteBoxSettings:
-    """Which losses at which taps.  Weights multiply the mean over the tap pairs.
-
-    `taps`: (teacher path, student path) pairs; empty means: the last blocks of equal output size, found by a dry
-    forward pass.  Where two maps differ in size, `resize` brings the larger one to the size of the smaller one by
-    averaging areas; without it that is an error.
-    """
-
-    losses: Mapping[str, float] = field(default_factory=lambda: {"feature_l2": 0.1, "kernel_alignment": 0.1})
-    taps: tuple[tuple[str, str], ...] = ()
-    kernel_rows: str = "position"
-    kernel_centred: bool = True
-    resize: bool = False
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.losses:
-            raise UserError("white box: no loss is named; give at least one, e.g. kernel_alignment.")
-        for name, weight in self.losses.items():
-            WHITE_BOX_LOSSES.get(name)
-            if not (weight > 0 and np.isfinite(weight)):
-                raise UserError(f"white box: the weight of {name} must be above 0, not {weight}; leave the loss out.")
 
 
 class FeatureTerms(nn.Module):
@@ -55,6 +29,7 @@ class FeatureTerms(nn.Module):
                  taps: tuple[tuple[str, str], ...]) -> None:  # fmt: skip
         super().__init__()
         self.taps, self.settings = taps, settings
+        self._weights = settings.weights()
         self.losses = modules
         self._teacher = (teacher,)  # in a tuple: not a submodule, so neither trained nor saved
         self._teacher_tap = ForwardTap(teacher.network, [path for path, _ in taps], "teacher")
@@ -86,9 +61,11 @@ class FeatureTerms(nn.Module):
             self._teacher[0].network(latents, labels)
         theirs = self._teacher_tap.outputs()
         terms: dict[str, torch.Tensor] = {}
-        for loss_name, weight in self.settings.losses.items():
+        for loss_name, weight in self._weights.items():
             for index, (teacher_path, student_path) in enumerate(self.taps):
-                student_map, teacher_map = _same_size(mine[student_path], theirs[teacher_path], self.settings.resize)
+                student_map, teacher_map = _same_size(
+                    mine[student_path], theirs[teacher_path], self.settings.resize_maps
+                )
                 value = self.losses[f"{loss_name}-{index}"](student_map, teacher_map)
                 terms[f"{loss_name}[{teacher_path} -> {student_path}]"] = value * (weight / len(self.taps))
         if not self._checked and torch.is_grad_enabled():
@@ -116,13 +93,13 @@ def build_terms(teacher: NetworkGenerator, student_example: nn.Module, settings:
     """The terms for students of the kind of `student_example` (any weights; it is only run once, and left alone).
 
     UserError: the teacher has no network, an unknown path, no blocks of equal size, maps of unequal size without
-    `resize`.  Adapters start from (settings.seed) alone.
+    `resize_maps`.  Adapters start from (settings.seed) alone.
     """
     network = getattr(teacher, "network", None)
     if not isinstance(network, nn.Module):
         raise UserError("white box: the teacher is not a local network, so its insides cannot be read; leave it out.")
     teacher_inputs, student_inputs = _example_inputs(teacher, network), _example_inputs(teacher, student_example)
-    taps = settings.taps or _matching_blocks(network, teacher_inputs, student_example, student_inputs)
+    taps = settings.taps() or _matching_blocks(network, teacher_inputs, student_example, student_inputs)
     for owner, module, paths in (
         ("teacher", network, [path for path, _ in taps]),
         ("student", student_example, [path for _, path in taps]),
@@ -133,8 +110,10 @@ def build_terms(teacher: NetworkGenerator, student_example: nn.Module, settings:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(settings.seed, "white-box-adapters"))
         for index, (teacher_path, student_path) in enumerate(taps):
-            _check_shapes(teacher_path, theirs.get(teacher_path), student_path, mine.get(student_path), settings.resize)
-            for name in settings.losses:
+            _check_shapes(
+                teacher_path, theirs.get(teacher_path), student_path, mine.get(student_path), settings.resize_maps
+            )
+            for name in settings.weights():
                 factory = WHITE_BOX_LOSSES.get(name)
                 loss = factory(mine[student_path][1], theirs[teacher_path][1], settings)
                 modules[f"{name}-{index}"] = loss
@@ -163,7 +142,7 @@ def _matching_blocks(
     if not taps:
         raise UserError(
             f"white box: no block of the teacher (sizes {sorted(theirs)}) has the size of one of the student's "
-            f"({sorted(mine)}); name the taps, and set resize."
+            f"({sorted(mine)}); name the taps, and set resize_maps."
         )
     return taps
 
@@ -186,7 +165,7 @@ def _check_shapes(
     if not resize and teacher_shape[2:] != student_shape[2:]:
         raise UserError(
             f"white box: {teacher_path!r} is {teacher_shape[2]} x {teacher_shape[3]}, {student_path!r} is "
-            f"{student_shape[2]} x {student_shape[3]}; tap maps of equal size, or set resize."
+            f"{student_shape[2]} x {student_shape[3]}; tap maps of equal size, or set resize_maps."
         )
 
 

@@ -1,0 +1,39 @@
+"""The report: data in, one self-contained HTML page out."""
+
+from evaluation.report.data import (
+    Column,
+    Curve,
+    Histogram,
+    ImageGrid,
+    KeyFigure,
+    Measured,
+    ReportData,
+    RhoCurve,
+    Spread,
+    Stage,
+    Table,
+)
+from evaluation.report.grids import grid_of, image_grid, picture_strip
+from evaluation.report.page import render, write_report
+from evaluation.report.tables import cost_table, quality_table
+
+__all__ = [
+    "Column",
+    "Curve",
+    "Histogram",
+    "ImageGrid",
+    "KeyFigure",
+    "Measured",
+    "ReportData",
+    "RhoCurve",
+    "Spread",
+    "Stage",
+    "Table",
+    "cost_table",
+    "grid_of",
+    "image_grid",
+    "picture_strip",
+    "quality_table",
+    "render",
+    "write_report",
+]

@@ -1,7 +1,8 @@
 """Reading a finished fake dataset: images by row number, from maps over the sealed shards.
 
 Opening reads the manifest only.  No HDF5 handle and no lock is kept: a shard is looked at once, when its first row is
-asked for, and its pages are mapped.  Each image is checked against its CRC-32 the first time that a process reads it.
+asked for, and its pages are mapped.  Each image, and each other array as a whole, is checked against its CRC-32 the
+first time that a process reads it.
 A missing, short or damaged shard is an error that names it, never zeros.
 """
 
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from image_data.fake.manifest import Manifest, ShardEntry, read_manifest, score_path, shard_path
-from image_data.fake.sealed import SCORE_LAYOUT, SHARD_LAYOUT, Layout, Place, locate, map_place
+from image_data.fake.sealed import SCORE_LAYOUT, SHARD_LAYOUT, Layout, Place, check_crc32, locate, map_place
 from image_data.fake.selection import Selection
 from image_data.fake.view import FakeView
 from interfaces import LabelSpace
@@ -54,8 +55,8 @@ class UnitLedger:
 class _MappedFile:
     """One sealed file: where its datasets lie, and maps over those that were asked for."""
 
-    def __init__(self, path: Path, layout: Layout, rows: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, layout: Layout, rows: int, check: bool) -> None:
+        self.path, self.check = path, check
         self.places: dict[str, Place] = locate(path, layout)
         found = self.places["fake_images" if layout is SHARD_LAYOUT else "error"].shape[0]
         if found != rows:
@@ -63,8 +64,12 @@ class _MappedFile:
         self._maps: dict[str, np.ndarray] = {}
 
     def array(self, name: str) -> np.ndarray:
+        """A map over the dataset, checked whole on its first use; images are left to `FakeDataset`, row by row."""
         if name not in self._maps:
-            self._maps[name] = map_place(self.path, self.places[name])
+            found = map_place(self.path, self.places[name])
+            if self.check and name != "fake_images":
+                check_crc32(self.path, name, found, self.places[name])
+            self._maps[name] = found
         return self._maps[name]
 
 
@@ -74,9 +79,9 @@ class FakeDataset:
     Picklable: only the path travels, and each process maps the shards anew.  Safe after fork.
     """
 
-    def __init__(self, path: Path, check_rows: bool = True) -> None:
+    def __init__(self, path: Path, check: bool = True) -> None:
         self.path = Path(path)
-        self.check_rows = check_rows
+        self.check = check
         self.manifest: Manifest = read_manifest(self.path)
         self.label_space: LabelSpace = self.manifest.label_space
         ends = np.cumsum([entry.used for entry in self.manifest.shards], dtype=np.int64)
@@ -86,10 +91,10 @@ class FakeDataset:
         self._checked: np.ndarray | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "check_rows": self.check_rows}
+        return {"path": self.path, "check": self.check}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        FakeDataset.__init__(self, state["path"], state["check_rows"])
+        FakeDataset.__init__(self, state["path"], state["check"])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -108,7 +113,8 @@ class FakeDataset:
     @property
     def has_latents(self) -> bool:
         """Whether latents were stored."""
-        return bool(self.manifest.content["settings"]["store_latents"])
+        content = self.manifest.content
+        return bool(content["settings"]["store_latents"]) and content["latent_dimension"] is not None
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -132,8 +138,8 @@ class FakeDataset:
         for shard, mine, local in self._by_shard(rows):
             file = self._shard(shard)
             out[mine] = file.array("fake_images")[local]
-            if self.check_rows:
-                self._check(file, rows[mine], local, out, mine)
+            if self.check:
+                self._check_images(file, rows[mine], local, out, mine)
         return out
 
     def latents(self, rows: np.ndarray) -> np.ndarray | None:
@@ -156,7 +162,7 @@ class FakeDataset:
         Raises UserError where there is no such set or a file of it is missing.
         """
         sets = self.score_sets()
-        own = self.manifest.content["settings"]["parents"].get("predictor")
+        own = self.manifest.content["settings"].get("predictor_digest")
         chosen = digest or (own if own in sets else (sets[0] if len(sets) == 1 else None))
         matches = [name for name in sets if chosen and name.startswith(chosen)]
         if len(matches) != 1:
@@ -170,7 +176,7 @@ class FakeDataset:
             path = score_path(self.path, matches[0], entry.name)
             if entry.name not in listed:
                 raise UserError(f"{path} is not there yet; run `score` again with the same predictor.")
-            file = _MappedFile(path, SCORE_LAYOUT, entry.rows)
+            file = _MappedFile(path, SCORE_LAYOUT, entry.rows, self.check)
             for name, pieces in found.items():
                 pieces.append(self._cut(number, file.array(name)))
         return Scores(np.concatenate(found["output"]), np.concatenate(found["error"]), matches[0])
@@ -216,7 +222,7 @@ class FakeDataset:
     def _shard(self, number: int) -> _MappedFile:
         if number not in self._shards:
             entry = self.manifest.shards[number]
-            self._shards[number] = _MappedFile(shard_path(self.path, entry.name), SHARD_LAYOUT, entry.rows)
+            self._shards[number] = _MappedFile(shard_path(self.path, entry.name), SHARD_LAYOUT, entry.rows, self.check)
         return self._shards[number]
 
     def _used_rows(self, number: int) -> np.ndarray | None:
@@ -255,7 +261,7 @@ class FakeDataset:
             used = self._used_rows(shard)
             yield shard, mine, local if used is None else used[local]
 
-    def _check(
+    def _check_images(
         self, file: _MappedFile, rows: np.ndarray, local: np.ndarray, out: np.ndarray, mine: np.ndarray | slice
     ) -> None:
         if self._checked is None:
@@ -274,10 +280,10 @@ class FakeDataset:
         self._checked[rows[fresh]] = True
 
 
-def open_fakes(path: Path, check_rows: bool = True) -> FakeDataset:
+def open_fakes(path: Path, check: bool = True) -> FakeDataset:
     """Open a finished fake dataset; reads the manifest only.
 
-    `check_rows`: compare each image with its CRC-32 on its first read.  Raises UserError where `path` holds no
-    finished dataset.
+    `check`: compare each image, and each other array of a shard, with its CRC-32 on its first use in a process.
+    Raises UserError where `path` holds no finished dataset.
     """
-    return FakeDataset(Path(path), check_rows)
+    return FakeDataset(Path(path), check)

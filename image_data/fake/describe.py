@@ -41,7 +41,7 @@ def describe_fakes(path: Path) -> dict[str, Any]:
         "latents": fakes.has_latents,
         "shards": len(fakes.manifest.shards),
         "bytes_on_disk": sum(file.stat().st_size for file in fakes.path.rglob("*") if file.is_file()),
-        "parents": content["settings"]["parents"],
+        "parents": fakes.manifest.parents,
         "settings": content["settings"],
         "provenance": fakes.manifest.provenance,
     }
@@ -67,7 +67,10 @@ def _candidates(fakes: FakeDataset) -> dict[str, Any]:
     """Counts and clipped mass, one pass over the ledgers (constant memory)."""
     content = fakes.manifest.content
     group_size = int(content["settings"]["group_size"])
-    ceilings = np.asarray(content["ceilings"], dtype=np.float64)
+    bounded = content["ceilings"] is not None and not content["settings"]["running_max"]
+    ceilings = np.full(len(content["labels"]), np.inf)
+    if content["ceilings"] is not None:
+        ceilings = np.asarray(content["ceilings"], dtype=np.float64)
     labels = fakes.manifest.labels
     drawn, accepted = np.zeros(len(labels), dtype=np.int64), np.zeros(len(labels), dtype=np.int64)
     above, total = np.zeros(len(labels)), np.zeros(len(labels))
@@ -80,18 +83,18 @@ def _candidates(fakes: FakeDataset) -> dict[str, Any]:
         drawn[here] += span
         accepted[here] += unit.accepted.reshape(size, span).sum(axis=1)
         total[here] += ratio.sum(axis=1)
-        above[here] += np.maximum(ratio - ceilings[here, None], 0.0).sum(axis=1)
-    with_ratio = bool(content["has_ratio"])
+        if bounded:  # a running maximum clips nothing
+            above[here] += np.maximum(ratio - ceilings[here, None], 0.0).sum(axis=1)
     by_label = [
         {
             "label": labels[row].tolist(),
             "images": int(content["per_label"]),
             "candidates": int(drawn[row]),
             "acceptance_rate": float(accepted[row] / max(1, drawn[row])),
-            "ceiling": float(ceilings[row]) if with_ratio else None,
-            "clipped_mass": float(above[row] / total[row]) if with_ratio and total[row] > 0 else 0.0,
+            "ceiling": float(ceilings[row]) if np.isfinite(ceilings[row]) else None,
+            "clipped_mass": float(above[row] / max(total[row], 1e-300)),
         }
         for row in range(len(labels))
     ]
-    mass = float(above.sum() / total.sum()) if with_ratio and total.sum() > 0 else 0.0
+    mass = float(above.sum() / max(total.sum(), 1e-300))
     return {"candidates": int(drawn.sum()), "accepted": int(accepted.sum()), "clipped_mass": mass, "by_label": by_label}

@@ -68,6 +68,18 @@ class Manifest:
     def labels(self) -> np.ndarray:
         return label_array(self.content["labels"], self.label_space)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The sampler's resolved settings, with `teacher_digest`, `filter_digest` and `predictor_digest`."""
+        found: dict[str, Any] = self.content["settings"]
+        return found
+
+    @property
+    def parents(self) -> dict[str, str]:
+        """Digests of the teacher, filter and predictor, those that were used."""
+        found = {kind: self.settings.get(f"{kind}_digest", "") for kind in ("teacher", "filter", "predictor")}
+        return {kind: digest for kind, digest in found.items() if digest}
+
     def used_rows(self, entry: ShardEntry, labels: np.ndarray, sample_index: np.ndarray) -> np.ndarray:
         """int64: the rows of a shard that lie before the cut, in order."""
         planned = label_bits(self.labels)

@@ -7,6 +7,7 @@ bytes, so that a file can be checked before the manifest knows its SHA-256.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import tempfile
 import zlib
@@ -55,6 +56,7 @@ class Place:
     offset: int
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
+    crc32: int
 
 
 def array_crc32(array: np.ndarray) -> int:
@@ -64,7 +66,7 @@ def array_crc32(array: np.ndarray) -> int:
 
 def rows_crc32(images: np.ndarray) -> np.ndarray:
     """uint32 N: CRC-32 of each image row, uint8 N x C x H x W."""
-    flat = np.ascontiguousarray(images).reshape(len(images), -1)
+    flat = np.ascontiguousarray(images).reshape(len(images), math.prod(images.shape[1:]))
     return np.array([zlib.crc32(row.data) for row in flat], dtype=np.uint32)
 
 
@@ -114,18 +116,24 @@ def locate(path: Path, layout: Layout) -> dict[str, Place]:
 
     Raises UserError naming the file where it is missing, short, or has other datasets than `layout`.
     """
+    return _look(path, layout)[0]
+
+
+def _look(path: Path, layout: Layout) -> tuple[dict[str, Place], dict[str, Any]]:
+    """Places and the file's attributes."""
     try:
         size = path.stat().st_size
         with open_trusted_layout(path) as file:
             places = {name: _place(path, file, name, layout[name], size) for name in _present(path, file, layout)}
+            attributes = dict(file.attrs)
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; restore it, or make it again with `repair`.") from error
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
+    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} is no whole HDF5 file; restore it, or make it again with `repair`.") from error
     rows = {place.shape[0] for name, place in places.items() if name not in LEDGER}
     if len(rows) > 1 and layout is not PILOT_LAYOUT:
         raise UserError(f"{path} holds datasets of unequal length; restore it, or make it again with `repair`.")
-    return places
+    return places, attributes
 
 
 def _present(path: Path, file: h5py.File, layout: Layout) -> list[str]:
@@ -152,7 +160,7 @@ def _place(path: Path, file: h5py.File, name: str, rule: tuple[tuple[str, ...], 
         offset = 0
     elif offset + dataset.size * dataset.dtype.itemsize > size:
         raise UserError(f"{path} is too short for {name}; restore it, or make it again with `repair`.")
-    return Place(int(offset), dataset.dtype, tuple(dataset.shape))
+    return Place(int(offset), dataset.dtype, tuple(dataset.shape), int(dataset.attrs["crc32"]))
 
 
 def map_place(path: Path, place: Place) -> np.ndarray:
@@ -164,14 +172,19 @@ def map_place(path: Path, place: Place) -> np.ndarray:
 
 def read_sealed(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """All arrays of a file, checked against their CRC-32 and against `attributes`; UserError where they differ."""
-    places = locate(path, layout)
-    with open_trusted_layout(path) as file:
-        stored = {name: int(file[name].attrs.get("crc32", -1)) for name in places}
-        for key, value in attributes.items():
-            if file.attrs.get(key) != value:
-                raise UserError(f"{path} was made with other settings ({key}); remove it and run again.")
+    places, found = _look(path, layout)
+    for key, value in attributes.items():
+        if found.get(key) != value:
+            raise UserError(f"{path} was made with other settings ({key}); remove it and run again.")
     arrays = {name: np.array(map_place(path, place)) for name, place in places.items()}
     for name, array in arrays.items():
-        if array_crc32(array) != stored[name]:
-            raise UserError(f"{path}: {name} does not match its checksum; make it again with `repair`.")
+        check_crc32(path, name, array, places[name])
     return arrays
+
+
+def check_crc32(path: Path, name: str, array: np.ndarray, place: Place) -> None:
+    """Raise UserError where the array is not as it was written."""
+    if array_crc32(array) != place.crc32:
+        raise UserError(
+            f"{path}: {name} does not match its checksum; the file is damaged, make it again with `repair`."
+        )

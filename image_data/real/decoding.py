@@ -68,9 +68,8 @@ def reshape_pixels(pixels: np.ndarray, resolution_px: int | None, channels: int 
         pixels = np.concatenate(blocks)[:, None].astype(np.uint8)
     if resolution_px is None or (height, width) == (resolution_px, resolution_px):
         return pixels
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    square = pixels[:, :, top : top + side, left : left + side]
+    left, top, right, bottom = _central_square(width, height)
+    square = pixels[:, :, top:bottom, left:right]
     return np.concatenate([_resize(block, resolution_px) for block in _blocks(square)])
 
 
@@ -142,9 +141,16 @@ def _decode(path: Path, size: int, channels: int) -> np.ndarray:
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
         image = image.convert("L" if channels == 1 else "RGB")
         if image.size != (size, size):
-            image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
+            image = image.crop(_central_square(*image.size)).resize((size, size), Image.Resampling.BICUBIC)
         array = np.asarray(image, dtype=np.uint8)
     return array[None] if channels == 1 else array.transpose(2, 0, 1)
+
+
+def _central_square(width: int, height: int) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom."""
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    return left, top, left + side, top + side
 
 
 def _blocks(pixels: np.ndarray) -> list[np.ndarray]:

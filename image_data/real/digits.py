@@ -7,6 +7,8 @@ a small shift or turn loses nothing, and are drawn bicubically at the asked reso
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import torch
 
@@ -72,8 +74,6 @@ def load_rotated_digits(request: LoadRequest) -> RealData:
 
 def _bundled(request: LoadRequest) -> tuple[np.ndarray, np.ndarray, int, int]:
     """Grey levels float64 N x 1 x 10 x 10 in 0 .. 255 with margin, classes int64 N; checked resolution and channels."""
-    from sklearn.datasets import load_digits as sklearn_digits  # here, since it takes a second to import
-
     if not 0 <= request.fold < FOLDS:
         raise UserError(f"fold {request.fold} of {request.name} does not exist; use 0 to {FOLDS - 1}.")
     resolution_px = _DEFAULT_RESOLUTION_PX if request.resolution_px is None else request.resolution_px
@@ -85,10 +85,17 @@ def _bundled(request: LoadRequest) -> tuple[np.ndarray, np.ndarray, int, int]:
         raise UserError(f"{request.name} has no version with {channels} channels; use 1 or 3.")
     if request.augmentations is not None:
         raise UserError(f"{request.name} says itself which augmentations keep its labels; leave the option out.")
+    return *_scikit_learns_digits(), resolution_px, channels
+
+
+@cache
+def _scikit_learns_digits() -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits as sklearn_digits  # here, since it takes a second to import
+
     bunch = sklearn_digits()
     edges = (_MARGIN, _MARGIN)
     grey = np.pad(bunch.images[:, None].astype(np.float64) * (255 / 16), ((0, 0), (0, 0), edges, edges))
-    return grey, bunch.target.astype(np.int64), resolution_px, channels
+    return grey, bunch.target.astype(np.int64)
 
 
 def _draw(grey: np.ndarray, degrees: np.ndarray, resolution_px: int, channels: int) -> np.ndarray:

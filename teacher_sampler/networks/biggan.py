@@ -21,7 +21,7 @@ START_PX = 4
 # Channels at 4x4 and after each block, in multiples of `width`.  From 32 pixels on these are the published ones; the
 # published table has no 16.
 CHANNEL_MULTIPLES: dict[int, tuple[int, ...]] = {
-    16: (4, 4, 2),
+    16: (4, 2, 1),
     32: (4, 4, 4, 4),
     64: (16, 16, 8, 4, 2),
     128: (16, 16, 8, 4, 2, 1),

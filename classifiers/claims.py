@@ -1,0 +1,105 @@
+"""Claims by which several processes, also on several machines with one file system, share cells of work.
+
+A claim is a file `claim.G` (G = 0, 1, ...) made with O_EXCL that names process and machine; its time of change is the
+heartbeat.  The highest G is the owner.  A stale claim is never deleted by others: whoever makes `claim.G+1` takes
+over, and only one can.  Stale is: on this machine, the process is gone (or its number belongs to a younger process);
+on another machine, no heartbeat for `STALE_AFTER_SECONDS`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+STALE_AFTER_SECONDS = 300.0
+_HEARTBEAT_SECONDS = 20.0
+_UNWRITTEN_GRACE_SECONDS = 30.0
+
+
+class Claim:
+    """A held claim; as a context manager it beats while the block runs and lets go at the end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+
+    def __enter__(self) -> Claim:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self.path.unlink(missing_ok=True)
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_HEARTBEAT_SECONDS):
+            try:
+                os.utime(self.path)
+            except FileNotFoundError:
+                return
+
+
+def try_claim(folder: Path) -> Claim | None:
+    """Claim `folder` (it is made), or None where a live process has it.
+
+    After a success ask once more whether the work is done: the former owner may have finished in between.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    generations = sorted(int(path.suffix[1:]) for path in folder.glob("claim.*") if path.suffix[1:].isdigit())
+    if generations and not is_stale(folder / f"claim.{generations[-1]}"):
+        return None
+    path = folder / f"claim.{generations[-1] + 1 if generations else 0}"
+    try:
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+    except FileExistsError:
+        return None
+    with os.fdopen(handle, "w") as stream:
+        owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": process_start(os.getpid())}
+        stream.write(json.dumps(owner))
+    return Claim(path)
+
+
+def is_stale(path: Path) -> bool:
+    """Whether the owner of a claim is gone.  A claim that was let go meanwhile counts as live: look again later."""
+    try:
+        age = time.time() - path.stat().st_mtime
+        owner = json.loads(path.read_text())
+        pid, host, started = int(owner["pid"]), str(owner["host"]), owner["started"]
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError, TypeError):
+        return age > _UNWRITTEN_GRACE_SECONDS  # made, but never filled: its maker died between two system calls
+    if host != socket.gethostname():
+        return age > STALE_AFTER_SECONDS
+    return not _is_alive(pid) or (started is not None and process_start(pid) != started)
+
+
+def process_start(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot (Linux), or None; tells a reused process number apart.
+
+    A process that has died but was not yet collected by its parent has none.
+    """
+    try:
+        entries = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return None if entries[0] in "ZX" else int(entries[19])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,184 @@
+"""Choosing rho, the share of fakes that the filter keeps, by training students over a grid (rho x student x seed).
+
+Each cell is a folder `cells/rho0.70-resnet8-seed1/` whose `result.json` is written last and in one step; a cell
+without it is unfinished and is run again (`run_cell` gets the folder and may continue from what lies there).  Several
+processes may run the same search at the same time (`classifiers.claims`); each returns all results.
+
+What a cell is scored on must not have been seen by the GAN, the density ratio or the filter's predictor.  `run_cell`
+is handed in by the command, which guarantees it: it builds all of these from the training role only, and passes what
+they saw to `classifiers.leak_guard.refuse_seen_images` before the first cell.  (The original scores on a fifth of the
+very images on which its GAN, ratio and teacher were fitted.)
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from classifiers.claims import Claim, try_claim
+from classifiers.rho_pruning import MedianStop
+from interfaces import Engine
+from runtime.atomic import write_json
+from runtime.errors import UserError
+from runtime.progress import progress
+
+RESULT_FILE = "result.json"
+_POLL_SECONDS = 0.5
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One training: `rho` in (0, 1], at most two decimals."""
+
+    rho: float
+    student: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's folder."""
+        return f"rho{self.rho:.2f}-{self.student.replace(':', '_').replace('/', '_')}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """`score` is the validation score at the end (lower is better), or None for a pruned cell."""
+
+    cell: Cell
+    score: float | None
+    pruned: bool
+    curve: tuple[tuple[int, float], ...]  # (step, validation score) as reported
+    details: dict[str, Any]  # all else that run_cell returned
+
+
+class CellPruned(Exception):
+    """Raised by a report when the cell is worse than the median; `run_cell` lets it pass."""
+
+
+class CellReport:
+    """Told every validation score: `report(step, score)`.  `folder` is the cell's own, for the training in it."""
+
+    def __init__(self, folder: Path, stop: MedianStop | None) -> None:
+        self.folder, self._stop = folder, stop
+        self.curve: list[tuple[int, float]] = []
+
+    def __call__(self, step: int, score: float) -> None:
+        """Note a score.  Raises CellPruned where pruning is on and the cell falls behind."""
+        self.curve.append((int(step), float(score)))
+        if self._stop is not None and self._stop.falls_behind(step, score):
+            raise CellPruned
+
+
+RunCell = Callable[[Cell, CellReport], dict[str, Any]]
+
+
+def grid(rhos: Sequence[float], students: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
+    """All cells, seed by seed, so that an unfinished search has compared every rho.  UserError for a bad grid."""
+    if not (rhos and students and seeds):
+        raise UserError("the rho grid is empty; give at least one rho, one student and one seed.")
+    for rho in rhos:
+        if not (0.0 < rho <= 1.0 and math.isfinite(rho)):
+            raise UserError(f"rho {rho:g} lies outside (0, 1]; rho is the share of fakes to keep, e.g. 0.7.")
+        if abs(rho - round(rho, 2)) > 1e-9:
+            raise UserError(f"rho {rho:g} has more than two decimals; round it.")
+    cells = [Cell(round(float(rho), 2), student, seed) for seed in seeds for student in students for rho in rhos]
+    if len({cell.name for cell in cells}) < len(cells):
+        raise UserError("the rho grid names a cell twice; give each rho, student and seed once.")
+    return cells
+
+
+def search(
+    cells: Sequence[Cell], run_cell: RunCell, out: Path, *, prune: bool = False, engine: Engine | None = None
+) -> list[CellResult]:
+    """Run every cell that has no result yet and return all results in the order of `cells`.
+
+    `run_cell(cell, report)` trains one student and returns a JSON dict with `score` (lower is better, finite); it
+    must be picklable where `engine` has more than one worker.  `prune` stops a cell at the first seed of its rho when
+    it is worse than the median of the finished ones there (Optuna's MedianPruner); that rho is then out of the race.
+    Without pruning the results depend on `run_cell` alone, not on order, workers or kills.
+    """
+    if not cells:
+        raise UserError("the rho grid is empty; give at least one rho, one student and one seed.")
+    out = Path(out)
+    work = partial(_work_through, tuple(cells), run_cell, out, prune)
+    if engine is None or engine.workers == 1:
+        work(0)
+    else:
+        for _ in engine.map(work, range(engine.workers)):
+            pass
+    return read_results(cells, out)
+
+
+def read_results(cells: Sequence[Cell], out: Path) -> list[CellResult]:
+    """The finished cells among `cells`."""
+    found = (_read(cell, Path(out)) for cell in cells)
+    return [result for result in found if result is not None]
+
+
+def _work_through(cells: Sequence[Cell], run_cell: RunCell, out: Path, prune: bool, worker: int) -> None:
+    """Claim and run cells until all have results; waits for cells that other processes hold."""
+    with progress("rho search", len(cells), 0) as bar:
+        while True:
+            unfinished = [cell for cell in cells if _read(cell, out) is None]
+            bar.update(len(cells) - len(unfinished))
+            if not unfinished:
+                return
+            if not any(_try_cell(cell, cells, run_cell, out, prune) for cell in unfinished):
+                time.sleep(_POLL_SECONDS)
+
+
+def _try_cell(cell: Cell, cells: Sequence[Cell], run_cell: RunCell, out: Path, prune: bool) -> bool:
+    """Run one cell if no other process has it; returns whether it was run."""
+    folder = _folder(cell, out)
+    claim: Claim | None = try_claim(folder)
+    if claim is None:
+        return False
+    with claim:
+        if _read(cell, out) is not None:
+            return False
+        rivals = [result for result in read_results(cells, out) if result.cell.student == cell.student]
+        mates = [result for result in rivals if result.cell.rho == cell.rho]
+        if prune and any(mate.pruned for mate in mates):
+            _write(cell, out, CellReport(folder, None), {"score": None, "reason": "its rho was pruned at another seed"})
+            return True
+        stop = MedianStop([rival.curve for rival in rivals if not rival.pruned]) if prune and not mates else None
+        report = CellReport(folder, stop)
+        try:
+            found = dict(run_cell(cell, report))
+            if not math.isfinite(float(found["score"])):
+                raise UserError(f"cell {cell.name}: the score is not a number; look at its training.")
+        except CellPruned:
+            found = {"score": None, "reason": "worse than the median of the finished cells at the same step"}
+        _write(cell, out, report, found)
+    return True
+
+
+def _folder(cell: Cell, out: Path) -> Path:
+    return out / "cells" / cell.name
+
+
+def _write(cell: Cell, out: Path, report: CellReport, found: dict[str, Any]) -> None:
+    score = None if found["score"] is None else float(found["score"])
+    details = {name: value for name, value in found.items() if name != "score"}
+    value = {"cell": asdict(cell), "score": score, "pruned": score is None, "curve": report.curve, "details": details}
+    write_json(_folder(cell, out) / RESULT_FILE, value)
+
+
+def _read(cell: Cell, out: Path) -> CellResult | None:
+    path = _folder(cell, out) / RESULT_FILE
+    try:
+        found = json.loads(path.read_text())
+        if found["cell"] != asdict(cell):
+            raise UserError(f"{path} belongs to another cell ({found['cell']}); use another --out.")
+        curve = tuple((int(step), float(score)) for step, score in found["curve"])
+        return CellResult(cell, found["score"], bool(found["pruned"]), curve, dict(found["details"]))
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); delete it, and the search runs that cell again.") from error

@@ -1,0 +1,112 @@
+"""Search the filtering quantile rho: one student for each (rho, network, seed), scored on validation images.
+
+Neither the GAN, nor the density ratio, nor the filter's predictor has seen the validation images.  Every cell is a
+folder that is written whole, so the search can be killed and continued, and several processes may share it.  The
+choice is the largest rho within one standard error of the best, written as choice.yaml for `distill --config`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from classifiers.settings import ClassifierSettings
+from commands.classifier_flags import ClassifierFlags
+from commands.options import Floats, Ints, Names, settings_from
+from commands.parts import load_data, load_predictor
+from commands.selection import SelectionOptions, mixed_source, open_matching_fakes
+from commands.workspace import artefact, artefact_digest, resolve_input
+
+
+class Options(ClassifierFlags, SelectionOptions):
+    """Flags of search-rho."""
+
+    rhos: Floats = Field((0.5, 0.6, 0.7, 0.8, 0.9, 1.0), description="The grid; 1 is no filtering.")
+    networks: Names = Field(("resnet8",), description="Students; the choice is made over all of them.")
+    seeds: Ints = Field((0, 1, 2), description="One training of each cell a seed.")
+    method: Literal["none", "blkd"] = Field("none", description="none: hard labels; blkd: a teacher's soft labels.")
+    predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
+    prune: bool = Field(False, description="Stop cells that fall behind the median (Optuna).")
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One cell's training; picklable, so that worker processes can run it."""
+
+    options: Options
+    fakes: Path
+    predictor: Path | None
+
+    def __call__(self, cell: Any, report: Any) -> dict[str, Any]:
+        from classifiers import train_classifier
+        from runtime.devices import pick_device
+
+        options = self.options
+        device = pick_device(options.device)
+        data = load_data(options)
+        fakes = open_matching_fakes(self.fakes, options, data)
+        settings = settings_from(
+            options, ClassifierSettings, student=cell.student, distiller=options.method, seed=cell.seed
+        )
+        source = mixed_source(options.model_copy(update={"seed": cell.seed}), data, fakes, cell.rho)
+        result = train_classifier(
+            source,
+            data.val,
+            data.label_space,
+            settings,
+            report.folder / "training",
+            device,
+            data.allowed_augmentations,
+            load_predictor(self.predictor, device) if self.predictor else None,
+            on_validation=report,
+        )
+        return {"score": result["val_score"], "images": len(source), "steps": options.steps}
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Run every cell that has no result yet, then choose."""
+    from classifiers.leak_guard import refuse_seen_images
+    from classifiers.rho_choice import choose, render, write_choice
+    from classifiers.rho_plot import plot_rho
+    from classifiers.rho_search import grid, read_results, search
+    from runtime.devices import set_threads
+    from runtime.engines import LocalEngine
+
+    set_threads(options.workers)
+    cells = grid(options.rhos, options.networks, options.seeds)
+    data = load_data(options)
+    refuse_seen_images(data.val, {"GAN, density ratio and filter predictor": data.train})
+    fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
+    open_matching_fakes(fakes, options, data)
+    parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
+    predictor = resolve_input("predictor", options.predictor, options) if options.method != "none" else None
+    if predictor:
+        parents["predictor"] = artefact_digest("predictor", predictor)
+    with artefact("search-rho", "rho", options, parents, shared=True) as made:
+        if not made.finished:
+            search(
+                cells,
+                _Training(options, fakes, predictor),
+                made.folder,
+                prune=options.prune,
+                engine=LocalEngine(options.workers),
+            )
+        choice = choose(read_results(cells, made.folder))
+        unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
+        plot_rho(choice, made.folder / "rho.svg", unit=unit, scale=scale)
+        write_choice(choice, made.folder / "choice.yaml")
+    return {
+        "search": str(made.folder),
+        "rho": choice.rho,
+        "config": str(made.folder / "choice.yaml"),
+        "choice": choice.to_dict(),
+        "table": render(choice, unit, scale),
+    }
+
+
+def show(result: dict[str, Any]) -> str:
+    """The table of the grid, and what to do with the choice."""
+    return f"{result['table']}\nuse it: python cli.py distill --config {result['config']}"

@@ -1,0 +1,67 @@
+"""From options to training images: real ones, selected fakes, or both (cGAN-KD's mixing rule)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from commands.options import DataOptions
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from image_data.fake import FakeDataset
+    from image_data.real import RealData
+    from image_data.sources import ImageSource
+
+
+class SelectionOptions(DataOptions):
+    """Which fakes are used, and how they are mixed with real images."""
+
+    train_on: Literal["real", "mixed", "fakes"] = Field("mixed", description="mixed is cGAN-KD: real and fakes.")
+    fakes: Path | None = Field(None, description="Folder of the fakes.")
+    nfake_per_class: int | None = Field(None, ge=1, description="Fakes of each class or label after filtering.")
+    nfake: int | None = Field(None, ge=1, description="Fakes in all, balanced over the classes.")
+    relabel: bool = Field(False, description="Replace the asked label by the predictor's.")
+    scope: Literal["class", "global"] | None = Field(None, description="Over what the rho-quantile is taken.")
+
+
+def open_matching_fakes(folder: Path, options: SelectionOptions, data: RealData) -> FakeDataset:
+    """The dataset of fakes; a UserError where its labels or images are not like the real ones."""
+    from image_data.fake import open_fakes
+
+    fakes = open_fakes(folder)
+    if fakes.label_space.to_json() != data.label_space.to_json():
+        raise UserError(f"--fakes {folder} has other labels than --data {options.data}; give fakes of the same labels.")
+    if tuple(fakes.image_shape) != data.train.pixels.shape[1:]:
+        theirs, ours = (
+            "x".join(str(side) for side in shape) for shape in (fakes.image_shape, data.train.pixels.shape[1:])
+        )
+        raise UserError(f"--fakes {folder} has images of {theirs}, --data {options.data} of {ours}; use --resolution.")
+    return fakes
+
+
+def mixed_source(options: SelectionOptions, data: RealData, fakes: FakeDataset | None, rho: float) -> ImageSource:
+    """Training images: real and selected fakes concatenated, or one of them alone."""
+    from image_data.sources import Concatenation
+
+    if fakes is None or options.train_on == "real":
+        return data.train
+    view = fakes.view(select_fakes(options, fakes, rho))
+    return view if options.train_on == "fakes" else Concatenation([data.train, view])
+
+
+def select_fakes(options: Any, fakes: FakeDataset, rho: float) -> Any:
+    """The rows that rho, the counts and relabelling leave."""
+    from filters import select
+
+    return select(
+        fakes,
+        rho=rho,
+        nfake_per_label=options.nfake_per_class,
+        nfake=options.nfake,
+        relabel=options.relabel,
+        scope=options.scope or ("class" if fakes.label_space.kind == "classes" else "global"),
+        seed=options.seed,
+    )

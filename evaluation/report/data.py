@@ -1,0 +1,159 @@
+"""What a report may hold.  Every part is optional; a section without parts is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+Tone = Literal["good", "mixed", "bad", "plain"]
+GridRole = Literal["real", "accepted", "rejected", "filtered out", "student", "other"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A value with its standard error (None: not known), both before the column's scale."""
+
+    value: float
+    error: float | None = None
+
+
+Cell = str | int | float | Measured | None
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table.  Numbers are multiplied by `scale` and shown with `decimals`; `better` marks the best.
+
+    `bars` draws a faint bar under each number, from zero to the largest of the column.
+    """
+
+    name: str
+    unit: str = ""
+    decimals: int = 1
+    scale: float = 1.0
+    better: Literal["", "lower", "higher"] = ""
+    bars: bool = False
+    numeric: bool = True
+
+
+@dataclass(frozen=True)
+class Table:
+    """`rows` of one cell a column; `groups` names a heading before the row of that index (best is marked per group)."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    groups: Mapping[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageGrid:
+    """uint8 N x C x H x W, and the row label of each image; images of one label stand in one row.
+
+    `caption` replaces the explanation that the report gives for the grid's `role`.
+    """
+
+    title: str
+    images: np.ndarray
+    labels: Sequence[str]
+    role: GridRole = "other"
+    caption: str = ""
+    columns: int = 8
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """Distributions of one quantity, name -> values, e.g. the density ratio on fakes and on held-out real images."""
+
+    title: str
+    quantity: str
+    series: Mapping[str, np.ndarray]
+    caption: str = ""
+    marks: Mapping[str, float] = field(default_factory=dict)  # named vertical lines, e.g. the ceiling M
+    roles: Mapping[str, GridRole] = field(
+        default_factory=dict
+    )  # a series' role gives it the colour of that role's grid
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The distribution of one quantity for each class or range of labels, with an optional cut for each."""
+
+    title: str
+    quantity: str
+    groups: Mapping[str, np.ndarray]
+    caption: str = ""
+    cuts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RhoCurve:
+    """Validation score over rho: mean and standard error over seeds; lower is better."""
+
+    measure: str
+    rhos: Sequence[float]
+    means: Sequence[float]
+    errors: Sequence[float]
+    chosen: float | None = None
+    references: Mapping[str, float] = field(default_factory=dict)  # e.g. {"real data alone": 0.12}
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Training curves: name -> (x, y)."""
+
+    title: str
+    x_label: str
+    y_label: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One large number at the head of the page, ready to print."""
+
+    value: str
+    label: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the way of the data: what it is, and how many images came through."""
+
+    name: str
+    count: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All parts of a report, in the order of the page."""
+
+    title: str = "Retort report"
+    subtitle: str = ""
+    verdict: str = ""
+    verdict_tone: Tone = "plain"
+    verdict_details: Sequence[str] = ()
+    key_figures: Sequence[KeyFigure] = ()
+    stages: Sequence[Stage] = ()
+    grids: Sequence[ImageGrid] = ()
+    methods: Sequence[Table] = ()
+    density_ratio: Histogram | None = None
+    errors: Spread | None = None
+    acceptance: Table | None = None  # per class: accepted share, clipped mass
+    facts: Mapping[str, str] = field(default_factory=dict)  # of the fake dataset
+    quality: Table | None = None
+    costs: Table | None = None
+    curves: Sequence[Curve] = ()
+    rho: RhoCurve | None = None
+    rho_table: Table | None = None
+    protocol: Sequence[str] = ()
+    provenance: Mapping[str, str] = field(default_factory=dict)
+    commands: Sequence[str] = ()

@@ -1,0 +1,218 @@
+"""One self-contained HTML page from `ReportData`: no address outside the file, no script, every text escaped.
+
+Equal data give equal bytes; what differs from run to run (dates, machine) is only what `provenance` holds.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from evaluation.report import explanations, plots
+from evaluation.report.data import Column, GridRole, Histogram, ImageGrid, ReportData, Table
+from evaluation.report.grids import native_png
+from evaluation.report.tables import ShownRow, shown_rows, thousands
+from runtime.atomic import write_text
+
+_SHOWN_IMAGE_PX = 34  # side of an image on the page, before rounding to whole pixels of the image
+_SHOWN_GRID_PX = 290
+_DASHES = ("", "5 2", "1.5 2", "7 2 1.5 2", "3 1.5", "8 3")
+
+
+@dataclass(frozen=True)
+class ShownTable:
+    """A table with formatted cells."""
+
+    title: str
+    columns: Sequence[Column]
+    rows: list[ShownRow]
+    caption: str
+
+
+@dataclass(frozen=True)
+class ShownGrid:
+    """A grid as PNG with its size on the page."""
+
+    title: str
+    role: str
+    png: str
+    width: int
+    height: int
+    names: list[str]
+    alt: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class ShownPlot:
+    """A drawn plot with its legend."""
+
+    title: str
+    svg: Markup
+    legend: list[dict[str, Any]]
+    caption: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A headed part of the page; empty parts are left out by the template."""
+
+    key: str
+    title: str
+    lead: str
+    guide: Sequence[str] = ()
+    grids: Sequence[ShownGrid] = ()
+    first_tables: Sequence[ShownTable] = ()
+    plots: Sequence[ShownPlot] = ()
+    last_tables: Sequence[ShownTable] = ()
+    facts_title: str = ""
+    facts: Mapping[str, str] | None = None
+    lines_title: str = ""
+    lines: Sequence[str] = ()
+    commands: Sequence[str] = ()
+
+    def filled(self) -> bool:
+        """Whether there is anything below the heading."""
+        parts = (self.grids, self.first_tables, self.plots, self.last_tables, self.facts, self.lines, self.commands)
+        return any(parts)
+
+
+def write_report(data: ReportData, out_file: Path) -> Path:
+    """Write the page in one step; parent folders are made.  Returns the path."""
+    out_file = Path(out_file)
+    write_text(out_file, render(data))
+    return out_file
+
+
+def render(data: ReportData) -> str:
+    """The page as text."""
+    folder = Path(__file__).parent
+    environment = Environment(
+        loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    style = Markup((folder / "style.css.j2").read_text(encoding="utf-8"))
+    sections = [section for section in _sections(data) if section.filled()]
+    page = environment.get_template("page.html.j2").render(data=data, sections=sections, style=style)
+    page = re.sub(r"(?<=\d) %", "\u00a0%", page)  # a number keeps its per cent sign at the end of a line
+    return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
+
+
+def _sections(data: ReportData) -> list[Section]:
+    return [
+        Section(
+            "pictures",
+            "The pictures",
+            explanations.PICTURES,
+            guide=explanations.PICTURE_QUESTIONS,
+            grids=[_grid(grid) for grid in data.grids],
+        ),
+        Section("methods", "The methods", explanations.METHODS, first_tables=_tables(*data.methods)),
+        _filter_section(data),
+        _student_section(data),
+        _rho_section(data),
+        Section(
+            "protocol",
+            "Protocol and provenance",
+            explanations.PROTOCOL,
+            lines_title="How it was measured",
+            lines=data.protocol,
+            facts_title="Where it comes from",
+            facts=data.provenance,
+            commands=data.commands,
+        ),
+    ]
+
+
+def _filter_section(data: ReportData) -> Section:
+    figures = []
+    if data.density_ratio is not None:
+        figures.append(_histogram(data.density_ratio))
+    if data.errors is not None:
+        spread = data.errors
+        svg = plots.spread_svg(spread, "errors")
+        caption = spread.caption or explanations.errors_caption(bool(spread.cuts))
+        figures.append(ShownPlot(spread.title, Markup(svg), [], caption))
+    return Section(
+        "filters",
+        "What the filters did",
+        explanations.FILTERS,
+        plots=figures,
+        last_tables=_tables(data.acceptance),
+        facts_title="The fake dataset",
+        facts=data.facts,
+    )
+
+
+def _student_section(data: ReportData) -> Section:
+    figures = []
+    for index, curve in enumerate(data.curves):
+        legend = _legend([(name, "") for name in curve.series]) if len(curve.series) > 1 else []
+        figures.append(ShownPlot(curve.title, Markup(plots.curve_svg(curve, f"curve{index}")), legend, curve.caption))
+    return Section(
+        "student",
+        "The student generator",
+        explanations.STUDENT,
+        first_tables=_tables(data.quality, data.costs),
+        plots=figures,
+    )
+
+
+def _rho_section(data: ReportData) -> Section:
+    figures = []
+    if data.rho is not None:
+        svg = Markup(plots.rho_svg(data.rho, "rho"))
+        figures.append(ShownPlot(data.rho.measure, svg, [], data.rho.caption or explanations.RHO_CAPTION))
+    return Section("rho", "The search for rho", explanations.RHO, plots=figures, last_tables=_tables(data.rho_table))
+
+
+def _tables(*tables: Table | None) -> list[ShownTable]:
+    return [ShownTable(t.title, t.columns, shown_rows(t), t.caption) for t in tables if t is not None]
+
+
+def _histogram(histogram: Histogram) -> ShownPlot:
+    notes = [
+        (name, "no values" if mean is None else f"mean {mean:.2f} of {thousands(count)}")
+        for name, mean, count in plots.means_of(histogram.series)
+    ]
+    svg = Markup(plots.histogram_svg(histogram, "ratio"))
+    legend = _legend(notes, histogram.roles)
+    return ShownPlot(histogram.title, svg, legend, histogram.caption or explanations.RATIO_CAPTION)
+
+
+def _legend(entries: Sequence[tuple[str, str]], roles: Mapping[str, GridRole] | None = None) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "note": note,
+            "colour": plots.colour_index(name, index, roles or {}) + 1,
+            "dash": _DASHES[index % len(_DASHES)],
+        }
+        for index, (name, note) in enumerate(entries)
+    ]
+
+
+def _grid(grid: ImageGrid) -> ShownGrid:
+    png, names = native_png(grid)
+    height, width = grid.images.shape[2:]
+    scale = max(1, round(_SHOWN_IMAGE_PX / max(width, 1)))
+    while scale > 1 and grid.columns * (width + 1) * scale > _SHOWN_GRID_PX + 2 * scale:
+        scale -= 1
+    shown_width = (grid.columns * (width + 1) - 1) * scale
+    shown_height = (max(1, len(names)) * (height + 1) - 1) * scale
+    return ShownGrid(
+        title=grid.title,
+        role=grid.role.replace(" ", "-"),
+        png=base64.b64encode(png).decode(),
+        width=shown_width,
+        height=shown_height,
+        names=names,
+        alt=f"{grid.title}: {len(grid.images)} images, one row for each of {', '.join(names[:12])}",
+        caption=grid.caption or explanations.GRIDS[grid.role],
+    )

@@ -1,0 +1,92 @@
+"""A student generator as one torch.export program (.pt2) that runs without this code.
+
+The saved file is loaded again and compared with the network before it takes its final name.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from layers.generator import NetworkGenerator
+from runtime.atomic import commit_file
+from runtime.errors import UserError
+from runtime.seeds import torch_generator
+
+SUFFIX = ".pt2"
+PARITY_BATCHES = (1, 2, 7)
+PARITY_TOLERANCE = 1e-4  # of images in [-1, 1]; half a grey level is 0.004
+
+
+@dataclass(frozen=True)
+class ExportedStudent:
+    """What was written, and the largest difference of any output entry found by the parity check."""
+
+    path: Path
+    largest_difference: float
+    parity_batches: tuple[int, ...]
+
+
+def export_student(student: NetworkGenerator, out_file: Path) -> ExportedStudent:
+    """Write `program(latents float32 N x z, encoded labels) -> float32 N x C x H x W` for any N >= 1.
+
+    Encoded labels are int64 N for classes and float32 N x d in [0, 1] for continuous labels.  The program runs on the
+    CPU.  UserError: another suffix, a file that is already there, a network that cannot be exported, no parity.
+    """
+    out_file = Path(out_file)
+    if out_file.suffix != SUFFIX:
+        raise UserError(f"{out_file} must end in {SUFFIX}, the suffix of torch.export programs.")
+    if out_file.exists():
+        raise UserError(f"{out_file} is already there; give another name or move it away.")
+    out_file.parent.mkdir(parents=True, exist_ok=True)
+    network = student.network.cpu().eval()
+    try:
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=out_file.parent) as folder:
+            temporary = Path(folder) / f"program{SUFFIX}"
+            _save_program(student, network, temporary)
+            difference = _largest_difference(student, network, temporary)
+            if not difference <= PARITY_TOLERANCE:
+                raise UserError(
+                    f"{out_file} was not written: the exported program differs from the network by {difference:.2g} "
+                    f"(allowed: {PARITY_TOLERANCE:g}); export with another version of torch."
+                )
+            commit_file(temporary, out_file)
+    finally:
+        student.network.to(student.device)
+    return ExportedStudent(out_file, difference, PARITY_BATCHES)
+
+
+def _save_program(student: NetworkGenerator, network: nn.Module, path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1)
+    inputs = _example_inputs(student, 2)  # a batch of 1 would be taken for a constant
+    try:
+        program = torch.export.export(network, inputs, dynamic_shapes=({0: batch}, {0: batch}))
+        torch.export.save(program, path)
+    except Exception as error:  # torch.export raises many types
+        raise UserError(
+            f"the student {student.card.architecture} cannot be exported by torch {torch.__version__} "
+            f"({str(error).strip().splitlines()[0]})."
+        ) from error
+
+
+def _largest_difference(student: NetworkGenerator, network: nn.Module, path: Path) -> float:
+    program = torch.export.load(path).module()
+    differences = []
+    with torch.no_grad():
+        for count in PARITY_BATCHES:
+            inputs = _example_inputs(student, count)
+            differences.append(float((program(*inputs) - network(*inputs)).abs().max()))
+    return max(differences)
+
+
+def _example_inputs(student: NetworkGenerator, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch_generator(0, "export-parity", count)
+    latents = torch.randn(count, int(student.card.latent["dimension"]), generator=generator)
+    space = student.label_space
+    if space.kind == "classes":
+        return latents, torch.randint(space.width, (count,), generator=generator)
+    return latents, torch.rand(count, space.width, generator=generator)

@@ -1,0 +1,91 @@
+"""`run.json`: the settings with which a folder was begun, written before anything else and never replaced by others."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from image_data.fake.manifest import RUN_FILE
+from runtime.atomic import write_json
+from runtime.errors import UserError
+from teacher_sampler.plan import LabelPlan, RunContent, SamplingParts, candidate_keys
+from teacher_sampler.settings import SamplerSettings
+
+
+def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: SamplingParts) -> RunContent:
+    """Check the request against the teacher, work out what was left open, and write `run.json`."""
+    card, space = parts.teacher.card, parts.teacher.label_space
+    plan.check(space)
+    if parts.acceptance.needs_ratio and parts.density_ratio is None:
+        raise UserError("rejection sampling needs a filter; give one, or sample with --filter none.")
+    _, keys = candidate_keys(plan.labels[:1], 0, 1)
+    latents = parts.teacher.latents(keys, settings.seed)
+    if getattr(parts.acceptance, "quantile", settings.ceiling_quantile) != settings.ceiling_quantile:
+        raise ValueError("the acceptance rule and the settings name different ceiling quantiles")
+    shape = (card.channels, card.resolution_px, card.resolution_px)
+    content = RunContent(
+        settings=settings.resolve(len(plan.labels), plan.per_label, space.kind == "classes", math.prod(shape)),
+        label_space=space.to_json(),
+        labels=plan.labels,
+        image_shape=shape,
+        latent_dimension=None if latents is None else int(latents.shape[1]),
+        has_ratio=parts.density_ratio is not None,
+        needs_ratio=parts.acceptance.needs_ratio,
+        has_predictor=parts.predictor is not None,
+    )
+    _write(out, content, plan.per_label)
+    return content
+
+
+def _write(out: Path, content: RunContent, per_label: int) -> None:
+    write_json(out / RUN_FILE, {"digest": content.digest, "content": content.to_json(), "per_label": per_label})
+
+
+def load_run(out: Path) -> tuple[RunContent, int]:
+    """The stored content and number of fakes of each label; UserError where `run.json` is damaged."""
+    path = out / RUN_FILE
+    try:
+        found = json.loads(path.read_text())
+        content = RunContent.from_json(found["content"])
+        if content.digest != found["digest"]:
+            raise ValueError("digest")
+        return content, int(found["per_label"])
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing; restore it.") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is damaged; restore it, or sample into another folder.") from error
+
+
+def read_run(out: Path, plan: LabelPlan, settings: SamplerSettings, extend: bool) -> RunContent:
+    """The stored content, where it is what is asked for; otherwise a UserError that names what differs."""
+    stored, per_label = load_run(out)
+    asked = settings.filled_from(stored.settings)
+    before, now = stored.settings.content(), asked.content()
+    differing = [item.name for item in fields(SamplerSettings) if before.get(item.name) != now.get(item.name)]
+    if plan.labels.dtype != stored.labels.dtype or not np.array_equal(plan.labels, stored.labels):
+        differing.append("labels")
+    if differing:
+        raise UserError(
+            f"{out} was begun with other settings ({', '.join(differing)}); choose another folder, "
+            f"or give the settings in {out / RUN_FILE}."
+        )
+    if plan.per_label < per_label or (plan.per_label > per_label and not extend):
+        remedy = "select fewer of them instead" if plan.per_label < per_label else "extend it, or choose another folder"
+        raise UserError(
+            f"{out} was begun with {per_label} fakes of each label, and {plan.per_label} are asked for; {remedy}."
+        )
+    if plan.per_label > per_label:
+        _write(out, stored, plan.per_label)
+    return stored
+
+
+def describe_run(out: Path) -> dict[str, Any]:
+    """What an unfinished folder is about, for `status`: number of labels, fakes of each, committed shards."""
+    content, per_label = load_run(out)
+    shards = len(list((out / "shards").glob("unit-*.h5")))
+    return {"labels": len(content.labels), "per_label": per_label, "shards": shards, "settings": content.digest}

@@ -1,0 +1,111 @@
+"""Which units to make: for each label group in the order of k, until every label of the group has enough.
+
+With one worker no unit is made in vain.  With more, units are started ahead of the results by expectation; those that
+turn out to be surplus are removed at the end, so that the dataset is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+
+from runtime.errors import UserError
+from runtime.progress import progress
+from teacher_sampler.pilot import Pilot, label_name
+from teacher_sampler.plan import RunContent, Unit
+from teacher_sampler.units import UnitResult
+
+_DOUBT = 2.0  # standard deviations by which units under way may fall short of expectation
+
+
+class Schedule:
+    """Keeps count of what is accepted, under way and still needed; `results` holds every committed unit."""
+
+    def __init__(self, content: RunContent, per_label: int, cap: int, pilot: Pilot) -> None:
+        self.content, self.per_label, self.cap, self.pilot = content, per_label, cap, pilot
+        self.results: dict[Unit, UnitResult] = {}
+        self._accepted = [np.zeros(self._size(group), dtype=np.int64) for group in range(content.groups)]
+        self._started = [0] * content.groups
+        self._under_way = [0] * content.groups
+        self._check_cap()
+
+    def run(self, make: Callable[[Iterable[Unit]], Iterator[UnitResult]], workers: int) -> None:
+        """Make units until every label has enough.  Raises UserError naming a label that starves."""
+        total = self.per_label * len(self.content.labels)
+        with progress("sampling", total) as bar:
+            while self._open_groups():
+                for result in make(self._wanted(ahead=workers > 1)):
+                    self._record(result)
+                    bar.update(self._done(), f"{len(self.results)} units")
+
+    def _wanted(self, ahead: bool) -> Iterator[Unit]:
+        """The next units, decided one by one with all results that are in."""
+        found = True
+        while found:
+            found = False
+            for group in range(self.content.groups):
+                while self._falls_short(group, ahead):
+                    if self._reached_cap(group):
+                        break
+                    unit = Unit(group, self._started[group])
+                    self._started[group] += 1
+                    self._under_way[group] += 1
+                    found = True
+                    yield unit
+
+    def _record(self, result: UnitResult) -> None:
+        self.results[result.unit] = result
+        self._accepted[result.unit.group] += result.accepted
+        self._under_way[result.unit.group] -= 1
+
+    def _falls_short(self, group: int, ahead: bool) -> bool:
+        """Whether some label of the group is expected to miss its number with the units that are under way."""
+        drawn = self._under_way[group] * self.content.unit_candidates
+        if not drawn or not ahead:
+            return not drawn and bool((self._accepted[group] < self.per_label).any())
+        rate = self._rates(group)
+        expected = drawn * rate - _DOUBT * np.sqrt(drawn * rate * (1.0 - rate))
+        return bool((self._accepted[group] + expected < self.per_label).any())
+
+    def _rates(self, group: int) -> np.ndarray:
+        """Acceptance of each label: the pilot's and the finished units' together."""
+        pilot = self.pilot.rates[self.content.group_rows(group)]
+        weight = int(self.content.settings.pilot_candidates or 1)
+        drawn = (self._started[group] - self._under_way[group]) * self.content.unit_candidates
+        return (pilot * weight + self._accepted[group]) / (weight + drawn)
+
+    def _reached_cap(self, group: int) -> bool:
+        """Whether the group may draw no more; UserError once its last units are in and still fall short."""
+        drawn = self._started[group] * self.content.unit_candidates
+        if drawn < self.cap:
+            return False
+        if not self._under_way[group]:
+            worst = int(self._accepted[group].argmin())
+            self._starve(group, worst, f"{self._accepted[group][worst]} of {drawn} candidates were accepted")
+        return True
+
+    def _check_cap(self) -> None:
+        """Say at once what the pilot already tells."""
+        hopeless = self.pilot.rates * self.cap < 0.5 * self.per_label
+        if hopeless.any():
+            group, worst = divmod(int(np.flatnonzero(hopeless)[0]), self.content.group_size)
+            rate = self.pilot.rates[group * self.content.group_size + worst]
+            self._starve(group, worst, f"the pilot expects {rate:.4%} of candidates to be accepted")
+
+    def _starve(self, group: int, label: int, found: str) -> None:
+        name = label_name(self.content, group * self.content.group_size + label)
+        raise UserError(
+            f"label {name} starves: {found}, {self.per_label} fakes are wanted and {self.cap} candidates allowed; "
+            f"raise the cap of candidates, ask for fewer, or improve the teacher or the filter."
+        )
+
+    def _open_groups(self) -> bool:
+        return any((accepted < self.per_label).any() for accepted in self._accepted)
+
+    def _done(self) -> int:
+        return int(sum(np.minimum(accepted, self.per_label).sum() for accepted in self._accepted))
+
+    def _size(self, group: int) -> int:
+        rows = self.content.group_rows(group)
+        return rows.stop - rows.start

@@ -1,0 +1,79 @@
+"""The sampler's settings: all that the bytes of a fake dataset depend on, besides labels, counts and parts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+from runtime.errors import UserError
+
+_UNIT_BYTES = 32 << 20  # pixels of one unit's candidates
+_UNIT_CANDIDATES = 8192
+_LABELS_PER_GROUP = 16  # so that shards of continuous labels are not tiny
+_NEIGHBOURS = 9
+_PILOT_CANDIDATES = 1000
+_CAP_FACTOR, _SMALLEST_CAP = 200, 50_000
+_NO_EFFECT = ("max_candidates_per_label",)  # fields that the bytes do not depend on
+
+
+@dataclass(frozen=True)
+class SamplerSettings:
+    """`None` stands for a value that `resolve` works out from the plan; digests are "" for parts that are not used."""
+
+    seed: int = 0
+    block_size: int = 256  # candidates that the networks see at once
+    unit_candidates: int | None = None  # candidates of each label in one unit of work, i.e. one shard
+    group_size: int | None = None  # labels in one unit of work (1 for classes, up to 16 for continuous labels)
+    store_latents: bool = True  # store the latents, for students trained on pairs
+    pilot_candidates: int | None = None  # candidates of each label in the pilot that sets the ceilings
+    ceiling_quantile: float = 0.999  # quantile of the pilot's density ratios that becomes the ceiling
+    ceiling_neighbours: int | None = None  # continuous labels: a ceiling pools the pilots of so many nearest labels
+    running_max: bool = False  # the published ceiling, a running maximum, begun anew in each unit
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the teacher's forward pass (autocast)
+    tf32: bool = False  # let a GPU round float32 products to TF32
+    threads: int = 1  # threads of each worker process; more workers are better than more threads
+    max_candidates_per_label: int | None = None  # a label that needs more is reported as starving
+    teacher_digest: str = ""
+    filter_digest: str = ""
+    predictor_digest: str = ""
+
+    def resolve(self, labels: int, per_label: int, classes: bool, image_bytes: int) -> SamplerSettings:
+        """The same settings without `None` (the cap apart).  Raises UserError for settings that make no sense."""
+        group = self.group_size or (1 if classes else min(_LABELS_PER_GROUP, labels))
+        neighbours = 1 if classes else self.ceiling_neighbours or min(_NEIGHBOURS, labels)
+        found = replace(
+            self,
+            group_size=group,
+            ceiling_neighbours=neighbours,
+            pilot_candidates=self.pilot_candidates or -(-_PILOT_CANDIDATES // neighbours),
+            unit_candidates=self.unit_candidates or self._unit(group, per_label, image_bytes),
+        )
+        counts = ("block_size", "threads", "group_size", "ceiling_neighbours", "pilot_candidates", "unit_candidates")
+        for name in counts:
+            if getattr(found, name) < 1:
+                raise UserError(f"the sampler's {name} is {getattr(found, name)}; it must be 1 or more.")
+        if self.dtype not in ("float32", "bfloat16", "float16"):
+            raise UserError(f"the sampler's dtype {self.dtype!r} is unknown; use float32, bfloat16 or float16.")
+        if not 0.0 < self.ceiling_quantile <= 1.0:
+            raise UserError(f"the ceiling quantile is {self.ceiling_quantile}; it must be above 0 and at most 1.")
+        return found
+
+    def _unit(self, group: int, per_label: int, image_bytes: int) -> int:
+        """About two units where all is accepted, in whole blocks, and never so many that memory would feel it."""
+        most = min(_UNIT_CANDIDATES, _UNIT_BYTES // image_bytes)
+        wanted = max(1, min(most // group, -(-per_label // 2)))
+        blocks = max(1, -(-wanted * group // max(1, self.block_size)))
+        return max(1, blocks * self.block_size // group)
+
+    def filled_from(self, stored: SamplerSettings) -> SamplerSettings:
+        """Where this asks for nothing in particular, the values with which a run was begun."""
+        asked_nothing = [item.name for item in fields(self) if getattr(self, item.name) is None]
+        return replace(self, **{name: getattr(stored, name) for name in asked_nothing})
+
+    def content(self) -> dict[str, Any]:
+        """The JSON that the settings' digest is made of."""
+        return {name: value for name, value in asdict(self).items() if name not in _NO_EFFECT}
+
+    def cap(self, per_label: int) -> int:
+        """The number of candidates of one label after which it counts as starving."""
+        return self.max_candidates_per_label or max(_CAP_FACTOR * per_label, _SMALLEST_CAP)

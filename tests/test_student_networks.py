@@ -1,0 +1,120 @@
+"""Every registered student generator keeps the contract; sizes are those of the published network."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from runtime.errors import UserError
+from student_trainer import GENERATORS
+from student_trainer.networks.tinygan import UpBlock, block_widths
+
+EXPECTED_NETWORKS = {"tinygan"}
+LATENT = 10
+
+
+def build(name: str = "tinygan", resolution_px: int = 16, kind: str = "classes", labels: int = 4, **more: object):
+    torch.manual_seed(0)
+    arguments: dict = {"base_width": 4, "embedding_dim": 5, **more}
+    return GENERATORS.get(name)(resolution_px, 3, LATENT, kind, labels, **arguments)
+
+
+def inputs(kind: str, labels: int, count: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    latents = torch.randn(count, LATENT, generator=generator)
+    if kind == "classes":
+        return latents, torch.arange(count) % labels
+    return latents, torch.rand(count, labels, generator=generator)
+
+
+def test_contract_over_all_networks() -> None:
+    ran = set()
+    for name in GENERATORS:
+        for resolution_px in (16, 32, 64, 128):
+            for kind, labels in (("classes", 4), ("continuous", 1), ("continuous", 2)):
+                student = build(name, resolution_px, kind, labels)
+                latents, encoded = inputs(kind, labels)
+                images = student(latents, encoded)
+                assert images.shape == (3, 3, resolution_px, resolution_px)
+                assert images.dtype == torch.float32
+                assert float(images.detach().abs().max()) <= 1.0
+                images.square().mean().backward()
+                silent = [path for path, parameter in student.named_parameters() if parameter.grad is None]
+                assert silent == []
+                student.eval()
+                with torch.no_grad():
+                    alone = torch.cat([student(latents[i : i + 1], encoded[i : i + 1]) for i in range(3)])
+                    assert torch.allclose(alone, student(latents, encoded), atol=1e-5)
+                    other = torch.flip(encoded, (0,)) if kind == "classes" else 1 - encoded
+                    assert not torch.allclose(student(latents, other), student(latents, encoded))
+                assert "blocks.0" in dict(student.named_modules())
+                ran.add((name, resolution_px, kind, labels))
+    assert {name for name, *_ in ran} == EXPECTED_NETWORKS
+    assert len(ran) == 12 * len(EXPECTED_NETWORKS)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def test_depthwise_convolutions_have_the_published_count() -> None:
+    # 3 x 3 depthwise (9 weights, 1 bias a channel) + 1 x 1 pointwise, twice, + 1 x 1 shortcut.
+    block = UpBlock(8, 4, 6, "depthwise", "bilinear")
+    convolutions = (10 * 8 + 8 * 4 + 4) + (10 * 4 + 4 * 4 + 4) + (8 * 4 + 4)
+    norms = 2 * 6 * 8 + 2 * 6 * 4
+    assert parameters(block) == convolutions + norms
+    full = UpBlock(8, 4, 6, "full", "bilinear")
+    assert parameters(full) == (9 * 8 * 4 + 4) + (9 * 4 * 4 + 4) + (8 * 4 + 4) + norms
+
+
+def test_widths_at_each_resolution() -> None:
+    assert block_widths(32, 32, 512) == [128, 128, 64, 32]
+    assert block_widths(128, 32, 512) == [512, 512, 256, 128, 64, 32]
+    assert block_widths(64, 32, 100) == [100, 100, 100, 64, 32]
+
+
+@pytest.mark.parametrize("conditions", ["none", "chunk", "all"])
+@pytest.mark.parametrize("convolutions", ["depthwise", "full"])
+@pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
+def test_every_option_builds_and_every_latent_number_matters(
+    conditions: str, convolutions: str, upsampling: str
+) -> None:
+    student = build(
+        latent_conditions=conditions, convolutions=convolutions, upsampling=upsampling, start_channels=2
+    ).eval()
+    latents, encoded = inputs("classes", 4, 1)
+    for index in range(LATENT):
+        moved = latents.clone()
+        moved[0, index] += 3.0
+        with torch.no_grad():
+            assert not torch.allclose(student(moved, encoded), student(latents, encoded), atol=1e-6)
+
+
+def test_shortcut_and_interpolation_commute() -> None:
+    block = UpBlock(6, 3, 2, "depthwise", "bilinear")
+    x = torch.randn(2, 6, 5, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(block._up(block.shortcut(x)), block.shortcut(block._up(x)), atol=1e-6)
+
+
+def test_conditional_norm_starts_near_the_unconditional_one() -> None:
+    student = build()
+    condition = torch.randn(50, student.blocks[0].norm1.gain.in_features, generator=torch.Generator().manual_seed(0))
+    gain = 1 + student.blocks[0].norm1.gain(condition).detach().numpy()
+    assert np.abs(gain - 1).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"resolution_px": 24}, "16, 32, 64 or 128"),
+        ({"convolutions": "none"}, "use depthwise, full"),
+        ({"upsampling": "cubic"}, "use bilinear, nearest"),
+        ({"latent_conditions": "some"}, "use none, chunk, all"),
+        ({"name": "biggest"}, "known are tinygan"),
+    ],
+)
+def test_bad_arguments(arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build(**arguments)
