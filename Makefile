@@ -23,10 +23,10 @@ demo: setup
 
 # Two processes of one thread each: several multi-threaded processes on few cores are many times slower.
 test: setup-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-slow: setup-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 lint: setup-dev
 	$(BIN)/ruff check .

@@ -23,12 +23,12 @@ class ClassifierSettings:
     The defaults are a strong baseline for few labels at 16 px (measured on 100 and on 1,000 digits).
     """
 
-    student: str = "resnet8"  # an entry of STUDENTS, or "timm:NAME"
-    width: float = 1.0  # factor on the channel counts
+    student: str = "vgg8"  # an entry of STUDENTS, or "timm:NAME"
+    width: float = 0.25  # factor on the channel counts
     distiller: str = "none"  # an entry of DISTILLERS
     distiller_weights: Mapping[str, float] = field(default_factory=dict)  # its weights; the rest keep their defaults
-    steps: int = 800
-    batch_size: int = 64
+    steps: int = 900
+    batch_size: int = 32
     lr: float | None = None  # peak rate of SGD with Nesterov momentum; None: LR_CLASSES or LR_CONTINUOUS
     momentum: float = 0.9
     weight_decay: float = 5e-4

@@ -55,8 +55,8 @@ def train_classifier(
 
     `train`, `val`: uint8 N x C x H x W with labels in the user's units.  `teacher`: a Predictor whose outputs on the
     same augmented view the distiller uses.  `source_counts`, e.g. {"real": 100, "fake": 9000}, and `trained_on` go
-    into the card.  `on_validation(step, score)` is told every validation score (once more what an earlier call told) and
-    may raise to stop the run.
+    into the card.  `on_validation(step, score)` is told every validation score, also those before a kill, and may
+    raise to stop the run.
 
     Result: val_metric ("error" or "mae"), val_score, val_cross_entropy, steps, selected_step, images_seen,
     val_curve, source_counts.  Raises UserError for images, labels, teacher or augmentations that do not fit.

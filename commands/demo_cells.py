@@ -9,6 +9,7 @@ A cell is one (setting, fold).  The folds' test images are disjoint, so three fo
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ NOKD, BLKD, RHO_ONE, RHO_CHOSEN, WITH_BLKD, FAKES_ONLY, FAKES_BLKD = (
     "fakes only, rho chosen",
     "fakes only + BLKD, rho chosen",
 )
+ROWS = (NOKD, BLKD, RHO_ONE, RHO_CHOSEN, WITH_BLKD, FAKES_ONLY, FAKES_BLKD)
 NO_REAL, NO_REAL_BLKD = "no real image: fakes only", "no real image: fakes + BLKD"
 
 
@@ -135,3 +137,48 @@ def _product(cell: Cell) -> None:
     steps = {"steps": plan.student_steps} if plan.student_steps else {}
     call("train-student", **owner, **steps, teacher=teacher, white_box=True)
     call("evaluate", **owner, teacher=teacher)
+
+
+_WEIGHT = {
+    "teacher": 60,
+    "filter": 15,
+    "predictor": 6,
+    "fakes": 12,
+    "rho": 14,
+    "student": 70,
+    "evaluation": 20,
+    "rows": 3,
+}
+
+
+def work_total(plan: DemoPlan) -> int:
+    """All of the demo's work, in about seconds of one core."""
+    cell = sum(_WEIGHT[kind] for kind in ("teacher", "filter", "predictor", "fakes", "rho"))
+    rows = 2 * _WEIGHT["rows"] * plan.folds * 7
+    product = sum(_WEIGHT[kind] for kind in ("filter", "predictor", "fakes", "student", "evaluation"))
+    return 2 * plan.folds * cell + rows + product
+
+
+def work_done(plan: DemoPlan) -> int:
+    """What is finished, and the part that the running trainings have behind them."""
+    done = 0.0
+    for kind, weight in _WEIGHT.items():
+        for record in plan.root.glob(f"*/{'' if kind in _PRODUCT_ONLY else '**/'}{kind}/*/command.json"):
+            folder = record.parent
+            if not folder.is_symlink():
+                done += weight * _part_done(folder)
+    return int(done)
+
+
+_PRODUCT_ONLY = {"student", "evaluation"}
+
+
+def _part_done(folder: Path) -> float:
+    if any((folder / seal).is_file() for seal in ("card.json", "manifest.json", "result.json", "choice.yaml")):
+        return 1.0
+    try:
+        last = (folder / "stats.jsonl").read_text().splitlines()[-1]
+        steps = json.loads((folder / "command.json").read_text())["content"]["options"]["steps"]
+        return min(0.99, json.loads(last)["step"] / steps)
+    except (OSError, ValueError, KeyError, IndexError):
+        return 0.0

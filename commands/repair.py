@@ -32,14 +32,16 @@ def run(options: Options) -> dict[str, Any]:
 
     folder = fakes_folder(options)
     made_with = read_manifest(folder).content["settings"]
-    parts: dict[str, Path | None] = {}
+    parts: dict[str, Path] = {}
     for kind in ("teacher", "filter", "predictor"):
         wanted = made_with.get(f"{kind}_digest")
-        parts[kind] = resolve_input(kind, getattr(options, kind), options) if wanted else None
-        if wanted and artefact_digest(kind, parts[kind]) != wanted:  # type: ignore[arg-type]
+        if not wanted:
+            continue
+        parts[kind] = resolve_input(kind, getattr(options, kind), options)
+        if artefact_digest(kind, parts[kind]) != wanted:
             raise UserError(f"{parts[kind]} is not the {kind} that {folder} was sampled with; give --{kind} DIR.")
     recipe = SamplingRecipe(
-        parts["teacher"], parts["filter"], parts["predictor"], options.device, made_with["ceiling_quantile"]
-    )  # type: ignore[arg-type]
+        parts["teacher"], parts.get("filter"), parts.get("predictor"), options.device, made_with["ceiling_quantile"]
+    )
     mended = repair(folder, recipe, LocalEngine(options.workers))
     return {"fakes": str(folder), "repaired": mended, "problems": verify_fakes(folder)}

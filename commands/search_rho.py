@@ -72,6 +72,7 @@ def run(options: Options) -> dict[str, Any]:
     from classifiers.rho_choice import choose, render, write_choice
     from classifiers.rho_plot import plot_rho
     from classifiers.rho_search import grid, read_results, search
+    from runtime.atomic import write_json
     from runtime.devices import set_threads
     from runtime.engines import LocalEngine
 
@@ -97,6 +98,7 @@ def run(options: Options) -> dict[str, Any]:
         choice = choose(read_results(cells, made.folder))
         unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
         plot_rho(choice, made.folder / "rho.svg", unit=unit, scale=scale)
+        write_json(made.folder / "choice.json", choice.to_dict())
         write_choice(choice, made.folder / "choice.yaml")
     return {
         "search": str(made.folder),

@@ -34,9 +34,9 @@ def candidate_keys(labels: np.ndarray, first: int = FIRST_CANDIDATE) -> np.ndarr
 
 
 def teacher_features(
-    teacher: Teacher, labels: np.ndarray, seed: int, phi: Callable[[torch.Tensor], torch.Tensor]
+    teacher: Teacher, labels: np.ndarray, seed: int, phi: Callable[[torch.Tensor, np.ndarray], torch.Tensor]
 ) -> torch.Tensor:
-    """phi of one quantised fake for each label: float32 N x d on phi's device.
+    """phi(quantised fake, label) for each label: float32 N x d on phi's device.
 
     labels: in the user's units, N or N x d; a label may come many times.  Works in fixed blocks, in order.
     """
@@ -46,7 +46,7 @@ def teacher_features(
         for begin in range(0, len(labels), _BLOCK):
             block = slice(begin, begin + _BLOCK)
             latents = teacher.latents(keys[block], seed)
-            pieces.append(phi(quantise(teacher.generate(latents, labels[block], keys[block]))))
+            pieces.append(phi(quantise(teacher.generate(latents, labels[block], keys[block])), labels[block]))
             bar.advance(len(labels[block]))
     return torch.cat(pieces)
 

@@ -32,8 +32,11 @@ class FeatureNetwork(nn.Module):
     version of cGAN-KD.  The head is BatchNorm, ReLU, Dropout 0.5, Linear.
     """
 
-    def __init__(self, channels: int, resolution_px: int, feature_dim: int, width: int, outputs: int) -> None:
+    def __init__(
+        self, channels: int, resolution_px: int, feature_dim: int, width: int, outputs: int, label_kind: str
+    ) -> None:
         super().__init__()
+        self.label_kind = label_kind
         layers: list[nn.Module] = [*_convolution(channels, width, 1)]
         side, current = resolution_px, width
         while side > MAP_PX:
@@ -54,6 +57,16 @@ class FeatureNetwork(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Class logits, or labels in [0, 1]: N x `outputs`."""
         return self.head(self.features(images))
+
+    def agreement(self, features: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """How well the head's output goes with the asked label: N, at most 0.
+
+        Classes: log p(y | x), no less than -8.  Continuous labels: minus the Euclidean distance in [0, 1]^d.
+        """
+        outputs = self.head(features)
+        if self.label_kind == "classes":
+            return torch.log_softmax(outputs, dim=1).gather(1, encoded[:, None]).squeeze(1).clamp_min(-8.0)
+        return -(outputs - encoded).square().sum(dim=1).sqrt()
 
 
 def _convolution(inputs: int, outputs: int, stride: int) -> tuple[nn.Module, ...]:
@@ -83,3 +96,11 @@ class Features:
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return self.network.features(images.to(self.device))
+
+    @torch.inference_mode()
+    def with_label(self, images: torch.Tensor, encoded: torch.Tensor, agreement: bool) -> torch.Tensor:
+        """What the density ratio sees of images and their labels: phi, N x d, and the agreement as one more column."""
+        found = self(images)
+        if not agreement:
+            return found
+        return torch.cat([found, self.network.agreement(found, encoded.to(self.device))[:, None]], dim=1)

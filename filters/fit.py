@@ -78,7 +78,7 @@ def fit_filter(
     phi = Features(extractor, device, {})
     tables = feature_tables(fit, phi)
     ratio_args = {
-        "feature_dim": extractor_args["feature_dim"],
+        "feature_dim": extractor_args["feature_dim"] + int(settings.agreement),
         "label_kind": label_space.kind,
         "label_width": label_space.width,
         "mlp": settings.mlp,
@@ -108,6 +108,7 @@ def fit_filter(
             "train_fakes": train["mean_r_fake"],
             "held_out_fakes": held["mean_r_fake"],
         },
+        "ratio_spread_on_fakes": held["spread_r_fake"],  # standard deviation / mean; near 0 the filter chooses nothing
         "stopped_at_step": best["best_step"],
         "held_out_loss": best["best_loss"],
         "is_constant": best["best_step"] == 0,

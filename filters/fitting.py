@@ -103,6 +103,7 @@ def extractor_arguments(fit: Fit) -> dict[str, Any]:
         "feature_dim": fit.settings.feature_dim or default_feature_dim(channels, resolution_px),
         "width": fit.settings.extractor_width,
         "outputs": fit.label_space.width,
+        "label_kind": fit.label_space.kind,
     }
 
 
@@ -140,8 +141,8 @@ def train_extractor(fit: Fit, arguments: dict[str, Any]) -> FeatureNetwork:
             optimizer.step()
             done = step + 1
             if done % settings.evaluate_every_steps == 0 or done == total:
-                fit.log.write({"phase": "extractor", "step": done, "loss": float(loss)})
-                bar.advance(done - bar.done, f"loss {float(loss):.3f}")
+                fit.log.write({"phase": "extractor", "step": done, "loss": float(loss.detach())})
+                bar.advance(done - bar.done, f"loss {float(loss.detach()):.3f}")
             fit.save_if_due(done, total, tensors, {})
     return network.eval()
 
@@ -172,11 +173,15 @@ class FeatureTable:
 def feature_tables(fit: Fit, phi: Features) -> tuple[FeatureTable, FeatureTable]:
     """Features of (training, held-out) reals and of fakes that share their labels, each fake seen in one table only."""
     settings, rows = fit.settings, np.concatenate([fit.train_rows, fit.held_rows])
-    real = torch.cat([phi(fit.pixels(block)) for block in _blocks(rows)])
+
+    def describe(images: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
+        return phi.with_label(images, fit.label_space.encode(labels), settings.agreement)
+
+    real = torch.cat([describe(fit.pixels(block), fit.data.labels[block]) for block in _blocks(rows)])
     copies = max(settings.fakes_per_real, -(-settings.fakes_at_least // len(rows)))
     labels = fit.data.labels[rows]
     tiled = np.concatenate([labels] * copies)
-    fakes = teacher_features(fit.teacher, tiled, settings.seed, phi).reshape(copies, len(rows), -1)
+    fakes = teacher_features(fit.teacher, tiled, settings.seed, describe).reshape(copies, len(rows), -1)
     encoded, cut = fit.encoded(rows), len(fit.train_rows)
     return (
         FeatureTable(real[:cut].clone(), encoded[:cut], fakes[:, :cut].clone()),
@@ -186,12 +191,16 @@ def feature_tables(fit: Fit, phi: Features) -> tuple[FeatureTable, FeatureTable]
 
 @torch.inference_mode()
 def judge(network: RatioNetwork, table: FeatureTable, penalty: float) -> dict[str, float]:
-    """Penalised loss over a whole table without dropout, and the mean ratio of its reals and of its fakes."""
+    """Penalised loss over a whole table without dropout, the mean ratio of its reals and of its fakes, and the spread
+    of the fakes' ratios (standard deviation over mean): near 0, acceptance does not tell one fake from another.
+    """
     network.eval()
     r_real = network(table.real, table.encoded)
     r_fake = torch.cat([network(copy, table.encoded) for copy in table.fakes])
     loss = penalised_softplus(r_real, r_fake, penalty)
-    return {"loss": float(loss), "mean_r_real": float(r_real.mean()), "mean_r_fake": float(r_fake.mean())}
+    mean = float(r_fake.mean())
+    spread = float(r_fake.std(unbiased=False)) / max(mean, 1e-12)
+    return {"loss": float(loss), "mean_r_real": float(r_real.mean()), "mean_r_fake": mean, "spread_r_fake": spread}
 
 
 def train_ratio(
@@ -263,4 +272,4 @@ def _ratio_step(
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
-    return float(loss)
+    return float(loss.detach())

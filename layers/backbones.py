@@ -8,7 +8,7 @@ Strides by resolution (px), chosen so that the last map keeps 2 px or more:
                         (last map 4x4 at 16, 8x8 from 32 to 128)
     vgg8                pools after the first three blocks, from 64 px on after four (2x2 at 16, 4x4 at 32 and 64)
     timm:NAME           made for 224 px and a total stride of 32; the earliest strides are set to 1 until the last map
-                        is at least 4 px wide (4x4 at 16 and 32).  Where a model's strides sit on parallel paths
+                        is an eighth of the image wide (2x2 at 16, 4x4 at 32).  Where a model's strides sit on parallel paths
                         (ResNets) that is not possible: such a model is taken as it is or refused below 2 px
 
 Sources: He et al. 2016, arXiv 1512.03385, section 4.2 (16-32-64); VGG-8 as in Tian et al. 2020, arXiv 1910.10699.
@@ -28,7 +28,7 @@ TIMM_PREFIX = "timm:"
 _RESNET_WIDTHS = (16, 32, 64)
 _VGG_WIDTHS = (64, 128, 256, 512, 512)
 _SMALLEST_MAP_PX = 2
-_WANTED_TIMM_MAP_PX = 4
+_TIMM_TOTAL_STRIDE = 8
 
 
 def build_backbone(name: str, in_channels: int, resolution_px: int, width: float = 1.0) -> nn.Module:
@@ -202,7 +202,7 @@ def _adapt_strides(model: Any, in_channels: int, resolution_px: int, name: str) 
         return map_px
     strided = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d) and layer.stride == (2, 2)]
     for layer in strided:
-        if map_px >= _WANTED_TIMM_MAP_PX:
+        if map_px * _TIMM_TOTAL_STRIDE >= resolution_px:
             break
         layer.stride = (1, 1)
         map_px = _last_map_px(model, in_channels, resolution_px, name)

@@ -20,6 +20,8 @@ class LabelEmbedding(nn.Module):
     hidden layer.  It takes the place of CcGAN's label network (ILI), and is trained with the rest of the network.
     """
 
+    frequencies: torch.Tensor
+
     def __init__(
         self, kind: Literal["classes", "continuous"], width: int, out_dim: int, spectral_normed: bool = False
     ) -> None:

@@ -101,7 +101,8 @@ class StudentData:
 
     def _images(self, source: ImageSource, rows: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(source.images(rows))).to(self.device)
-        return pixels.float().div_(127.5).sub_(1.0)
+        images = pixels.float().div_(127.5).sub_(1.0)
+        return images.contiguous(memory_format=torch.channels_last)
 
 
 def pair_labels(source: ImageSource, rows: np.ndarray) -> np.ndarray:

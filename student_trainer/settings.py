@@ -25,6 +25,7 @@ class StudentSettings:
     base_width: int = 32  # channels of the last block; earlier blocks are twice as wide each
     max_width: int = 512
     start_channels: int = 0  # channels that the linear layer makes at 4 x 4; 0: as many as the first block takes
+    start_hidden: int = 0  # hidden units between (z, label) and the 4 x 4 maps; 0: one linear layer on z alone
     embedding_dim: int = 32
     latent_conditions: LatentConditions = "chunk"  # what of z enters the conditional norms
     convolutions: Convolutions = "depthwise"
@@ -47,7 +48,8 @@ class StudentSettings:
     adversarial_weight: float = 0.01  # on pairs: D compares the teacher's image with the student's for the same (z, y)
     adversarial_fresh_weight: float = 0.002  # on fresh z: against real images, or teacher images where there are none
     adversarial_every: int = 1  # the generator's adversarial terms on every n-th step
-    discriminator_fresh_weight: float = 0.2  # of the fresh game in D's own loss
+    discriminator_pair_weight: float = 1.0  # of the game on pairs in D's own loss; 0 leaves it out
+    discriminator_fresh_weight: float = 0.2  # of the game on fresh z in D's own loss; 0 leaves it out
     r1_weight: float = 0.0
     r1_every: int = 8
     diffaugment: tuple[str, ...] = ("color", "translation", "cutout")
@@ -96,12 +98,14 @@ _ONE_OR_MORE = (
 )
 _NOT_NEGATIVE = (
     "start_channels",
+    "start_hidden",
     "holdout_max",
     "feature_weight",
     "pixel_weight",
     "pixel_floor",
     "adversarial_weight",
     "adversarial_fresh_weight",
+    "discriminator_pair_weight",
     "discriminator_fresh_weight",
     "r1_weight",
 )

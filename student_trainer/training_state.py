@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ def network_arguments(
         "base_width": settings.base_width,
         "max_width": settings.max_width,
         "start_channels": settings.start_channels,
+        "start_hidden": settings.start_hidden,
         "embedding_dim": settings.embedding_dim,
         "latent_conditions": settings.latent_conditions,
         "convolutions": settings.convolutions,
@@ -48,6 +50,16 @@ def build_student(
     return GENERATORS.get(settings.network)(**network_arguments(settings, label_space, image_shape, latent_dim))
 
 
+@dataclass(frozen=True)
+class _Game:
+    """One adversarial game: true images against `made` ones for the same labels, weighted in D and in the student."""
+
+    batch: Batch
+    made: torch.Tensor
+    weight: float
+    student_weight: float
+
+
 class TrainingState:
     """The networks, their optimisers and the average; one step at a time."""
 
@@ -55,10 +67,15 @@ class TrainingState:
         self.data, self.settings, self.white_box = data, settings, white_box
         seed_step(settings.seed, "student-init", 0)
         channels, resolution = data.image_shape[0], data.image_shape[1]
-        self.student = build_student(settings, data.label_space, data.image_shape, data.latent_dim).to(data.device)
-        self.discriminator = ProjectionDiscriminator(
-            resolution, channels, settings.discriminator_width, data.label_space.kind, data.label_space.width
-        ).to(data.device)
+        self.student = build_student(settings, data.label_space, data.image_shape, data.latent_dim)
+        self.student = self.student.to(data.device).to(memory_format=torch.channels_last)  # a third faster on a CPU
+        self.discriminator = (
+            ProjectionDiscriminator(
+                resolution, channels, settings.discriminator_width, data.label_space.kind, data.label_space.width
+            )
+            .to(data.device)
+            .to(memory_format=torch.channels_last)
+        )
         self.average = ExponentialMovingAverage(self.student, settings.ema_half_life_images)  # before any hook
         self.adapters = nn.Module()
         if white_box is not None:
@@ -80,22 +97,27 @@ class TrainingState:
         factor = losses.learning_rate_factor((step + 1) / settings.steps, settings.lr_warm_up, settings.lr_decay_from)
         self.optimizer.param_groups[0]["lr"] = settings.lr * factor
         self.optimizer_d.param_groups[0]["lr"] = settings.lr_discriminator * factor
-        pair, fresh = self.data.pair_batch(step), self.data.fresh_batch(step)
+        pair = self.data.pair_batch(step)
         adversarial = step % settings.adversarial_every == 0
 
         made = self.student(pair.latents, pair.encoded)
         white = {} if self.white_box is None else self.white_box(pair.latents, pair.encoded)
-        with torch.set_grad_enabled(adversarial and settings.adversarial_fresh_weight > 0):
-            made_fresh = self.student(fresh.latents, fresh.encoded)
+        games = {"pair": _Game(pair, made, settings.discriminator_pair_weight, settings.adversarial_weight)}
+        if settings.discriminator_fresh_weight > 0:
+            fresh = self.data.fresh_batch(step)
+            with torch.set_grad_enabled(adversarial and settings.adversarial_fresh_weight > 0):
+                made_fresh = self.student(fresh.latents, fresh.encoded)
+            games["fresh"] = _Game(
+                fresh, made_fresh, settings.discriminator_fresh_weight, settings.adversarial_fresh_weight
+            )
 
-        scalars = self._discriminator_step(step, pair, fresh, made.detach(), made_fresh.detach())
+        scalars = self._discriminator_step(step, games)
         self.discriminator.requires_grad_(False)
-        terms = self._student_terms(step, pair, made)
+        terms = self._student_terms(pair, made)
         weights = {"feature": settings.feature_weight, "pixel": self._pixel_weight(fraction)}
         if adversarial:
-            terms |= self._adversarial_terms(step, pair, fresh, made, made_fresh)
-            weights |= {"adversarial": settings.adversarial_weight}
-            weights |= {"adversarial_fresh": settings.adversarial_fresh_weight}
+            terms |= self._adversarial_terms(step, games)
+            weights |= {f"adversarial_{name}": game.student_weight for name, game in games.items()}
         used = [weights[name] * value for name, value in terms.items() if weights[name] > 0]
         loss = torch.stack([*used, *white.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -113,26 +135,34 @@ class TrainingState:
         generator = torch_generator(self.settings.seed, purpose, step)
         return diff_augment(images, self.settings.diffaugment, generator)
 
-    def _discriminator_step(
-        self, step: int, pair: Batch, fresh: Batch, made: torch.Tensor, made_fresh: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        """Hinge loss of both games in one pass (no image's logit depends on another image's)."""
+    def _discriminator_step(self, step: int, games: dict[str, _Game]) -> dict[str, torch.Tensor]:
+        """Hinge loss of the games in one pass (no image's logit depends on another image's)."""
         settings = self.settings
-        images = self._augmented(torch.cat([pair.images, fresh.images, made, made_fresh]), "student-augment-d", step)
-        logits = self.discriminator(images, torch.cat([pair.encoded, fresh.encoded] * 2))
-        teacher, real, student, student_fresh = logits.chunk(4)
-        games = hinge_discriminator(teacher, student)
-        loss = games + settings.discriminator_fresh_weight * hinge_discriminator(real, student_fresh)
+        played = {name: game for name, game in games.items() if game.weight > 0}
+        if not played:
+            return {}
+        true = [game.batch.images for game in played.values()]
+        made = [game.made.detach() for game in played.values()]
+        images = self._augmented(torch.cat([*true, *made]), "student-augment-d", step)
+        logits = self.discriminator(images, torch.cat([game.batch.encoded for game in played.values()] * 2))
+        parts = logits.chunk(2 * len(played))
+        terms = [
+            game.weight * hinge_discriminator(parts[index], parts[index + len(played)])
+            for index, game in enumerate(played.values())
+        ]
+        loss = torch.stack(terms).sum()
         if settings.r1_weight > 0 and step % settings.r1_every == 0:
-            slope_at = self._augmented(pair.images, "student-augment-r1", step).requires_grad_(True)
-            penalty = r1_penalty(self.discriminator(slope_at, pair.encoded), slope_at)
+            batch = next(iter(played.values())).batch
+            slope_at = self._augmented(batch.images, "student-augment-r1", step).requires_grad_(True)
+            penalty = r1_penalty(self.discriminator(slope_at, batch.encoded), slope_at)
             loss = loss + settings.r1_weight * settings.r1_every * penalty
         self.optimizer_d.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer_d.step()
-        return {"discriminator": loss.detach(), "d_teacher": teacher.detach().mean(), "d_real": real.detach().mean()}
+        true_logits = {f"d_true_{name}": part.detach().mean() for name, part in zip(played, parts, strict=False)}
+        return {"discriminator": loss.detach(), **true_logits}
 
-    def _student_terms(self, step: int, pair: Batch, made: torch.Tensor) -> dict[str, torch.Tensor]:
+    def _student_terms(self, pair: Batch, made: torch.Tensor) -> dict[str, torch.Tensor]:
         """Pixel and feature distance; images are not augmented here, so that a pair stays a pair."""
         terms = {"pixel": losses.pixel_l1(made, pair.images)}
         if self.settings.feature_weight > 0:
@@ -141,19 +171,14 @@ class TrainingState:
             terms["feature"] = losses.feature_l1(self.discriminator.features(made), target, self.map_weights)
         return terms
 
-    def _adversarial_terms(
-        self, step: int, pair: Batch, fresh: Batch, made: torch.Tensor, made_fresh: torch.Tensor
-    ) -> dict[str, torch.Tensor]:
-        parts = {"adversarial": (made, pair.encoded), "adversarial_fresh": (made_fresh, fresh.encoded)}
-        if self.settings.adversarial_weight == 0:
-            del parts["adversarial"]
-        if self.settings.adversarial_fresh_weight == 0:
-            del parts["adversarial_fresh"]
-        if not parts:
+    def _adversarial_terms(self, step: int, games: dict[str, _Game]) -> dict[str, torch.Tensor]:
+        played = {name: game for name, game in games.items() if game.student_weight > 0}
+        if not played:
             return {}
-        images = self._augmented(torch.cat([image for image, _ in parts.values()]), "student-augment-g", step)
-        logits = self.discriminator(images, torch.cat([encoded for _, encoded in parts.values()]))
-        return {name: hinge_generator(part) for name, part in zip(parts, logits.chunk(len(parts)), strict=True)}
+        images = self._augmented(torch.cat([game.made for game in played.values()]), "student-augment-g", step)
+        logits = self.discriminator(images, torch.cat([game.batch.encoded for game in played.values()]))
+        parts = logits.chunk(len(played))
+        return {f"adversarial_{name}": hinge_generator(part) for name, part in zip(played, parts, strict=True)}
 
     def finish(self) -> nn.Module:
         """The averaged student with batch-norm statistics of its own."""

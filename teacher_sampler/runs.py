@@ -25,7 +25,8 @@ def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: Samp
         raise UserError("rejection sampling needs a filter; give one, or sample with --filter none.")
     _, keys = candidate_keys(plan.labels[:1], 0, 1)
     latents = parts.teacher.latents(keys, settings.seed)
-    if getattr(parts.acceptance, "quantile", settings.ceiling_quantile) != settings.ceiling_quantile:
+    quantile = getattr(parts.acceptance, "quantile", settings.ceiling_quantile)
+    if parts.acceptance.needs_ratio and quantile != settings.ceiling_quantile:
         raise ValueError("the acceptance rule and the settings name different ceiling quantiles")
     shape = (card.channels, card.resolution_px, card.resolution_px)
     content = RunContent(

@@ -45,7 +45,7 @@ class SamplerSettings:
             self,
             group_size=group,
             ceiling_neighbours=neighbours,
-            pilot_candidates=self.pilot_candidates or -(-_PILOT_CANDIDATES // neighbours),
+            pilot_candidates=self.pilot_candidates or self._in_whole_blocks(group, -(-_PILOT_CANDIDATES // neighbours)),
             unit_candidates=self.unit_candidates or self._unit(group, per_label, image_bytes),
         )
         counts = ("block_size", "threads", "group_size", "ceiling_neighbours", "pilot_candidates", "unit_candidates")
@@ -61,8 +61,11 @@ class SamplerSettings:
     def _unit(self, group: int, per_label: int, image_bytes: int) -> int:
         """About two units where all is accepted, in whole blocks, and never so many that memory would feel it."""
         most = min(_UNIT_CANDIDATES, _UNIT_BYTES // image_bytes)
-        wanted = max(1, min(most // group, -(-per_label // 2)))
-        blocks = max(1, -(-wanted * group // max(1, self.block_size)))
+        return self._in_whole_blocks(group, max(1, min(most // group, -(-per_label // 2))))
+
+    def _in_whole_blocks(self, group: int, wanted: int) -> int:
+        """At least `wanted` candidates of each label, so many that the group fills its last block."""
+        blocks = -(-wanted * group // max(1, self.block_size))
         return max(1, blocks * self.block_size // group)
 
     def filled_from(self, stored: SamplerSettings) -> SamplerSettings:

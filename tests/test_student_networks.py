@@ -77,12 +77,16 @@ def test_widths_at_each_resolution() -> None:
 
 @pytest.mark.parametrize("conditions", ["none", "chunk", "all"])
 @pytest.mark.parametrize("convolutions", ["depthwise", "full"])
-@pytest.mark.parametrize("upsampling", ["bilinear", "nearest"])
+@pytest.mark.parametrize(("upsampling", "start_hidden"), [("bilinear", 0), ("nearest", 16)])
 def test_every_option_builds_and_every_latent_number_matters(
-    conditions: str, convolutions: str, upsampling: str
+    conditions: str, convolutions: str, upsampling: str, start_hidden: int
 ) -> None:
     student = build(
-        latent_conditions=conditions, convolutions=convolutions, upsampling=upsampling, start_channels=2
+        latent_conditions=conditions,
+        convolutions=convolutions,
+        upsampling=upsampling,
+        start_channels=2,
+        start_hidden=start_hidden,
     ).eval()
     latents, encoded = inputs("classes", 4, 1)
     for index in range(LATENT):

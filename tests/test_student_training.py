@@ -128,7 +128,7 @@ def test_a_finished_student_is_a_teacher(whole: Path) -> None:
     assert card.measured_quality["paired_psnr_db"] > 0
     lines = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
-    assert {"loss", "discriminator", "feature", "pixel", "adversarial", "adversarial_fresh"} <= set(lines[-1])
+    assert {"loss", "discriminator", "feature", "pixel", "adversarial_pair", "adversarial_fresh"} <= set(lines[-1])
 
     before = weights(out), os.stat(out / "weights.safetensors").st_mtime_ns
     train(out)
@@ -189,6 +189,23 @@ def test_training_lowers_the_paired_distance(tmp_path: Path) -> None:
     assert lines[-1]["pixel"] < 0.6 * lines[0]["pixel"]
 
 
+class RelabelledPairs(Pairs):
+    """As a filter leaves them: `labels` replaced, the labels asked of the teacher beside them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked = self.labels
+        self.labels = (self.labels + 1) % 10
+
+    def asked_labels(self, rows: np.ndarray) -> np.ndarray:
+        return self._asked[rows]
+
+
+def test_a_pair_keeps_the_label_that_was_asked_of_the_teacher(tmp_path: Path, whole: Path) -> None:
+    out = train_student(RelabelledPairs(), real_images(), SPACE, SMALL, tmp_path / "student", CPU, None, ("translate",))
+    assert weights(out) == weights(whole)
+
+
 def test_continuous_labels(tmp_path: Path) -> None:
     space = ContinuousLabels(0.0, 90.0, "degrees")
     pairs = Pairs(labels=np.linspace(0, 90, 60))
@@ -200,7 +217,7 @@ def test_r1_and_rare_adversarial_steps(tmp_path: Path) -> None:
     settings = replace(SMALL, steps=4, r1_weight=0.1, r1_every=2, adversarial_every=3, feature_weight=0.0, log_every=1)
     train(tmp_path / "student", settings)
     lines = [json.loads(line) for line in (tmp_path / "student" / "stats.jsonl").read_text().splitlines()]
-    assert ["adversarial" in line for line in lines] == [True, False, False, True]
+    assert ["adversarial_pair" in line for line in lines] == [True, False, False, True]
 
 
 @pytest.mark.parametrize(

@@ -155,5 +155,6 @@ class ReportData:
     rho: RhoCurve | None = None
     rho_table: Table | None = None
     protocol: Sequence[str] = ()
+    leads: Mapping[str, str] = field(default_factory=dict)  # section key -> its opening text, in place of the usual one
     provenance: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()

@@ -9,7 +9,7 @@ PICTURE_QUESTIONS = (
     "Do the fakes show everything that the real images show?",
 )
 GRIDS = {
-    "real": "Real images of the held-out set. No generator was trained on these.",
+    "real": "Real images, for comparison.",
     "accepted": "Fakes that the teacher drew and the density ratio let through. These are stored.",
     "rejected": (
         "Candidates that the density ratio turned away. A rejected image need not be ugly: rejection also thins out "
@@ -23,9 +23,8 @@ GRIDS = {
     "other": "",
 }
 METHODS = (
-    "The same light network, trained in different ways for the same number of steps. NOKD learns from real images "
-    "alone; BLKD also imitates a larger network; cGAN-KD adds the filtered fakes. ± is one standard error; bold is "
-    "the best of its group."
+    "One light network, trained in different ways. NOKD learns from real images alone; BLKD also imitates a larger "
+    "network; cGAN-KD adds the filtered fakes. ± is one standard error; bold is the best of its group."
 )
 FILTERS = (
     "Fakes pass two gates. The density ratio decides which candidates are stored at all; the predictor's error then "
@@ -42,9 +41,8 @@ STUDENT = (
     "teacher: a lower distance is better, and KID with its error bar tells whether a difference is more than noise."
 )
 RHO = (
-    "rho is the share of each class that survives the second filter: the fakes with the lowest error are kept. A small "
-    "rho gives clean labels and little variety. The choice was made on validation images that no part of the "
-    "system had been fitted on."
+    "Rho is the share of each class that survives the second filter: the fakes with the lowest error are kept. A small "
+    "rho gives clean labels and little variety. It is chosen on validation images, never on test images."
 )
 RHO_CAPTION = (
     "Points are means over seeds, whiskers one standard error. The band reaches from the best mean to one standard "

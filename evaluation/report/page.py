@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ def render(data: ReportData) -> str:
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     style = Markup((folder / "style.css.j2").read_text(encoding="utf-8"))
-    sections = [section for section in _sections(data) if section.filled()]
+    sections = [replace(s, lead=data.leads.get(s.key, s.lead)) for s in _sections(data) if s.filled()]
     page = environment.get_template("page.html.j2").render(data=data, sections=sections, style=style)
     page = re.sub(r"(?<=\d) %", "\u00a0%", page)  # a number keeps its per cent sign at the end of a line
     return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
@@ -168,7 +168,9 @@ def _rho_section(data: ReportData) -> Section:
     figures = []
     if data.rho is not None:
         svg = Markup(plots.rho_svg(data.rho, "rho"))
-        figures.append(ShownPlot(data.rho.measure, svg, [], data.rho.caption or explanations.RHO_CAPTION))
+        figures.append(
+            ShownPlot("Validation score for each rho", svg, [], data.rho.caption or explanations.RHO_CAPTION)
+        )
     return Section("rho", "The search for rho", explanations.RHO, plots=figures, last_tables=_tables(data.rho_table))
 
 

@@ -32,7 +32,7 @@ _SETTINGS: Any = {
     "svg.hashsalt": "retort",
     "svg.fonttype": "none",
     "font.family": "DejaVu Sans",
-    "font.size": 9,
+    "font.size": 9.5,
     "text.parse_math": False,
     "axes.unicode_minus": True,
     "path.simplify": True,

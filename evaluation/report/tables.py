@@ -108,7 +108,7 @@ def cost_table(costs: Mapping[str, Cost], title: str = "Size and speed") -> Tabl
         [name, cost.parameters, cost.macs, cost.latency_p50_ms, cost.latency_p95_ms, cost.batch_latency_p50_ms]
         for name, cost in costs.items()
     ]
-    device = next((cost.device for cost in costs.values()), "cpu")
+    device = next((cost.device for cost in costs.values()), "cpu").replace("cpu", "the CPU")
     noun = "thread" if threads == 1 else "threads"
     return Table(title, columns, rows, caption=f"Median latency of one call on {device} with {threads} {noun}.")
 

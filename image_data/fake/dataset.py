@@ -88,7 +88,9 @@ class FakeDataset:
         self._starts = np.concatenate([np.zeros(1, dtype=np.int64), ends])
         self._shards: dict[int, _MappedFile] = {}
         self._used: dict[int, np.ndarray | None] = {}
-        self._checked: np.ndarray | None = None
+        self._checked: np.ndarray | None = None  # N: rows whose checksum was looked at
+        self._local: np.ndarray | None = None  # N: each row's place in its shard, filled in shard by shard
+        self._pixels: dict[int, memoryview] = {}  # all bytes of `fake_images` of the shards that were looked at
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "check": self.check}
@@ -134,12 +136,21 @@ class FakeDataset:
     def images(self, rows: np.ndarray) -> np.ndarray:
         """uint8 len(rows) x C x H x W, in the order asked for."""
         rows = self._rows(rows)
+        owners, local = self._places(rows)
         out = np.empty((len(rows), *self.image_shape), dtype=np.uint8)
-        for shard, mine, local in self._by_shard(rows):
-            file = self._shard(shard)
-            out[mine] = file.array("fake_images")[local]
-            if self.check:
-                self._check_images(file, rows[mine], local, out, mine)
+        if not len(rows):
+            return out
+        size = out[0].size
+        target = out.reshape(-1).data
+        fresh = self._fresh(rows)
+        # One copy of bytes a row: for random rows of many shards this is several times faster than fancy indexing.
+        for position, (owner, row) in enumerate(zip(owners.tolist(), local.tolist(), strict=True)):
+            pixels = self._pixels[owner][row * size : (row + 1) * size]
+            target[position * size : (position + 1) * size] = pixels
+            if fresh is not None and fresh[position]:
+                self._check_image(owner, row, pixels)
+        if fresh is not None and self._checked is not None:
+            self._checked[rows] = True
         return out
 
     def latents(self, rows: np.ndarray) -> np.ndarray | None:
@@ -147,9 +158,11 @@ class FakeDataset:
         if not self.has_latents:
             return None
         rows = self._rows(rows)
+        owners, local = self._places(rows)
         out = np.empty((len(rows), int(self.manifest.content["latent_dimension"])), dtype=np.float32)
-        for shard, mine, local in self._by_shard(rows):
-            out[mine] = self._shard(shard).array("latents")[local]
+        for shard in np.unique(owners).tolist():
+            mine = np.flatnonzero(owners == shard)
+            out[mine] = self._shard(shard).array("latents")[local[mine]]
         return out
 
     def score_sets(self) -> list[str]:
@@ -251,33 +264,33 @@ class FakeDataset:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a fake dataset of {len(self)}")
         return rows
 
-    def _by_shard(self, rows: np.ndarray) -> Iterator[tuple[int, np.ndarray | slice, np.ndarray]]:
-        """(shard, positions in `rows`, rows within the shard) for each shard that is touched."""
+    def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The shard of each row, and the row's place in it; the shards are looked at where that was not yet done."""
         owners = np.searchsorted(self._starts, rows, side="right") - 1
-        touched = np.unique(owners)
-        for shard in touched.tolist():
-            mine = slice(None) if len(touched) == 1 else np.flatnonzero(owners == shard)
-            local = rows[mine] - self._starts[shard]
+        if self._local is None:
+            self._local = np.zeros(len(self), dtype=np.int32)
+        for shard in set(owners.tolist()) - self._pixels.keys():
+            span = slice(int(self._starts[shard]), int(self._starts[shard + 1]))
             used = self._used_rows(shard)
-            yield shard, mine, local if used is None else used[local]
+            self._local[span] = np.arange(span.stop - span.start) if used is None else used
+            self._pixels[shard] = self._shard(shard).array("fake_images").data.cast("B")
+        return owners, self._local[rows]
 
-    def _check_images(
-        self, file: _MappedFile, rows: np.ndarray, local: np.ndarray, out: np.ndarray, mine: np.ndarray | slice
-    ) -> None:
+    def _fresh(self, rows: np.ndarray) -> list[bool] | None:
+        """Which rows this process reads for the first time; None where nothing is to be checked."""
+        if not self.check:
+            return None
         if self._checked is None:
             self._checked = np.zeros(len(self), dtype=bool)
-        fresh = np.flatnonzero(~self._checked[rows])
-        if not len(fresh):
-            return
-        wanted = file.array("row_crc32")[local[fresh]].tolist()
-        pixels = out[mine][fresh].reshape(len(fresh), -1)
-        for position, crc in enumerate(wanted):
-            if zlib.crc32(pixels[position].data) != crc:
-                raise UserError(
-                    f"{file.path}: row {local[fresh[position]]} does not match its checksum; the file is damaged, "
-                    f"run `verify` and `repair`."
-                )
-        self._checked[rows[fresh]] = True
+        fresh: list[bool] = (~self._checked[rows]).tolist()
+        return fresh if any(fresh) else None
+
+    def _check_image(self, shard: int, row: int, pixels: memoryview) -> None:
+        file = self._shards[shard]
+        if zlib.crc32(pixels) != file.array("row_crc32")[row]:
+            raise UserError(
+                f"{file.path}: row {row} does not match its checksum; the file is damaged, run `verify` and `repair`."
+            )
 
 
 def open_fakes(path: Path, check: bool = True) -> FakeDataset:

@@ -53,6 +53,13 @@ def convolution(channels_in: int, channels_out: int, kind: Convolutions) -> nn.M
     )
 
 
+def start_layers(latent_dim: int, embedding_dim: int, hidden: int, outputs: int) -> nn.Module:
+    """From z (and, with hidden units, the label's embedding) to the maps at 4 x 4."""
+    if hidden == 0:
+        return nn.Linear(latent_dim, outputs)
+    return nn.Sequential(nn.Linear(latent_dim + embedding_dim, hidden), nn.ReLU(), nn.Linear(hidden, outputs))
+
+
 class UpBlock(nn.Module):
     """norm, ReLU, up x 2, conv, norm, ReLU, conv; plus a shortcut: up x 2 and, where widths differ, a 1 x 1 conv."""
 
@@ -85,7 +92,8 @@ class TinyGan(nn.Module):
     """network(latents N x z, encoded labels) -> images N x C x H x W in [-1, 1].
 
     `label_kind` and `label_width` are those of the label space.  The linear layer at the bottom holds most weights of a
-    small student; with `start_channels` above 0 it makes that many channels, and a 1 x 1 convolution widens them.
+    small student.  Two savings: with `start_channels` above 0 it makes that many channels, and a 1 x 1 convolution
+    widens them; with `start_hidden` above 0 it is a perceptron with that many hidden units, which also sees the label.
     `latent_conditions` says what of z joins the label
     embedding in the conditional norms: nothing, one chunk a block (BigGAN), or all of it.  Taps: "blocks.0", ...
     """
@@ -100,6 +108,7 @@ class TinyGan(nn.Module):
         base_width: int = 32,
         max_width: int = 512,
         start_channels: int = 0,
+        start_hidden: int = 0,
         embedding_dim: int = 32,
         latent_conditions: LatentConditions = "chunk",
         convolutions: Convolutions = "depthwise",
@@ -116,7 +125,8 @@ class TinyGan(nn.Module):
         self.chunk_sizes = [len(chunk) for chunk in torch.arange(latent_dim).tensor_split(blocks)]
         self.start_channels = min(start_channels or widths[0], widths[0])
         self.embedding = LabelEmbedding(label_kind, label_width, embedding_dim)  # type: ignore[arg-type]
-        self.start = nn.Linear(latent_dim, self.start_channels * START_PX**2)
+        self.start = start_layers(latent_dim, embedding_dim, start_hidden, self.start_channels * START_PX**2)
+        self.start_sees_label = start_hidden > 0
         narrow = self.start_channels < widths[0]
         self.widen = nn.Conv2d(self.start_channels, widths[0], 1) if narrow else nn.Identity()
         self.blocks = nn.ModuleList()
@@ -129,8 +139,7 @@ class TinyGan(nn.Module):
         for part in (self.start, self.widen, self.blocks, self.final):
             part.apply(_initialise)
 
-    def _conditions(self, latents: torch.Tensor, encoded: torch.Tensor) -> list[torch.Tensor]:
-        embedded = self.embedding(encoded)
+    def _conditions(self, latents: torch.Tensor, embedded: torch.Tensor) -> list[torch.Tensor]:
         if self.latent_conditions == "none":
             return [embedded] * len(self.chunk_sizes)
         if self.latent_conditions == "all":
@@ -139,8 +148,10 @@ class TinyGan(nn.Module):
 
     def forward(self, latents: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         """float32 N x z; int64 N or float32 N x d -> float32 N x C x H x W in [-1, 1]."""
-        x = self.widen(self.start(latents).view(-1, self.start_channels, START_PX, START_PX))
-        for block, condition in zip(self.blocks, self._conditions(latents, encoded), strict=True):
+        embedded = self.embedding(encoded)
+        bottom = torch.cat([latents, embedded], dim=1) if self.start_sees_label else latents
+        x = self.widen(self.start(bottom).view(-1, self.start_channels, START_PX, START_PX))
+        for block, condition in zip(self.blocks, self._conditions(latents, embedded), strict=True):
             x = block(x, condition)
         return torch.tanh(self.final(F.relu(self.final_norm(x))))
 

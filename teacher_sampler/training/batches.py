@@ -61,9 +61,8 @@ class BalancedClasses:
         """Target and fake labels are the same."""
         random = numpy_generator(self.seed, "teacher-d", position)
         labels = self._labels(random)
-        draws = random.random(len(labels))
-        rows = [self.members[label][int(draw * len(self.members[label]))] for label, draw in zip(labels, draws)]
-        return LabelledBatch(np.array(rows), labels, labels, None, None)
+        rows = np.array([self.members[label][random.integers(len(self.members[label]))] for label in labels])
+        return LabelledBatch(rows, labels, labels, None, None)
 
     def generator(self, position: int) -> np.ndarray:
         return self._labels(numpy_generator(self.seed, "teacher-g", position))

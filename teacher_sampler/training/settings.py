@@ -55,6 +55,18 @@ class TeacherSettings:
 
 
 _POSITIVE = (
-    "width discriminator_width latent_dim label_dim steps batch_size discriminator_steps lr_g lr_d "
-    "ema_half_life_images vicinity_gaps standing_batches stats_every_steps checkpoint_every_steps"
-).split()
+    "width",
+    "discriminator_width",
+    "latent_dim",
+    "label_dim",
+    "steps",
+    "batch_size",
+    "discriminator_steps",
+    "lr_g",
+    "lr_d",
+    "ema_half_life_images",
+    "vicinity_gaps",
+    "standing_batches",
+    "stats_every_steps",
+    "checkpoint_every_steps",
+)

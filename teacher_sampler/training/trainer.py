@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -86,7 +87,7 @@ class _Run:
         self, data: ImageSource, label_space: LabelSpace, settings: TeacherSettings, device: torch.device
     ) -> None:
         self.data, self.label_space, self.settings, self.device = data, label_space, settings, device
-        _, self.channels, self.resolution_px, width_px = data.images([0]).shape
+        _, self.channels, self.resolution_px, width_px = data.images(np.array([0])).shape
         if width_px != self.resolution_px:
             raise UserError(f"training images are {self.resolution_px} x {width_px}; teachers need square ones.")
         s = settings
@@ -102,7 +103,7 @@ class _Run:
             "spectral_normed": s.spectral_generator,
         }
         self.generator = TEACHERS.get(s.architecture)(self.arguments, label_space)
-        self.generator.to(device, memory_format=torch.channels_last)  # a third faster on the CPU
+        self.generator.to(device).to(memory_format=torch.channels_last)  # a third faster on the CPU
         self.discriminator = ProjectionDiscriminator(
             self.resolution_px,
             self.channels,

@@ -1,0 +1,112 @@
+"""The whole path on real digits: teachers, filters, fakes, students, rho search; ends with a table and a report.
+
+Two settings, three folds of disjoint test images, equal optimiser steps for every classifier.  All of it runs on the
+ordinary commands; killed at any moment, the same command continues.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from commands.options import Floats, SharedOptions, plain
+from runtime.errors import UserError
+
+
+class Options(SharedOptions):
+    """Flags of demo; the defaults fit 12 minutes on 2 cores."""
+
+    workspace: Path = Field(Path("runs/demo"), description="The demo's own workspace.")
+    workers: int = Field(0, ge=0, description="Processes; 0: one a core.")
+    folds: int = Field(3, ge=1, le=3, description="Cross-fitting folds, each with its own teachers and students.")
+    teacher_steps: int = Field(0, ge=0, description="Steps of each teacher; 0: the default of train-teacher.")
+    nfake_per_class: int = Field(1000, ge=1, description="Fakes of each class that a student may see.")
+    classifier_steps: int = Field(600, ge=1, description="Optimiser steps of every classifier.")
+    student_steps: int = Field(0, ge=0, description="Steps of the student generator; 0: its default.")
+    rhos: Floats = Field((0.5, 0.7, 0.9, 1.0), description="The grid of the rho search.")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Run every cell, then gather the table and the report."""
+    from commands import demo_cells, demo_report
+    from runtime.atomic import write_json
+    from runtime.devices import usable_cores
+    from runtime.engines import LocalEngine
+
+    begin = time.monotonic()
+    plan = demo_cells.DemoPlan(
+        options.workspace.resolve(),
+        options.folds,
+        options.teacher_steps,
+        options.nfake_per_class,
+        options.classifier_steps,
+        rhos=tuple(options.rhos),
+        student_steps=options.student_steps,
+    )
+    _same_options(options)
+    cells = demo_cells.tasks(plan)
+    engine = LocalEngine(min(options.workers or usable_cores(), len(cells)))
+    with _progress_of(plan):
+        for _ in engine.map(demo_cells.run_cell, cells):
+            pass
+    seconds = time.monotonic() - begin
+    result = demo_report.finish(plan, engine.workers)
+    write_json(options.workspace / "result.json", {**result, "seconds": seconds})
+    return {**result, "seconds": round(seconds, 1)}
+
+
+def _same_options(options: Options) -> None:
+    """Refuse to mix two demos in one workspace."""
+    from runtime.atomic import write_json
+
+    record = options.workspace / "demo.json"
+    now = {
+        name: value for name, value in plain(options).items() if name not in {"workers", "json", "dry_run", "device"}
+    }
+    if record.is_file():
+        if json.loads(record.read_text()) != now:
+            raise UserError(f"{options.workspace} holds a demo with other options; give another --workspace.")
+        return
+    if options.workspace.is_dir() and any(options.workspace.iterdir()):
+        raise UserError(f"--workspace {options.workspace} is not empty; give a new folder.")
+    write_json(record, now)
+
+
+class _progress_of:  # noqa: N801 - used as a with-statement's verb
+    """Shows how much of the demo is done, by looking at what the cells have written."""
+
+    def __init__(self, plan: Any) -> None:
+        self._plan, self._stop = plan, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> None:
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        from commands.demo_cells import work_done, work_total
+        from runtime.progress import progress
+
+        total = work_total(self._plan)
+        with progress("demo", total, min(total, work_done(self._plan))) as bar:
+            while not self._stop.wait(2.0):
+                bar.update(min(total, work_done(self._plan)))
+            bar.update(total)
+
+
+def show(result: dict[str, Any]) -> str:
+    """The tables and where the report lies."""
+    parts = [result["verdict"], *result["details"], ""]
+    for title, table in result["tables"].items():
+        parts += [title, table, ""]
+    parts.append(result["protocol"])
+    parts.append(f"finished in {result['seconds'] / 60:.1f} minutes; report: {result['report']}")
+    return "\n".join(parts)

@@ -1,0 +1,320 @@
+"""From a workspace's artefacts to the parts of a report: pictures, filter evidence, quality, costs, the rho curve."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commands.parts import load_density_ratio, load_generator
+from commands.workspace import SEAL
+from evaluation.report import (
+    Column,
+    Curve,
+    Histogram,
+    ImageGrid,
+    Measured,
+    RhoCurve,
+    Spread,
+    Stage,
+    Table,
+    cost_table,
+    quality_table,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from image_data.fake import FakeDataset
+    from image_data.real import RealData
+
+PER_CLASS = 8  # images a row in the grids
+
+
+@dataclass(frozen=True)
+class Found:
+    """The newest finished artefact of each kind in a workspace (None: there is none)."""
+
+    folders: Mapping[str, Path | None]
+
+    @staticmethod
+    def in_workspace(workspace: Path, **given: Path | None) -> Found:
+        """Look at every `<kind>/latest`; `given` paths come first."""
+        folders: dict[str, Path | None] = {}
+        for kind, seal in SEAL.items():
+            folder = given.get(kind) or workspace / kind / "latest"
+            folders[kind] = folder.resolve() if (folder / seal).is_file() else None
+        return Found(folders)
+
+    def __getitem__(self, kind: str) -> Path | None:
+        return self.folders[kind]
+
+
+def label_names(space: Any, labels: np.ndarray) -> list[str]:
+    """The text of each label: the class's name, or the value with its unit."""
+    if space.kind == "classes":
+        return [space.names[int(label)] for label in labels]
+    return [f"{float(value):.0f} {space.unit}".strip() for value in np.asarray(labels).reshape(len(labels), -1)[:, 0]]
+
+
+def picture_rows(labels: np.ndarray, per_label: int, order: np.ndarray | None = None) -> np.ndarray:
+    """Rows of the first `per_label` images of each of up to ten labels (in the order given)."""
+    order = np.arange(len(labels)) if order is None else order
+    values = np.unique(labels)
+    values = values[np.linspace(0, len(values) - 1, min(10, len(values))).round().astype(int)]
+    return np.concatenate([order[labels[order] == value][:per_label] for value in values])
+
+
+def grids(
+    found: Found, data: RealData, device: torch.device, rho: float, per_class: int = PER_CLASS
+) -> list[ImageGrid]:
+    """Real, accepted, rejected, filtered-out and student images, a row a class."""
+    space = data.label_space
+    rows = picture_rows(data.train.labels, per_class)
+    names = label_names(space, data.train.labels[rows])
+    shown = [ImageGrid("Real", data.train.images(rows), names, "real", columns=per_class)]
+    if found["fakes"] is not None:
+        shown += _fake_grids(found, device, rho, per_class)
+    if found["student"] is not None:
+        from commands.measuring import draw_images
+
+        images = draw_images(load_generator(found["student"], device), per_class, 0)
+        names = label_names(space, images.labels)
+        pixels = images.images(np.arange(len(images)))
+        shown.append(ImageGrid("Student generator", pixels, names, "student", columns=per_class))
+    return shown
+
+
+def _fake_grids(found: Found, device: torch.device, rho: float, per_class: int) -> list[ImageGrid]:
+    from image_data.fake import open_fakes
+
+    if found["fakes"] is None:
+        return []
+    fakes = open_fakes(found["fakes"])
+    space = fakes.label_space
+    rows = picture_rows(fakes.labels, per_class)
+    shown = [ImageGrid("Teacher, accepted", fakes.images(rows), label_names(space, fakes.labels[rows]), "accepted")]
+    if found["teacher"] is not None and found["filter"] is not None:
+        pixels, labels = rejected_images(fakes, load_generator(found["teacher"], device), per_class)
+        if len(pixels):
+            shown.append(ImageGrid("Teacher, rejected", pixels, label_names(space, labels), "rejected"))
+    if fakes.score_sets() and rho < 1:
+        worst = np.argsort(-fakes.scores().error, kind="stable")
+        rows = picture_rows(fakes.labels, per_class, worst)
+        shown.append(
+            ImageGrid("Filtered out", fakes.images(rows), label_names(space, fakes.labels[rows]), "filtered out")
+        )
+    return shown
+
+
+def rejected_images(fakes: FakeDataset, teacher: Any, per_class: int) -> tuple[np.ndarray, np.ndarray]:
+    """The rejected candidates of lowest ratio of each label, generated again from the ledger's candidate numbers."""
+    from runtime.seeds import label_bits
+
+    seed = int(fakes.manifest.content["settings"]["seed"])
+    labels, numbers, ratios = [], [], []
+    for unit in fakes.ledger():
+        out = ~unit.accepted
+        labels.append(unit.label[out])
+        numbers.append(unit.k[out])
+        ratios.append(unit.r[out])
+    label, k, r = np.concatenate(labels), np.concatenate(numbers), np.concatenate(ratios)
+    if not len(k):
+        return np.zeros((0, *fakes.image_shape), dtype=np.uint8), label
+    rows = picture_rows(label, per_class, np.argsort(r, kind="stable"))
+    keys = np.stack([label_bits(label[rows]), k[rows]], axis=1)
+    images = teacher.generate(teacher.latents(keys, seed), label[rows], keys)
+    pixels = ((images + 1.0) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
+    return pixels, label[rows]
+
+
+def ratio_histogram(found: Found, data: RealData, device: torch.device) -> Histogram | None:
+    """The density ratio on all candidates, on the images the filter learnt from, and on unseen real images."""
+    from image_data.fake import open_fakes
+    from runtime.seeds import derive_seed
+
+    if found["filter"] is None or found["fakes"] is None:
+        return None
+    import torch
+
+    ratio = load_density_ratio(found["filter"], device)
+    candidates = np.concatenate([unit.r for unit in open_fakes(found["fakes"]).ledger()])
+    rng = np.random.default_rng(derive_seed("ratio histogram"))
+    if len(candidates) > 20_000:
+        candidates = rng.choice(candidates, 20_000, replace=False)
+    series = {"fakes, all candidates": candidates}
+    for name, source in (("real, training", data.train), ("real, validation (unseen)", data.val)):
+        images = torch.from_numpy(source.images(np.arange(len(source))))
+        series[name] = ratio(images, source.labels).numpy()
+    return Histogram("Density ratio r(x, y)", "r", series)
+
+
+def error_spread(found: Found, rho: float) -> Spread | None:
+    """The predictor's error on the accepted fakes of each class, with the cut that rho makes."""
+    from image_data.fake import open_fakes
+
+    if found["fakes"] is None or not (fakes := open_fakes(found["fakes"])).score_sets():
+        return None
+    error, classes = fakes.scores().error, fakes.label_space.kind == "classes"
+    labels = (
+        fakes.labels if classes else np.digitize(fakes.labels, np.quantile(fakes.labels, np.linspace(0, 1, 9)[1:-1]))
+    )
+    groups, cuts = {}, {}
+    for value in np.unique(labels):
+        mine = np.sort(error[labels == value])
+        name = label_names(fakes.label_space, np.array([value]))[0] if classes else f"part {value + 1} of 8"
+        groups[name] = mine
+        if rho < 1:
+            cuts[name] = float(mine[int(np.ceil(rho * len(mine))) - 1])
+    unit = "cross entropy" if classes else f"absolute error, {fakes.label_space.to_json().get('unit', '')}"
+    return Spread("Teacher error of accepted fakes", unit, groups, cuts=cuts)
+
+
+def acceptance_table(found: Found) -> Table | None:
+    """Candidates, acceptance and clipped mass of each class (up to 20 labels)."""
+    from image_data.fake import describe_fakes, open_fakes
+
+    if found["fakes"] is None:
+        return None
+    fakes = open_fakes(found["fakes"])
+    lines = describe_fakes(found["fakes"])["by_label"][:20]
+    columns = [
+        Column("label", numeric=False),
+        Column("candidates", decimals=0),
+        Column("accepted", "%", scale=100, bars=True),
+        Column("ceiling M", decimals=2),
+        Column("clipped mass", "%", decimals=2, scale=100),
+    ]
+    names = label_names(fakes.label_space, np.array([line["label"] for line in lines]))
+    rows = [
+        [name, line["candidates"], line["acceptance_rate"], line["ceiling"], line["clipped_mass"]]
+        for name, line in zip(names, lines, strict=True)
+    ]
+    return Table("Acceptance by class", columns, rows)
+
+
+def stages(found: Found, data: RealData, rho: float) -> list[Stage]:
+    """How many images came through each step."""
+    from image_data.fake import describe_fakes
+
+    steps = [Stage("real images", f"{len(data.train):,}", f"{data.name}, training role")]
+    if found["fakes"] is not None:
+        facts = describe_fakes(found["fakes"])
+        steps.append(Stage("candidates", f"{facts['candidates']:,}", "drawn from the teacher"))
+        share = f"{100 * facts['acceptance_rate']:.0f} % pass the density ratio"
+        steps.append(Stage("accepted fakes", f"{facts['images']:,}", share if found["filter"] else "no filter"))
+        if rho < 1:
+            steps.append(Stage("kept for students", f"{int(facts['images'] * rho):,}", f"rho {rho:g}"))
+    return steps
+
+
+def quality(found: Found) -> Table | None:
+    """The table of the newest evaluation."""
+    if found["evaluation"] is None:
+        return None
+    return quality_table(json.loads((found["evaluation"] / "result.json").read_text()))
+
+
+def costs(found: Found, device: torch.device) -> Table | None:
+    """Size and speed of teacher and student generator."""
+    from commands.comparison import compare_generators
+    from evaluation.cost import Cost
+
+    kinds = {kind: folder for kind in ("teacher", "student") if (folder := found[kind]) is not None}
+    measured = compare_generators({kind: load_generator(folder, device) for kind, folder in kinds.items()})
+    return cost_table({kind: Cost(**cost) for kind, cost in measured.items()}) if measured else None
+
+
+def rho_parts(found: Found, references: Mapping[str, float] | None = None) -> RhoCurve | None:
+    """The curve of the newest rho search."""
+    if found["rho"] is None:
+        return None
+    choice = json.loads((found["rho"] / "choice.json").read_text())
+    lines = [line for line in choice["lines"] if line["mean"] is not None]
+    return RhoCurve(
+        "validation error",
+        [line["rho"] for line in lines],
+        [line["mean"] for line in lines],
+        [line["standard_error"] for line in lines],
+        chosen=choice["rho"],
+        references=dict(references or {}),
+    )
+
+
+def training_curves(found: Found) -> list[Curve]:
+    """Losses of teacher and student generator over their steps."""
+    shown = []
+    for kind in ("teacher", "student"):
+        folder = found[kind]
+        path = folder / "stats.jsonl" if folder else None
+        if path is None or not path.is_file():
+            continue
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        names = [name for name in rows[0] if "loss" in name] if rows else []
+        series = {
+            name: ([row["step"] for row in rows if name in row], [row[name] for row in rows if name in row])
+            for name in names
+        }
+        if series:
+            shown.append(Curve(f"Training of the {kind}", "step", "loss", series))
+    return shown
+
+
+def measured(values: list[float]) -> Measured:
+    """Mean and sample standard deviation."""
+    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return Measured(float(np.mean(values)), spread)
+
+
+def chosen_rho(found: Found) -> float | None:
+    """The rho search's choice, where there was a search."""
+    if found["rho"] is None:
+        return None
+    return float(json.loads((found["rho"] / "choice.json").read_text())["rho"])
+
+
+def classifier_tables(workspace: Path) -> list[Table]:
+    """One row for each finished `distill` of the workspace, with its protocol."""
+    rows: list[list[Any]] = []
+    unit = ""
+    for path in sorted((workspace / "classifier").glob("*/result.json")):
+        if path.parent.is_symlink():
+            continue
+        result = json.loads(path.read_text())
+        protocol, test = result["protocol"], result["test"]
+        unit = test["unit"] if test else unit
+        error = Measured(test["value"], test["standard_error"]) if test else None
+        name = f"{protocol['network']}, {protocol['train_on']}, {protocol['method']}"
+        rows.append([name, protocol["rho"], protocol["images"], protocol["steps"], protocol["seed"], error])
+    if not rows:
+        return []
+    scale, shown = (1.0, unit) if unit else (100.0, "%")
+    columns = [
+        Column("student", numeric=False),
+        Column("rho", decimals=2),
+        Column("images", decimals=0),
+        Column("steps", decimals=0),
+        Column("seed", decimals=0),
+        Column("test error", shown, decimals=2, scale=scale, better="lower"),
+    ]
+    return [Table("Students", columns, rows, caption="Error on the test images with its standard error over images.")]
+
+
+def provenance_lines(made: Mapping[str, Any]) -> dict[str, str]:
+    """Versions, machine and date as lines of text."""
+    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
+    return {"date": made["started"], "machine": made["machine"], "Python": made["python"], "libraries": versions}
+
+
+def command_lines(found: Found) -> list[str]:
+    """The commands that made the artefacts."""
+    lines = []
+    for folder in found.folders.values():
+        record = folder / "command.json" if folder else None
+        if record is not None and record.is_file():
+            lines.append("python " + json.loads(record.read_text())["provenance"]["command_line"])
+    return list(dict.fromkeys(lines))

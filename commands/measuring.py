@@ -1,0 +1,91 @@
+"""What evaluation and the report look at: the judge, the real reference, and equally many images of every kind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commands.parts import load_generator
+
+if TYPE_CHECKING:
+    from evaluation.judge import Judge
+    from image_data.real import RealData
+    from image_data.sources import ImageSource
+
+
+def obtain_judge(options: Any, data: RealData, device: Any) -> Judge:
+    """The judge of this dataset: trained once on all training and validation images, of its own architecture."""
+    from evaluation.judge import load_judge, train_judge
+    from runtime.digests import digest_of
+
+    name = digest_of({"data": data.digest, "seed": options.judge_seed})[:8]
+    folder = options.workspace / "judge" / name
+    train_judge(
+        real_reference(data),
+        data.label_space,
+        folder,
+        device,
+        options.judge_seed,
+        allowed_augmentations=data.allowed_augmentations,
+        trained_on={"name": data.name, "digest": data.digest},
+    )
+    return load_judge(folder, device)
+
+
+def real_reference(data: RealData) -> ImageSource:
+    """The real images that generated ones are held against."""
+    from image_data.sources import Concatenation
+
+    return Concatenation([data.train, data.val])
+
+
+def image_sets(options: Any, found: dict[str, Path | None], device: Any) -> dict[str, Any]:
+    """Equally many images of every kind: all the teacher makes, accepted, kept by rho, and the student's."""
+    from filters import select
+    from image_data.fake import open_fakes
+
+    sets: dict[str, Any] = {}
+    for kind in ("teacher", "student"):
+        folder = found[kind]
+        if folder is not None:
+            sets[kind] = draw_images(load_generator(folder, device), options.images_per_class, options.seed)
+    if found["fakes"] is not None:
+        fakes = open_fakes(found["fakes"])
+        classes = fakes.label_space.kind == "classes"
+        labels = len(np.unique(fakes.labels, axis=0))
+        per_label = options.images_per_class if classes else max(1, 10 * options.images_per_class // labels)
+        rho = options.rho if fakes.score_sets() else 1.0
+        kept = select(fakes, rho=rho, scope="class" if classes else "global")
+        sets["accepted"] = _subset(fakes, np.arange(len(fakes)), per_label, options.seed)
+        sets["kept"] = _subset(fakes, kept.rows, per_label, options.seed)
+    names = {
+        "teacher": "teacher",
+        "accepted": "accepted",
+        "kept": f"accepted, rho {options.rho:g}",
+        "student": "student",
+    }
+    return {name: sets[kind] for kind, name in names.items() if kind in sets}
+
+
+def _subset(fakes: Any, rows: Any, per_label: int, seed: int) -> ImageSource:
+    """Up to `per_label` of these rows of each label, drawn without replacement."""
+    from image_data.fake import Selection
+    from runtime.seeds import numpy_generator
+
+    rng = numpy_generator(seed, "evaluated fakes")
+    _, group = np.unique(fakes.labels[rows], axis=0, return_inverse=True)
+    drawn = [rng.permutation(rows[group == index])[:per_label] for index in range(int(group.max()) + 1)]
+    chosen = np.sort(np.concatenate(drawn))
+    return fakes.view(Selection(chosen, fakes.labels[chosen], {"evaluated": per_label, "seed": seed}, fakes.digest))
+
+
+def draw_images(generator: Any, per_label: int, seed: int) -> ImageSource:
+    """Fresh images of a generator: classes in equal numbers, or ten evenly spaced label values."""
+    from evaluation.generated import generated_images
+    from runtime.seeds import derive_seed
+
+    space = generator.label_space
+    values = np.arange(space.width) if space.kind == "classes" else np.linspace(space.low, space.high, 10)
+    return generated_images(generator, np.repeat(values, per_label), derive_seed(seed, "evaluation"))

@@ -1,0 +1,56 @@
+"""Write the HTML report of a workspace: pictures, filter evidence, quality, costs, the rho curve, all in one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from commands.options import DataOptions
+from commands.parts import load_data
+from commands.workspace import provenance
+from runtime.errors import UserError
+
+
+class Options(DataOptions):
+    """Flags of report; --out names the file."""
+
+    rho: float | None = Field(None, gt=0, le=1, description="Filtering shown (the workspace's choice by default).")
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Gather what is there and write the page."""
+    from commands import gather
+    from evaluation.report import ReportData, write_report
+    from runtime.devices import pick_device, set_threads
+
+    device = pick_device(options.device)
+    set_threads(options.workers)
+    found = gather.Found.in_workspace(options.workspace)
+    if not any(found.folders.values()):
+        raise UserError(f"{options.workspace} is empty; run `python cli.py sample` first or give --workspace DIR.")
+    data = load_data(options)
+    rho = options.rho or gather.chosen_rho(found) or 0.9
+    target = options.out or options.workspace / "report.html"
+    made = provenance()
+    write_report(
+        ReportData(
+            title="Retort report",
+            subtitle=str(options.workspace),
+            stages=gather.stages(found, data, rho),
+            grids=gather.grids(found, data, device, rho),
+            methods=gather.classifier_tables(options.workspace),
+            density_ratio=gather.ratio_histogram(found, data, device),
+            errors=gather.error_spread(found, rho),
+            acceptance=gather.acceptance_table(found),
+            quality=gather.quality(found),
+            costs=gather.costs(found, device),
+            curves=gather.training_curves(found),
+            rho=gather.rho_parts(found),
+            provenance=gather.provenance_lines(made),
+            commands=gather.command_lines(found),
+        ),
+        target,
+    )
+    return {"report": str(target), "bytes": Path(target).stat().st_size}

@@ -1,0 +1,55 @@
+"""What all tests share: one thread, silent progress, and one small workspace that the command tests work on."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["RETORT_PROGRESS"] = "off"
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+TINY = {  # options that make each command take about a second
+    "train-teacher": "--steps 30 --batch-size 16 --width 4 --discriminator-width 4 --standing-batches 4",
+    "train-classifier": "--steps 40 --network resnet8 --width 0.5",
+    "fit-filter": "--extractor-steps 20 --ratio-steps 30 --fakes-at-least 500 --extractor-width 4",
+    "sample": "--nfake-per-class 40 --rho 0.5 --block-size 64 --pilot-candidates 64",
+    "train-student": "--steps 20 --batch-size 16 --base-width 4 --discriminator-width 4 --standing-batches 4",
+    "distill": "--steps 30 --width 0.5 --network resnet8",
+    "search-rho": "--steps 20 --width 0.5 --rhos 0.5,1.0 --seeds 0",
+}
+
+
+class Workspace:
+    """A workspace and a way to type commands in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def type(self, command: str, text: str = "", tiny: bool = True) -> int:
+        """Run `cli.py COMMAND TEXT` in this process with the tiny sizes; returns the exit code."""
+        import cli
+
+        words = [command, *(TINY.get(command, "").split() if tiny else []), "--workspace", str(self.folder)]
+        return cli.main([*words, *text.split()])
+
+    def json(self, capsys: pytest.CaptureFixture, command: str, text: str = "", tiny: bool = True) -> dict:
+        """The same with --json; returns the object printed on stdout."""
+        capsys.readouterr()
+        code = self.type(command, f"{text} --json", tiny)
+        shown = capsys.readouterr()
+        assert code == 0, shown.err
+        return json.loads(shown.out)
+
+
+@pytest.fixture(scope="session")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """Teacher, predictor, filter and fakes of the tiny sizes, made by the commands themselves."""
+    made = Workspace(tmp_path_factory.mktemp("workspace"))
+    for command in ("train-teacher", "train-classifier", "fit-filter", "sample"):
+        assert made.type(command) == 0, command
+    return made
