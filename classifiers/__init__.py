@@ -1,16 +1,25 @@
 """Light classifiers and regressors: networks, distillation losses, the trainer, the table of methods, rho search."""
 
-from classifiers.distillation import DISTILLERS
-from classifiers.networks import STUDENTS
-from classifiers.predictor import ClassifierPredictor, load_classifier
-from classifiers.settings import ClassifierSettings
-from classifiers.trainer import train_classifier
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "DISTILLERS",
-    "STUDENTS",
-    "ClassifierPredictor",
-    "ClassifierSettings",
-    "load_classifier",
-    "train_classifier",
-]
+from runtime.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from classifiers.distillation import DISTILLERS as DISTILLERS
+    from classifiers.networks import STUDENTS as STUDENTS
+    from classifiers.predictor import ClassifierPredictor as ClassifierPredictor
+    from classifiers.predictor import load_classifier as load_classifier
+    from classifiers.settings import ClassifierSettings as ClassifierSettings
+    from classifiers.trainer import train_classifier as train_classifier
+
+__getattr__, __all__ = lazy_exports(
+    __name__,
+    {
+        "ClassifierPredictor": "classifiers.predictor",
+        "ClassifierSettings": "classifiers.settings",
+        "DISTILLERS": "classifiers.distillation",
+        "STUDENTS": "classifiers.networks",
+        "load_classifier": "classifiers.predictor",
+        "train_classifier": "classifiers.trainer",
+    },
+)

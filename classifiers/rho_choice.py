@@ -108,10 +108,10 @@ def render(choice: Choice, unit: str = "error, %", scale: float = 100.0) -> str:
 
 
 def write_choice(choice: Choice, path: Path) -> None:
-    """YAML that `distill --config` reads: `rho`, and `student` where the search had one only."""
+    """YAML that `distill --config` reads: `rho`, and `network` where the search had one only."""
     options: dict[str, Any] = {"rho": choice.rho}
     if len(choice.students) == 1:
-        options["student"] = choice.students[0]
+        options["network"] = choice.students[0]
     note = (
         f"# Chosen by search-rho on validation images: the largest rho within one standard error of the lowest mean\n"
         f"# (lowest at rho {choice.best_rho:.2f}; students {', '.join(choice.students)}).\n"

@@ -7,9 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from classifiers.distillation import DISTILLERS, build_distiller
-from classifiers.networks import STUDENTS
-from layers.backbones import TIMM_PREFIX
 from runtime.errors import UserError
 
 LR_CLASSES = 0.05
@@ -50,6 +47,11 @@ class ClassifierSettings:
             raise UserError("classifier settings: " + "; ".join(problems) + ".")
 
     def _problems(self) -> list[str]:
+        # imported here so that torch stays unloaded until a value is checked
+        from classifiers.distillation import DISTILLERS, build_distiller
+        from classifiers.networks import STUDENTS
+        from layers.backbones import TIMM_PREFIX
+
         checks = {
             f"student {self.student!r} is unknown, known are {', '.join(STUDENTS)} and timm:NAME": (
                 self.student in STUDENTS or self.student.startswith(TIMM_PREFIX)

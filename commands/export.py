@@ -32,5 +32,5 @@ def run(options: Options) -> dict[str, Any]:
     if target.exists():
         raise UserError(f"--out {target} exists; give the name of a new file.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    difference = export_student(load_student(folder, torch.device("cpu")), target)
-    return {"file": str(target), "bytes": target.stat().st_size, "largest_difference": difference}
+    exported = export_student(load_student(folder, torch.device("cpu")), target)
+    return {"file": str(target), "bytes": target.stat().st_size, "largest_difference": exported.largest_difference}

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import Field
 
+from commands.fake_options import describe_text
 from commands.options import SharedOptions, settings_from, settings_options
 from commands.parts import SamplingRecipe
 from commands.workspace import artefact, artefact_digest, resolve_input
@@ -24,9 +25,13 @@ _Settings: Any = settings_options(
 )
 
 
+_WORTH_A_PROCESS = 20_000  # fakes
+
+
 class Options(_Settings, SharedOptions):
     """Flags of sample."""
 
+    workers: int = Field(0, ge=0, description="Processes of one thread each; 0: one a core where it pays off.")
     teacher: Path | None = Field(None, description="Folder of the teacher.")
     filter: str | None = Field(None, description="Folder of the filter, or none.")
     predictor: str | None = Field(None, description="Folder of the predictor, or none.")
@@ -44,7 +49,7 @@ def run(options: Options) -> dict[str, Any]:
     from runtime.engines import LocalEngine
     from teacher_sampler.sampler import sample
 
-    set_threads(options.workers)
+    set_threads(1)
     teacher = resolve_input("teacher", options.teacher, options)
     plan = label_plan(options, read_card(teacher).label_space)
     chosen_filter = None if options.filter == "none" else resolve_input("filter", _path(options.filter), options)
@@ -58,8 +63,19 @@ def run(options: Options) -> dict[str, Any]:
     recipe = SamplingRecipe(teacher, chosen_filter, predictor, options.device, options.ceiling_quantile)
     with artefact("sample", "fakes", options, parents) as made:
         if not made.finished:
-            sample(recipe, plan, settings, made.folder, LocalEngine(options.workers))
+            sample(recipe, plan, settings, made.folder, LocalEngine(_processes(options, plan)))
     return {"fakes": str(made.folder), **describe_fakes(made.folder)}
+
+
+def _processes(options: Options, plan: Any) -> int:
+    """Starting a process costs some seconds, so a small dataset is made in this one; the bytes are the same."""
+    from runtime.devices import pick_device, threads_for, usable_cores
+
+    if options.workers:
+        return options.workers
+    small = plan.per_label * len(plan.labels) < _WORTH_A_PROCESS
+    one = small or pick_device(options.device).type != "cpu"
+    return 1 if one else max(1, min(usable_cores(), threads_for(1)))
 
 
 def label_plan(options: Options, label_space: dict[str, Any]) -> Any:
@@ -120,12 +136,8 @@ def needs(options: Options) -> dict[str, Any]:
     }
 
 
-def show(result: dict[str, Any]) -> str:
-    """What was made, in a few lines."""
-    from commands.inspect_fakes import text
-
-    return text(result)
-
-
 def _path(text: str | None) -> Path | None:
     return None if text is None else Path(text)
+
+
+show = describe_text

@@ -1,22 +1,35 @@
 """Which samples are worth keeping: density ratio, acceptance, teacher error, selection."""
 
-from filters.acceptance import Acceptance, running_ceilings, smooth_ceilings
-from filters.density_ratio import RATIO_NETWORKS, DensityRatio
-from filters.fit import fit_filter, load_filter
-from filters.selection import select
-from filters.settings import FilterSettings
-from filters.teacher_error import classification_error, regression_error
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "RATIO_NETWORKS",
-    "Acceptance",
-    "DensityRatio",
-    "FilterSettings",
-    "classification_error",
-    "fit_filter",
-    "load_filter",
-    "regression_error",
-    "running_ceilings",
-    "select",
-    "smooth_ceilings",
-]
+from runtime.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from filters.acceptance import Acceptance as Acceptance
+    from filters.acceptance import running_ceilings as running_ceilings
+    from filters.acceptance import smooth_ceilings as smooth_ceilings
+    from filters.density_ratio import RATIO_NETWORKS as RATIO_NETWORKS
+    from filters.density_ratio import DensityRatio as DensityRatio
+    from filters.fit import fit_filter as fit_filter
+    from filters.fit import load_filter as load_filter
+    from filters.selection import select as select
+    from filters.settings import FilterSettings as FilterSettings
+    from filters.teacher_error import classification_error as classification_error
+    from filters.teacher_error import regression_error as regression_error
+
+__getattr__, __all__ = lazy_exports(
+    __name__,
+    {
+        "Acceptance": "filters.acceptance",
+        "DensityRatio": "filters.density_ratio",
+        "FilterSettings": "filters.settings",
+        "RATIO_NETWORKS": "filters.density_ratio",
+        "classification_error": "filters.teacher_error",
+        "fit_filter": "filters.fit",
+        "load_filter": "filters.fit",
+        "regression_error": "filters.teacher_error",
+        "running_ceilings": "filters.acceptance",
+        "select": "filters.selection",
+        "smooth_ceilings": "filters.acceptance",
+    },
+)

@@ -26,6 +26,7 @@ RATIO_NETWORKS.register("mlp7")((2048, 2048, 1024, 1024, 512, 256, 128))
 RATIO_NETWORKS.register("mlp9")((2048, 2048, 1024, 1024, 512, 512, 256, 256, 128))
 
 _GROUPS = 8
+_NARROWEST = 4 * _GROUPS  # in groups of two channels GroupNorm leaves little but a sign
 _FREQUENCIES = 8
 _CONTINUOUS_EMBEDDING = 32
 
@@ -59,7 +60,7 @@ class RatioNetwork(nn.Module):
     """psi and e: (phi(x) float N x d, encoded labels) -> ratios N >= 0.
 
     feature_dim: d, which counts the agreement column where there is one (`Features.with_label`).
-    mlp: a name in RATIO_NETWORKS; width: factor on the published widths (rounded to multiples of 8, at least 16).
+    mlp: a name in RATIO_NETWORKS; width: factor on the published widths (rounded to multiples of 8, at least 32).
     Hidden layers are Linear, GroupNorm(8), ReLU, Dropout; the output is Linear, ReLU.  Features are standardised by the
     constants of `set_standardisation` first, so that the learning rate does not depend on the extractor's scale.
     """
@@ -81,7 +82,7 @@ class RatioNetwork(nn.Module):
         layers: list[nn.Module] = []
         current = feature_dim + embedded
         for published in RATIO_NETWORKS.get(mlp):
-            hidden = max(2 * _GROUPS, round(published * width / _GROUPS) * _GROUPS)
+            hidden = max(_NARROWEST, round(published * width / _GROUPS) * _GROUPS)
             layers += [nn.Linear(current, hidden), nn.GroupNorm(_GROUPS, hidden), nn.ReLU(), nn.Dropout(dropout)]
             current = hidden
         self.hidden = nn.Sequential(*layers)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from filters.density_ratio import RATIO_NETWORKS
 from runtime.errors import UserError
 
 
@@ -47,6 +46,8 @@ class FilterSettings:
     checkpoint_every_seconds: float = 30.0
 
     def __post_init__(self) -> None:
+        from filters.density_ratio import RATIO_NETWORKS  # torch stays unloaded until a value is checked
+
         RATIO_NETWORKS.get(self.mlp)
         if not 0.0 < self.held_out < 1.0:
             raise UserError(f"held_out is {self.held_out:g}; it must lie between 0 and 1.")

@@ -15,7 +15,9 @@ def spectral(layer: Layer, enabled: bool = True) -> Layer:
     """Divide the layer's weight by its largest singular value, kept up to date by one power iteration for each
     forward pass in train mode (Miyato et al. 2018).  Returns the same layer; `enabled=False` leaves it as it is.
     """
-    return parametrizations.spectral_norm(layer) if enabled else layer
+    if enabled:
+        parametrizations.spectral_norm(layer)
+    return layer
 
 
 def fold_spectral(module: nn.Module) -> nn.Module:

@@ -1,17 +1,27 @@
 """Light student generators: trained from stored (latents, label, image) triples, loaded as teachers, exported."""
 
-from student_trainer.export import ExportedStudent, export_student
-from student_trainer.networks.tinygan import GENERATORS
-from student_trainer.settings import StudentSettings
-from student_trainer.trainer import load_student, train_student
-from student_trainer.training_state import build_student
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "GENERATORS",
-    "ExportedStudent",
-    "StudentSettings",
-    "build_student",
-    "export_student",
-    "load_student",
-    "train_student",
-]
+from runtime.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from student_trainer.export import ExportedStudent as ExportedStudent
+    from student_trainer.export import export_student as export_student
+    from student_trainer.networks.tinygan import GENERATORS as GENERATORS
+    from student_trainer.settings import StudentSettings as StudentSettings
+    from student_trainer.trainer import load_student as load_student
+    from student_trainer.trainer import train_student as train_student
+    from student_trainer.training_state import build_student as build_student
+
+__getattr__, __all__ = lazy_exports(
+    __name__,
+    {
+        "ExportedStudent": "student_trainer.export",
+        "GENERATORS": "student_trainer.networks.tinygan",
+        "StudentSettings": "student_trainer.settings",
+        "build_student": "student_trainer.training_state",
+        "export_student": "student_trainer.export",
+        "load_student": "student_trainer.trainer",
+        "train_student": "student_trainer.trainer",
+    },
+)

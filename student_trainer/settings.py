@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from layers.diffaugment import check_policy
 from runtime.errors import UserError
 
 Convolutions = Literal["depthwise", "full"]
@@ -47,7 +46,8 @@ class StudentSettings:
     pixel_decay_until: float = 2 / 3  # part of the steps
     adversarial_weight: float = 0.01  # on pairs: D compares the teacher's image with the student's for the same (z, y)
     adversarial_fresh_weight: float = 0.002  # on fresh z: against real images, or teacher images where there are none
-    adversarial_every: int = 1  # the generator's adversarial terms on every n-th step
+    discriminator_every: int = 1  # D learns, and feature and adversarial terms act, on every n-th step; pixels always
+    adversarial_every: int = 1  # the student's adversarial terms act on every n-th of those steps
     discriminator_pair_weight: float = 1.0  # of the game on pairs in D's own loss; 0 leaves it out
     discriminator_fresh_weight: float = 0.2  # of the game on fresh z in D's own loss; 0 leaves it out
     r1_weight: float = 0.0
@@ -66,6 +66,8 @@ class StudentSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        from layers.diffaugment import check_policy  # torch stays unloaded until a value is checked
+
         check_policy(self.diffaugment)
         at_least = {"batch_size": 2, **dict.fromkeys(_ONE_OR_MORE, 1), **dict.fromkeys(_NOT_NEGATIVE, 0)}
         for name, low in at_least.items():
@@ -79,9 +81,13 @@ class StudentSettings:
                 raise UserError(f"train-student: {name} is a part between 0 and 1, not {getattr(self, name)}.")
         if self.truncation is not None and not self.truncation > 0:
             raise UserError(f"train-student: truncation must be above 0, not {self.truncation}.")
-        weights = (self.feature_weight, self.pixel_weight, self.adversarial_weight, self.adversarial_fresh_weight)
-        if not any(weights):
-            raise UserError("train-student: all weights of the student's loss are 0; raise feature_weight or another.")
+        games = (self.adversarial_weight, self.adversarial_fresh_weight) if self.adversarial_every == 1 else ()
+        of_games = (self.feature_weight, *games) if self.discriminator_every == 1 else ()
+        if not (any(of_games) or min(self.pixel_weight, self.pixel_floor) > 0):
+            raise UserError(
+                "train-student: on some steps every term of the student's loss has weight 0; "
+                "raise pixel_weight and pixel_floor, or feature_weight with discriminator_every 1."
+            )
 
 
 _ONE_OR_MORE = (
@@ -90,6 +96,7 @@ _ONE_OR_MORE = (
     "embedding_dim",
     "discriminator_width",
     "steps",
+    "discriminator_every",
     "adversarial_every",
     "r1_every",
     "standing_batches",

@@ -90,34 +90,31 @@ class TrainingState:
         self.map_weights = losses.feature_weights(maps)
 
     def train_step(self, step: int) -> dict[str, torch.Tensor]:
-        """One step of the discriminator, then one of the student; returns the terms before weighting."""
+        """One step of the student, after one of the discriminator where it is its turn; returns the raw terms."""
         settings = self.settings
         seed_step(settings.seed, "student-step", step)
-        fraction = step / settings.steps
         factor = losses.learning_rate_factor((step + 1) / settings.steps, settings.lr_warm_up, settings.lr_decay_from)
         self.optimizer.param_groups[0]["lr"] = settings.lr * factor
         self.optimizer_d.param_groups[0]["lr"] = settings.lr_discriminator * factor
         pair = self.data.pair_batch(step)
-        adversarial = step % settings.adversarial_every == 0
-
         made = self.student(pair.latents, pair.encoded)
         white = {} if self.white_box is None else self.white_box(pair.latents, pair.encoded)
-        games = {"pair": _Game(pair, made, settings.discriminator_pair_weight, settings.adversarial_weight)}
-        if settings.discriminator_fresh_weight > 0:
-            fresh = self.data.fresh_batch(step)
-            with torch.set_grad_enabled(adversarial and settings.adversarial_fresh_weight > 0):
-                made_fresh = self.student(fresh.latents, fresh.encoded)
-            games["fresh"] = _Game(
-                fresh, made_fresh, settings.discriminator_fresh_weight, settings.adversarial_fresh_weight
-            )
-
-        scalars = self._discriminator_step(step, games)
-        self.discriminator.requires_grad_(False)
-        terms = self._student_terms(pair, made)
-        weights = {"feature": settings.feature_weight, "pixel": self._pixel_weight(fraction)}
-        if adversarial:
-            terms |= self._adversarial_terms(step, games)
-            weights |= {f"adversarial_{name}": game.student_weight for name, game in games.items()}
+        terms = {"pixel": losses.pixel_l1(made, pair.images)}
+        weights = {"pixel": losses.pixel_weight(
+            step / settings.steps, settings.pixel_weight, settings.pixel_floor, settings.pixel_decay_until
+        )}  # fmt: skip
+        scalars: dict[str, torch.Tensor] = {}
+        if (step + 1) % settings.discriminator_every == 0:
+            turn = (step + 1) // settings.discriminator_every
+            adversarial = turn % settings.adversarial_every == 0
+            games = self._games(step, pair, made, adversarial)
+            scalars = self._discriminator_step(step, turn, games)
+            self.discriminator.requires_grad_(False)
+            terms |= self._feature_term(pair, made)
+            weights["feature"] = settings.feature_weight
+            if adversarial:
+                terms |= self._adversarial_terms(step, games)
+                weights |= {f"adversarial_{name}": game.student_weight for name, game in games.items()}
         used = [weights[name] * value for name, value in terms.items() if weights[name] > 0]
         loss = torch.stack([*used, *white.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
@@ -127,15 +124,23 @@ class TrainingState:
         self.average.update(self.student, settings.batch_size)
         return {"loss": loss.detach(), **scalars, **_detached(terms), **_detached(white)}
 
-    def _pixel_weight(self, fraction: float) -> float:
+    def _games(self, step: int, pair: Batch, made: torch.Tensor, adversarial: bool) -> dict[str, _Game]:
         settings = self.settings
-        return losses.pixel_weight(fraction, settings.pixel_weight, settings.pixel_floor, settings.pixel_decay_until)
+        games = {"pair": _Game(pair, made, settings.discriminator_pair_weight, settings.adversarial_weight)}
+        if settings.discriminator_fresh_weight > 0:
+            fresh = self.data.fresh_batch(step)
+            with torch.set_grad_enabled(adversarial and settings.adversarial_fresh_weight > 0):
+                made_fresh = self.student(fresh.latents, fresh.encoded)
+            games["fresh"] = _Game(
+                fresh, made_fresh, settings.discriminator_fresh_weight, settings.adversarial_fresh_weight
+            )
+        return games
 
     def _augmented(self, images: torch.Tensor, purpose: str, step: int) -> torch.Tensor:
         generator = torch_generator(self.settings.seed, purpose, step)
         return diff_augment(images, self.settings.diffaugment, generator)
 
-    def _discriminator_step(self, step: int, games: dict[str, _Game]) -> dict[str, torch.Tensor]:
+    def _discriminator_step(self, step: int, turn: int, games: dict[str, _Game]) -> dict[str, torch.Tensor]:
         """Hinge loss of the games in one pass (no image's logit depends on another image's)."""
         settings = self.settings
         played = {name: game for name, game in games.items() if game.weight > 0}
@@ -151,7 +156,7 @@ class TrainingState:
             for index, game in enumerate(played.values())
         ]
         loss = torch.stack(terms).sum()
-        if settings.r1_weight > 0 and step % settings.r1_every == 0:
+        if settings.r1_weight > 0 and turn % settings.r1_every == 0:
             batch = next(iter(played.values())).batch
             slope_at = self._augmented(batch.images, "student-augment-r1", step).requires_grad_(True)
             penalty = r1_penalty(self.discriminator(slope_at, batch.encoded), slope_at)
@@ -162,14 +167,13 @@ class TrainingState:
         true_logits = {f"d_true_{name}": part.detach().mean() for name, part in zip(played, parts, strict=False)}
         return {"discriminator": loss.detach(), **true_logits}
 
-    def _student_terms(self, pair: Batch, made: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Pixel and feature distance; images are not augmented here, so that a pair stays a pair."""
-        terms = {"pixel": losses.pixel_l1(made, pair.images)}
-        if self.settings.feature_weight > 0:
-            with torch.no_grad():
-                target = self.discriminator.features(pair.images)
-            terms["feature"] = losses.feature_l1(self.discriminator.features(made), target, self.map_weights)
-        return terms
+    def _feature_term(self, pair: Batch, made: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Distance in D's features; images are not augmented here, so that a pair stays a pair."""
+        if self.settings.feature_weight == 0:
+            return {}
+        with torch.no_grad():
+            target = self.discriminator.features(pair.images)
+        return {"feature": losses.feature_l1(self.discriminator.features(made), target, self.map_weights)}
 
     def _adversarial_terms(self, step: int, games: dict[str, _Game]) -> dict[str, torch.Tensor]:
         played = {name: game for name, game in games.items() if game.student_weight > 0}

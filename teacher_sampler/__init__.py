@@ -1,6 +1,17 @@
 """Teachers: their networks, their training, their folders on disk, and the sampler."""
 
-from teacher_sampler.loaders.folder import load_teacher
-from teacher_sampler.networks import TEACHERS
+from typing import TYPE_CHECKING
 
-__all__ = ["TEACHERS", "load_teacher"]
+from runtime.lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from teacher_sampler.loaders.folder import load_teacher as load_teacher
+    from teacher_sampler.networks import TEACHERS as TEACHERS
+
+__getattr__, __all__ = lazy_exports(
+    __name__,
+    {
+        "TEACHERS": "teacher_sampler.networks",
+        "load_teacher": "teacher_sampler.loaders.folder",
+    },
+)

@@ -241,7 +241,7 @@ def test_students_are_averaged_before_seeds_and_can_be_asked_alone(tmp_path: Pat
     write_choice(both, tmp_path / "both.yaml")
     write_choice(alone, tmp_path / "alone.yaml")
     assert yaml.safe_load((tmp_path / "both.yaml").read_text()) == {"rho": 0.5}
-    assert yaml.safe_load((tmp_path / "alone.yaml").read_text()) == {"rho": 1.0, "student": "resnet8"}
+    assert yaml.safe_load((tmp_path / "alone.yaml").read_text()) == {"rho": 1.0, "network": "resnet8"}
     assert json.loads(json.dumps(both.to_dict()))["rho"] == 0.5
     for ending, head in (("png", b"\x89PNG"), ("svg", b"<?xml")):
         plot_rho(both, tmp_path / f"rho.{ending}", nokd=0.25)

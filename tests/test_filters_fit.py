@@ -23,11 +23,11 @@ from tests.noisy_teacher import NoisyTeacher
 
 CPU = torch.device("cpu")
 SMALL = FilterSettings(
-    extractor_steps=60,
+    extractor_steps=120,
     extractor_batch=32,
     extractor_width=8,
     feature_dim=64,
-    ratio_steps=80,
+    ratio_steps=200,
     ratio_batch=64,
     width=0.1,
     fakes_per_real=2,
@@ -135,7 +135,7 @@ def test_an_unlearnable_difference_ends_as_a_constant(digits: tuple, tmp_path: P
 def test_continuous_labels(tmp_path: Path) -> None:
     data = load_real("rotated-digits", real_per_class=20)
     teacher = NoisyTeacher(data.val, data.label_space)
-    settings = dataclasses.replace(SMALL, extractor_steps=250, ratio_steps=150, evaluate_every_steps=50)
+    settings = dataclasses.replace(SMALL, extractor_steps=300, ratio_steps=250)
     folder = fit_filter(data.train, data.label_space, teacher, settings, tmp_path / "f", CPU, ("translate",))
     ratio = load_filter(folder, CPU)
     labels = np.linspace(-55.0, 55.0, 200)

@@ -214,10 +214,12 @@ def test_continuous_labels(tmp_path: Path) -> None:
 
 
 def test_r1_and_rare_adversarial_steps(tmp_path: Path) -> None:
-    settings = replace(SMALL, steps=4, r1_weight=0.1, r1_every=2, adversarial_every=3, feature_weight=0.0, log_every=1)
+    settings = replace(
+        SMALL, steps=12, r1_weight=0.1, r1_every=2, discriminator_every=2, adversarial_every=2, log_every=2
+    )
     train(tmp_path / "student", settings)
     lines = [json.loads(line) for line in (tmp_path / "student" / "stats.jsonl").read_text().splitlines()]
-    assert ["adversarial_pair" in line for line in lines] == [True, False, False, True]
+    assert ["adversarial_pair" in line for line in lines] == [False, True] * 3
 
 
 @pytest.mark.parametrize(
@@ -257,6 +259,7 @@ def test_bad_input_is_refused_before_work(tmp_path: Path, make, message: str) ->
         {"steps": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": float("nan")}, {"pixel_weight": -1.0},
         {"lr_decay_from": 1.5}, {"diffaugment": ("sparkle",)}, {"truncation": 0.0}, {"holdout_fraction": -0.1},
         {"feature_weight": 0.0, "pixel_weight": 0.0, "adversarial_weight": 0.0, "adversarial_fresh_weight": 0.0},
+        {"discriminator_every": 2, "pixel_floor": 0.0}, {"discriminator_every": 0},
     ],
 )  # fmt: skip
 def test_bad_settings(bad: dict) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from layers.diffaugment import check_policy
 from runtime.errors import UserError
 
 
@@ -40,6 +39,8 @@ class TeacherSettings:
 
     def check(self, allowed_augmentations: Sequence[str]) -> None:
         """Raise a UserError where a value is impossible, or an augmentation is not allowed on the data."""
+        from layers.diffaugment import check_policy  # torch stays unloaded until a value is checked
+
         for name in _POSITIVE:
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0.")

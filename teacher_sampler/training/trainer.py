@@ -111,7 +111,8 @@ class _Run:
             label_space.kind,
             label_space.width,
             s.attention_px,
-        ).to(device)
+        )
+        self.discriminator.to(device).to(memory_format=torch.channels_last)
         betas = (s.beta1, s.beta2)
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=s.lr_g, betas=betas)
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=s.lr_d, betas=betas)
