@@ -44,7 +44,7 @@ def outputs(network: StudentNetwork, images: ImageSource, device: torch.device) 
 def score_outputs(found: torch.Tensor, labels: np.ndarray, label_space: LabelSpace) -> Score:
     """Compare network outputs with labels in the user's units; continuous predictions are clipped to the range."""
     if label_space.kind == "classes":
-        truth = label_space.encode(labels)
+        truth = label_space.encode(np.array(labels))  # a copy: stored labels are read-only
         error = (found.argmax(1) != truth).double().mean().item()
         return Score("error", error, functional.cross_entropy(found.double(), truth).item())
     predicted = np.asarray(label_space.decode(found.clamp(0.0, 1.0))).reshape(len(labels), -1)

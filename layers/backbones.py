@@ -8,8 +8,8 @@ Strides by resolution (px), chosen so that the last map keeps 2 px or more:
                         (last map 4x4 at 16, 8x8 from 32 to 128)
     vgg8                pools after the first three blocks, from 64 px on after four (2x2 at 16, 4x4 at 32 and 64)
     timm:NAME           made for 224 px and a total stride of 32; the earliest strides are set to 1 until the last map
-                        is an eighth of the image wide (2x2 at 16, 4x4 at 32).  Where a model's strides sit on parallel paths
-                        (ResNets) that is not possible: such a model is taken as it is or refused below 2 px
+                        is an eighth of the image wide (2x2 at 16, 4x4 at 32).  Where a model's strides sit on
+                        parallel paths (ResNets) that is not possible: it is taken as it is, or refused below 2 px
 
 Sources: He et al. 2016, arXiv 1512.03385, section 4.2 (16-32-64); VGG-8 as in Tian et al. 2020, arXiv 1910.10699.
 """

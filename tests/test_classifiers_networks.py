@@ -20,7 +20,7 @@ from runtime.errors import UserError
 TEN = ClassLabels(tuple("0123456789"))
 DEGREES = ContinuousLabels(-90.0, 90.0, "degrees")
 SPACES: dict[str, LabelSpace] = {"classes": TEN, "continuous": DEGREES}
-EXPECTED_STUDENTS = {"resnet8", "resnet20", "vgg8", "mobilenetv3"}
+EXPECTED_STUDENTS = {"resnet8", "resnet20", "vgg8", "vgg8_quarter", "mobilenetv3"}
 EXPECTED_DISTILLERS = {"none", "blkd"}
 _students_run: set[str] = set()
 _distillers_run: set[str] = set()

@@ -51,6 +51,12 @@ def vgg8(in_channels: int, resolution_px: int, width: float) -> nn.Module:
     return build_backbone("vgg8", in_channels, resolution_px, width)
 
 
+@STUDENTS.register("vgg8_quarter")
+def vgg8_quarter(in_channels: int, resolution_px: int, width: float) -> nn.Module:
+    """VGG-8 with a quarter of its channels (16-32-64-128-128), 246 thousand parameters at width 1."""
+    return build_backbone("vgg8", in_channels, resolution_px, width / 4)
+
+
 @STUDENTS.register("mobilenetv3")
 def mobilenetv3(in_channels: int, resolution_px: int, width: float) -> nn.Module:
     """timm's MobileNetV3-small at half width, its early strides taken out; `width` must stay 1."""
