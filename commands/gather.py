@@ -113,6 +113,7 @@ def _fake_grids(found: Found, device: torch.device, rho: float, per_class: int) 
 
 def rejected_images(fakes: FakeDataset, teacher: Any, per_class: int) -> tuple[np.ndarray, np.ndarray]:
     """The rejected candidates of lowest ratio of each label, generated again from the ledger's candidate numbers."""
+    from layers.pixels import quantise
     from runtime.seeds import label_bits
 
     seed = int(fakes.manifest.content["settings"]["seed"])
@@ -128,8 +129,7 @@ def rejected_images(fakes: FakeDataset, teacher: Any, per_class: int) -> tuple[n
     rows = picture_rows(label, per_class, np.argsort(r, kind="stable"))
     keys = np.stack([label_bits(label[rows]), k[rows]], axis=1)
     images = teacher.generate(teacher.latents(keys, seed), label[rows], keys)
-    pixels = ((images + 1.0) * 127.5).round().clamp(0, 255).byte().cpu().numpy()
-    return pixels, label[rows]
+    return quantise(images).cpu().numpy(), label[rows]
 
 
 def ratio_histogram(found: Found, data: RealData, device: torch.device) -> Histogram | None:

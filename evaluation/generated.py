@@ -7,6 +7,7 @@ import torch
 
 from image_data.sources import ArraySource
 from interfaces import Teacher
+from layers.pixels import quantise
 from runtime.seeds import label_bits
 
 _BLOCK_ROWS = 128
@@ -30,8 +31,7 @@ def generated_images(
         images = generator.generate(latents, labels[rows], keys[rows])
         if not torch.isfinite(images).all():
             raise ValueError("the generator returned values that are not finite numbers")
-        pixels = torch.round((images.float() + 1.0) * 127.5).clamp(0, 255).to(torch.uint8)
-        found.append(pixels[: len(labels) - start].cpu().numpy())
+        found.append(quantise(images)[: len(labels) - start].cpu().numpy())
     return ArraySource(np.concatenate(found), labels)
 
 

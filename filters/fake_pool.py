@@ -8,17 +8,13 @@ import numpy as np
 import torch
 
 from interfaces import LabelSpace, Teacher
+from layers.pixels import quantise
 from runtime.errors import UserError
 from runtime.progress import progress
 from runtime.seeds import label_bits
 
 FIRST_CANDIDATE = 1 << 41  # candidate numbers from here on belong to fitting: no pilot and no dataset shares a latent
 _BLOCK = 256
-
-
-def quantise(images: torch.Tensor) -> torch.Tensor:
-    """float, nominal [-1, 1] -> uint8: (x + 1) * 127.5, rounded half to even and clamped to 0 .. 255."""
-    return images.float().add(1.0).mul(127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 def candidate_keys(labels: np.ndarray, first: int = FIRST_CANDIDATE) -> np.ndarray:

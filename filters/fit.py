@@ -13,10 +13,11 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from filters.density_ratio import DensityRatio, build_ratio_network
+from filters.density_ratio import DensityRatio, RatioNetwork, build_ratio_network
 from filters.fake_pool import check_teacher
 from filters.features import Features, build_feature_network
 from filters.fitting import (
+    FeatureTable,
     Fit,
     extractor_arguments,
     extractor_score,
@@ -71,12 +72,7 @@ def fit_filter(
 
     extractor_args = extractor_arguments(fit)
     extractor = train_extractor(fit, extractor_args)
-    scores = {
-        "train": extractor_score(fit, extractor, train_rows),
-        "held_out": extractor_score(fit, extractor, held_rows),
-    }
-    phi = Features(extractor, device, {})
-    tables = feature_tables(fit, phi)
+    tables = feature_tables(fit, Features(extractor, device, {}))
     ratio_args = {
         "feature_dim": extractor_args["feature_dim"] + int(settings.agreement),
         "label_kind": label_space.kind,
@@ -86,9 +82,7 @@ def fit_filter(
         "dropout": settings.dropout,
     }
     network, best = train_ratio(fit, ratio_args, extractor, tables)
-    weights = module_tensors("extractor", extractor) | module_tensors("ratio", network)
-    _save_weights(out / WEIGHTS_FILE, weights)
-    train, held = (judge(network, table, settings.penalty) for table in tables)
+    _save_weights(out / WEIGHTS_FILE, module_tensors("extractor", extractor) | module_tensors("ratio", network))
     card = {
         "format_version": FORMAT_VERSION,
         "kind": "density ratio",
@@ -99,9 +93,25 @@ def fit_filter(
         "normalisation": "pixel / 127.5 - 1, inside the extractor",
         "teacher": teacher.card.source_digest,
         "settings": asdict(settings),
-        "real_images": {"train": len(train_rows), "held_out": len(held_rows)},
+        "extractor_score": {
+            "train": extractor_score(fit, extractor, train_rows),
+            "held_out": extractor_score(fit, extractor, held_rows),
+        },
+        **_findings(network, tables, best, settings.penalty),
+    }
+    write_json(out / CARD_FILE, card)
+    checkpoints.remove()
+    return out
+
+
+def _findings(
+    network: RatioNetwork, tables: tuple[FeatureTable, FeatureTable], best: dict[str, Any], penalty: float
+) -> dict[str, Any]:
+    """The card's numbers.  Reals far above held-out reals tell overfitting; a mean on fakes far below 1, separation."""
+    train, held = (judge(network, table, penalty) for table in tables)
+    return {
+        "real_images": {"train": len(tables[0].real), "held_out": len(tables[1].real)},
         "fakes": int(sum(table.fakes.shape[0] * table.fakes.shape[1] for table in tables)),
-        "extractor_score": scores,
         "mean_ratio": {
             "train_reals": train["mean_r_real"],
             "held_out_reals": held["mean_r_real"],
@@ -113,9 +123,6 @@ def fit_filter(
         "held_out_loss": best["best_loss"],
         "is_constant": best["best_step"] == 0,
     }
-    write_json(out / CARD_FILE, card)
-    checkpoints.remove()
-    return out
 
 
 def _save_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:

@@ -12,7 +12,8 @@ class FilterSettings:
     """Settings of `fit_filter`; the defaults are for images of 16 x 16 to 32 x 32 and 100 to some thousand of them.
 
     The penalty is ten times the published one: where a small teacher's images can be told from real ones without
-    error, the published one lets every ratio fall to 0 and nothing could be accepted.
+    error, the published one lets every ratio fall to 0 and nothing could be accepted.  The small mlp3 had the lowest
+    held-out loss on digits, with 100 and with 1,000 images, and costs half of mlp5 at twice the width.
 
     Published values (cGAN-KD, second version): mlp5 at width 1, penalty 1e-2, batch 256, 200 epochs of Adam
     (0.5, 0.999), lr 1e-4 times 0.1 at 40 and 75 per cent of the steps, weight decay 1e-4, dropout 0.5.
@@ -34,9 +35,9 @@ class FilterSettings:
     betas: tuple[float, float] = (0.5, 0.999)
     weight_decay: float = 1e-4
     penalty: float = 0.1
-    mlp: str = "mlp5"
-    width: float = 0.25
-    dropout: float = 0.25
+    mlp: str = "mlp3"
+    width: float = 0.125
+    dropout: float = 0.5
     agreement: bool = True  # psi also sees how well the extractor's head agrees with the asked label
     fakes_per_real: int = 5
     fakes_at_least: int = 5000

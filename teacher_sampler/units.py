@@ -19,6 +19,7 @@ from image_data.fake.manifest import score_path, shard_path
 from image_data.fake.sealed import PILOT_LAYOUT, SCORE_LAYOUT, SHARD_LAYOUT, commit_sealed, read_sealed, rows_crc32
 from image_data.fake.verify import PILOT_FOLDER
 from interfaces import Predictor
+from layers.pixels import quantise
 from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.failure_points import failure_point
@@ -91,11 +92,6 @@ def fixed_numerics(settings: SamplerSettings) -> Iterator[None]:
         torch.set_float32_matmul_precision(precision)
         if threads != settings.threads:
             torch.set_num_threads(threads)
-
-
-def quantise(images: torch.Tensor) -> torch.Tensor:
-    """[-1, 1] -> uint8: (x + 1) * 127.5, rounded half to even, clamped.  (The originals truncate.)"""
-    return images.float().add(1.0).mul_(127.5).round_().clamp_(0.0, 255.0).to(torch.uint8)
 
 
 @dataclass(frozen=True, eq=False)

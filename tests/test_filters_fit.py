@@ -29,7 +29,6 @@ SMALL = FilterSettings(
     feature_dim=64,
     ratio_steps=200,
     ratio_batch=64,
-    width=0.1,
     fakes_per_real=2,
     fakes_at_least=600,
     evaluate_every_steps=20,

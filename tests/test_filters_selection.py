@@ -17,7 +17,11 @@ from filters.selection import balanced_quotas, lowest_share
 from image_data.fake import Selection
 from image_data.labels import ClassLabels, ContinuousLabels
 from interfaces import LabelSpace
+from runtime.engines import LocalEngine
 from runtime.errors import UserError
+from teacher_sampler.plan import LabelPlan
+from teacher_sampler.sampler import sample
+from tests.tiny_sampling import CLASSES, TinyParts, save_tiny_teacher, tiny_settings
 
 
 @dataclass
@@ -182,6 +186,23 @@ def test_an_error_that_is_no_number_is_refused() -> None:
     fakes.error[4] = np.nan
     with pytest.raises(UserError, match="row 4"):
         select(fakes, rho=0.5)
+
+
+def test_selecting_from_a_sampled_dataset(tmp_path: Path) -> None:
+    """The real store: sample, select, view; images and labels are those of the selected rows."""
+    teacher = save_tiny_teacher(tmp_path / "teacher", CLASSES)
+    parts, plan = TinyParts(teacher), LabelPlan.classes(CLASSES, 20)
+    fakes = sample(parts, plan, tiny_settings(), tmp_path / "fakes", LocalEngine(1))
+    found = select(fakes, rho=0.5, nfake_per_label=6, relabel=True)
+    view = fakes.view(found)
+    assert len(view) == 18
+    np.testing.assert_array_equal(view.labels, found.labels)
+    np.testing.assert_array_equal(view.images(np.arange(18)), fakes.images(found.rows))
+    errors = fakes.scores().error
+    for label in range(3):
+        mine = found.rows[fakes.labels[found.rows] == label]
+        assert len(mine) == 6
+        assert errors[mine].max() <= np.sort(errors[fakes.labels == label])[9]
 
 
 def test_the_typed_decimal_counts() -> None:

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from image_data.fake import FakeDataset, describe_fakes, open_fakes, verify_fakes
+from layers.pixels import quantise
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from runtime.seeds import label_bits, sample_uniforms
 from teacher_sampler.sampler import LabelPlan, sample
-from teacher_sampler.units import quantise
 from tests.tiny_sampling import (
     ANGLES,
     CLASSES,

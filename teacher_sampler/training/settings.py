@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from runtime.errors import UserError
 
@@ -12,30 +13,30 @@ from runtime.errors import UserError
 class TeacherSettings:
     """Names and units of `train-teacher`.  A step is `discriminator_steps` updates of D and one of G."""
 
-    architecture: str = "biggan"
-    width: int = 16
-    discriminator_width: int = 32
-    latent_dim: int = 64
-    label_dim: int = 32
-    attention_px: int = 0
-    spectral_generator: bool = True
-    steps: int = 3000
-    batch_size: int = 64
-    discriminator_steps: int = 2
-    lr_g: float = 2e-4
-    lr_d: float = 2e-4
+    architecture: str = "biggan"  # an entry of TEACHERS
+    width: int = 16  # of the generator: channels of its last block; earlier blocks are wider
+    discriminator_width: int = 16  # channels of the discriminator's first block; later blocks are wider
+    latent_dim: int = 64  # numbers in z
+    label_dim: int = 32  # numbers in the generator's shared label embedding
+    attention_px: int = 0  # resolution with self-attention in both networks; 0 for none
+    spectral_generator: bool = True  # spectral norm in the generator too
+    steps: int = 1200  # generator updates
+    batch_size: int = 32  # images, real and fake each
+    discriminator_steps: int = 2  # discriminator updates for each generator update
+    lr_g: float = 5e-4  # Adam's rate for the generator
+    lr_d: float = 1e-3  # Adam's rate for the discriminator
     lr_decay_from: float = 1.0  # part of the steps after which both rates fall linearly to zero; 1 for never
-    beta1: float = 0.0
-    beta2: float = 0.999
-    ema_half_life_images: float = 20_000.0
-    r1_weight: float = 0.0
-    diffaugment: tuple[str, ...] = ("translation", "cutout")
-    vicinity: str = "soft"  # continuous labels: "soft" (weights exp(-nu d^2)) or "hard" (weights 1)
-    vicinity_gaps: float = 2.0  # m of kappa = m * largest gap between neighbouring labels
-    standing_batches: int = 50
+    beta1: float = 0.0  # Adam
+    beta2: float = 0.999  # Adam
+    ema_half_life_images: float = 5_000.0  # of the average of the generator's weights
+    r1_weight: float = 0.0  # of the gradient penalty on real images (half of gamma); 0 leaves it out
+    diffaugment: tuple[str, ...] = ()  # of color, translation, cutout and, where the dataset allows it, flip
+    vicinity: Literal["soft", "hard"] = "soft"  # continuous labels: weights exp(-nu d^2), or 1
+    vicinity_gaps: float = 2.0  # continuous labels: kappa = this * largest gap between neighbouring labels
+    standing_batches: int = 50  # forward passes for the batch-norm statistics of the average
     seed: int = 0
-    stats_every_steps: int = 50
-    checkpoint_every_steps: int = 500
+    stats_every_steps: int = 50  # a line in stats.jsonl
+    checkpoint_every_steps: int = 500  # and every 30 seconds
 
     def check(self, allowed_augmentations: Sequence[str]) -> None:
         """Raise a UserError where a value is impossible, or an augmentation is not allowed on the data."""
