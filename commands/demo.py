@@ -25,8 +25,8 @@ class Options(SharedOptions):
     workers: int = Field(0, ge=0, description="Processes; 0: one a core.")
     folds: int = Field(3, ge=1, le=3, description="Cross-fitting folds, each with its own teachers and students.")
     teacher_steps: int = Field(0, ge=0, description="Steps of each teacher; 0: the default of train-teacher.")
-    nfake_per_class: int = Field(1000, ge=1, description="Fakes of each class that a student may see.")
-    classifier_steps: int = Field(600, ge=1, description="Optimiser steps of every classifier.")
+    nfake_per_class: int = Field(500, ge=1, description="Fakes of each class that a student may see.")
+    classifier_steps: int = Field(900, ge=1, description="Optimiser steps of every classifier.")
     student_steps: int = Field(0, ge=0, description="Steps of the student generator; 0: its default.")
     rhos: Floats = Field((0.5, 0.7, 0.9, 1.0), description="The grid of the rho search.")
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,11 @@ class DemoPlan:
     root: Path
     folds: int = 3
     teacher_steps: int = 0  # 0: the default of train-teacher
-    nfake_per_class: int = 1000
-    classifier_steps: int = 600
-    network: str = "resnet8"
-    teacher_network: str = "resnet20"
+    nfake_per_class: int = 500
+    classifier_steps: int = 900
+    network: str = "vgg8"
+    width: float = 0.125  # of the students
+    teacher_network: str = "vgg8_quarter"
     rhos: tuple[float, ...] = (0.5, 0.7, 0.9, 1.0)
     student_steps: int = 0
 
@@ -64,6 +66,10 @@ class Cell:
     def workspace(self) -> Path:
         return self.plan.cell(self.setting, self.fold)
 
+    def row(self, name: str) -> Path:
+        """Where the student of one row of the table is trained."""
+        return self.workspace / "rows" / re.sub(r"[^a-z0-9]+", "-", name.lower())
+
     def shared(self, few: bool = True) -> dict[str, Any]:
         """Options that all commands of this cell have in common."""
         common: dict[str, Any] = {"workspace": self.workspace, "fold": self.fold, "seed": self.fold}
@@ -81,13 +87,15 @@ def run_cell(cell: Cell) -> None:
     """Everything of one cell; whatever is finished is passed over."""
     os.environ["RETORT_PROGRESS"] = "off"  # the demo itself shows the progress of all cells
     plan = cell.plan
-    steps = {"steps": plan.teacher_steps} if plan.teacher_steps else {}
+    steps: dict[str, Any] = {"steps": plan.teacher_steps} if plan.teacher_steps else {}
+    if cell.setting == FEW:
+        steps["diffaugment"] = ("translation",)  # without it the discriminator knows 100 images by heart
     call("train-teacher", **cell.shared(few=cell.setting == FEW), **steps)
     call("train-classifier", **cell.shared(), network=plan.teacher_network, steps=plan.classifier_steps)
     call("fit-filter", **cell.shared())
     sampling = {"workspace": cell.workspace, "seed": cell.fold, "nfake_per_class": plan.nfake_per_class}
     call("sample", **sampling, rho=min(plan.rhos))
-    best = call("search-rho", **cell.shared(), rhos=plan.rhos, **_student(plan))["rho"]
+    best = call("search-rho", **cell.shared(), **_searched(plan))["rho"]
     _rows(cell, best)
     if cell.setting == BLACK_BOX:
         _without_real_images(cell, sampling)
@@ -96,33 +104,43 @@ def run_cell(cell: Cell) -> None:
 
 
 def _student(plan: DemoPlan) -> dict[str, Any]:
-    return {"network": plan.network, "steps": plan.classifier_steps, "nfake_per_class": plan.nfake_per_class}
+    return {
+        "network": plan.network,
+        "width": plan.width,
+        "steps": plan.classifier_steps,
+        "nfake_per_class": plan.nfake_per_class,
+    }
+
+
+def _searched(plan: DemoPlan) -> dict[str, Any]:
+    options = _student(plan)
+    return {"networks": (options.pop("network"),), "seeds": (0,), "rhos": plan.rhos, **options}
 
 
 def _rows(cell: Cell, rho: float) -> None:
     """The rows of the table of methods."""
     student = {**cell.shared(), **_student(cell.plan)}
-    folder = cell.workspace / "rows"
     if cell.setting == FEW:  # the black box setting shares these two: they see no fake
-        call("distill", **student, out=folder / NOKD, train_on="real", method="none")
-        call("distill", **student, out=folder / BLKD, train_on="real", method="blkd")
-    call("distill", **student, out=folder / RHO_ONE, train_on="mixed", method="none", rho=1.0)
-    call("distill", **student, out=folder / RHO_CHOSEN, train_on="mixed", method="none", rho=rho)
-    call("distill", **student, out=folder / WITH_BLKD, train_on="mixed", method="blkd", rho=rho)
-    call("distill", **student, out=folder / FAKES_ONLY, train_on="fakes", method="none", rho=rho)
-    call("distill", **student, out=folder / FAKES_BLKD, train_on="fakes", method="blkd", rho=rho)
+        call("distill", **student, out=cell.row(NOKD), train_on="real", method="none")
+        call("distill", **student, out=cell.row(BLKD), train_on="real", method="blkd")
+    call("distill", **student, out=cell.row(RHO_ONE), train_on="mixed", method="none", rho=1.0)
+    call("distill", **student, out=cell.row(RHO_CHOSEN), train_on="mixed", method="none", rho=rho)
+    call("distill", **student, out=cell.row(WITH_BLKD), train_on="mixed", method="blkd", rho=rho)
+    call("distill", **student, out=cell.row(FAKES_ONLY), train_on="fakes", method="none", rho=rho)
+    call("distill", **student, out=cell.row(FAKES_BLKD), train_on="fakes", method="blkd", rho=rho)
 
 
 def _without_real_images(cell: Cell, sampling: dict[str, Any]) -> None:
     """Nothing but the teacher GAN: no filter, no predictor; the soft labels come from a network trained on fakes."""
-    plan, folder = cell.plan, cell.workspace / "rows"
+    plan = cell.plan
     fakes = cell.workspace / "unfiltered"
     call("sample", **sampling, filter="none", predictor="none", out=fakes)
     common = {**cell.shared(), **_student(plan), "fakes": fakes, "rho": 1.0, "train_on": "fakes"}
-    call("distill", **common, method="none", out=folder / NO_REAL)
+    call("distill", **common, method="none", out=cell.row(NO_REAL))
     teacher = cell.workspace / "predictor-from-fakes"
-    call("distill", **{**common, "network": plan.teacher_network}, method="none", out=teacher, test=False)
-    call("distill", **common, method="blkd", predictor=teacher, out=folder / NO_REAL_BLKD)
+    large = {"network": plan.teacher_network, "width": 1.0}
+    call("distill", **{**common, **large}, method="none", out=teacher, test=False)
+    call("distill", **common, method="blkd", predictor=teacher, out=cell.row(NO_REAL_BLKD))
 
 
 def _product(cell: Cell) -> None:

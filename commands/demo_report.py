@@ -44,9 +44,12 @@ def finish(plan: cells.DemoPlan, workers: int) -> dict[str, Any]:
 
 def protocol(plan: cells.DemoPlan) -> str:
     """What stands beside every number of the table."""
-    images = 497 * plan.folds
+    from classifiers.settings import ClassifierSettings
+
+    images, batch = 497 * plan.folds, ClassifierSettings().batch_size
     return (
-        f"{plan.network} at 16 x 16, {plan.classifier_steps} steps of batch 64 for every row; {plan.folds} folds of "
+        f"Students: {plan.network} of width {plan.width:g} at 16 x 16, {plan.classifier_steps} steps of batch {batch} "
+        f"for every row; their teacher and the filter's predictor: {plan.teacher_network}; {plan.folds} folds of "
         f"disjoint test images ({images} in all), each fold with its own labelled images, GAN, filter, predictor and "
         "student seeds; rho chosen on 300 validation images that none of them has seen; test images opened once a row."
     )
@@ -68,7 +71,7 @@ def _scores(plan: cells.DemoPlan, setting: str) -> dict[str, dict[int, np.ndarra
     found: dict[str, dict[int, np.ndarray]] = {}
     for name in names:
         home = cells.FEW if name in (cells.NOKD, cells.BLKD) else setting
-        found[name] = {fold: _errors(plan.cell(home, fold) / "rows" / name) for fold in range(plan.folds)}
+        found[name] = {fold: _errors(cells.Cell(plan, home, fold).row(name)) for fold in range(plan.folds)}
     return found
 
 
@@ -121,9 +124,9 @@ def _filter_sentences(scores: dict[str, Any], quality: dict[str, Any]) -> list[s
     rows = [(name, row) for name, row in quality.items() if name != "student"]
     lines = []
     for (before_name, before), (after_name, after) in itertools.pairwise(rows):
-        better = after["score"] < before["score"]
         agreement = [100 * row["label_agreement"]["value"] for row in (before, after)]
-        verb = "helps" if better or agreement[1] > agreement[0] else "does not help"
+        closer, truer = after["score"] < before["score"], agreement[1] > agreement[0]
+        verb = "helps" if closer and truer else "helps on one measure" if closer or truer else "does not help"
         scores_text = f"{after['metric']} {before['score']:.2f} to {after['score']:.2f}"
         judged = f"judge agrees {agreement[0]:.1f} to {agreement[1]:.1f} %"
         lines.append(f"{after_name} {verb} against {before_name}: {scores_text}, {judged}")

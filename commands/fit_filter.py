@@ -14,6 +14,8 @@ from filters.settings import FilterSettings
 
 _Settings: Any = settings_options(FilterSettings, "FilterFlags", exclude={"seed"})
 
+_LEAST_SPREAD = 0.1  # standard deviation over mean of r on held-out fakes
+
 
 class Options(_Settings, DataOptions):
     """Flags of fit-filter."""
@@ -47,7 +49,13 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _means(folder: Path) -> dict[str, Any]:
+    """The card's evidence, with a warning where the ratio cannot choose."""
     import json
 
+    from runtime.progress import say
+
     card = json.loads((folder / "card.json").read_text())
-    return {"mean_ratio": card.get("mean_ratio", {})}
+    found = {name: card[name] for name in ("mean_ratio", "ratio_spread_on_fakes", "is_constant")}
+    if found["is_constant"] or found["ratio_spread_on_fakes"] < _LEAST_SPREAD:
+        say("warning: the density ratio is nearly the same on all fakes, so the filter chooses nothing")
+    return found

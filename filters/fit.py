@@ -60,16 +60,7 @@ def fit_filter(
     out = Path(out)
     if (out / CARD_FILE).is_file():
         return out
-    if len(data) < 2:
-        raise UserError(f"the real data holds {len(data)} images; a density ratio needs at least 2, and ten a class.")
-    label_space.check(data.labels, "the real data")
-    check_teacher(teacher, label_space, data.images(np.array([0])).shape[1:])
-    names = check_augmentations(allowed_augmentations, "the real data")
-    train_rows, held_rows = held_out_rows(data.labels, label_space, settings.held_out, settings.seed)
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoints = CheckpointFolder(out / "checkpoints")
-    fit = Fit(data, label_space, teacher, settings, device, names, train_rows, held_rows, checkpoints, out)
-
+    fit = _begin(data, label_space, teacher, settings, out, device, allowed_augmentations)
     extractor_args = extractor_arguments(fit)
     extractor = train_extractor(fit, extractor_args)
     tables = feature_tables(fit, Features(extractor, device, {}))
@@ -94,14 +85,35 @@ def fit_filter(
         "teacher": teacher.card.source_digest,
         "settings": asdict(settings),
         "extractor_score": {
-            "train": extractor_score(fit, extractor, train_rows),
-            "held_out": extractor_score(fit, extractor, held_rows),
+            "train": extractor_score(fit, extractor, fit.train_rows),
+            "held_out": extractor_score(fit, extractor, fit.held_rows),
         },
         **_findings(network, tables, best, settings.penalty),
     }
     write_json(out / CARD_FILE, card)
-    checkpoints.remove()
+    fit.checkpoints.remove()
     return out
+
+
+def _begin(
+    data: ImageSource,
+    label_space: LabelSpace,
+    teacher: Teacher,
+    settings: FilterSettings,
+    out: Path,
+    device: torch.device,
+    allowed_augmentations: Sequence[str],
+) -> Fit:
+    """Check that all goes together, split off the held-out images, and open the folder."""
+    if len(data) < 2:
+        raise UserError(f"the real data holds {len(data)} images; a density ratio needs at least 2, and ten a class.")
+    label_space.check(data.labels, "the real data")
+    check_teacher(teacher, label_space, data.images(np.array([0])).shape[1:])
+    names = check_augmentations(allowed_augmentations, "the real data")
+    train_rows, held_rows = held_out_rows(data.labels, label_space, settings.held_out, settings.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoints = CheckpointFolder(out / "checkpoints")
+    return Fit(data, label_space, teacher, settings, device, names, train_rows, held_rows, checkpoints, out)
 
 
 def _findings(

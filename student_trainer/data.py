@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from image_data.augment import augment, check_augmentations
+from image_data.augment import check_augmentations
 from image_data.batches import BatchOrder
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
@@ -73,16 +73,17 @@ class StudentData:
         return Batch(self._images(self.pairs, rows), torch.from_numpy(latents).to(self.device), encoded)
 
     def fresh_batch(self, step: int) -> Batch:
-        """Real images (teacher images where there are none), with fresh latents beside them."""
+        """Real images (teacher images where there are none), with fresh latents beside them.
+
+        Real images are not augmented: a student would learn to make shifted images.  DiffAugment, which changes true
+        and made images alike, takes that place.
+        """
         rows = self._other_order.rows(step)
         source = self.real
         if source is None:
             source, rows = self.pairs, self.kept[rows]
         encoded = self.label_space.encode(pair_labels(source, rows)).to(self.device)
         images = self._images(source, rows)
-        if self.real is not None and self.allowed_augmentations:
-            generator = torch_generator(self.settings.seed, "student-real-augment", step)
-            images = augment(images, self.allowed_augmentations, generator)
         return Batch(images, self.fresh_latents("student-latents", step), encoded)
 
     def fresh_latents(self, purpose: str, index: int) -> torch.Tensor:

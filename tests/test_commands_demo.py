@@ -1,0 +1,26 @@
+"""The demo at its smallest: one fold, untrained networks; what is tested is the path, not the numbers."""
+
+import json
+
+import pytest
+
+import cli
+
+pytestmark = [pytest.mark.xdist_group("demo"), pytest.mark.slow]
+SMALL = "--folds 1 --teacher-steps 10 --nfake-per-class 20 --classifier-steps 10 --student-steps 10 --workers 1"
+
+
+def test_demo_ends_with_tables_and_a_report_and_continues(tmp_path, capsys):
+    words = ["demo", *SMALL.split(), "--rhos", "0.5,1.0", "--workspace", str(tmp_path / "demo"), "--json"]
+    assert cli.main(words) == 0
+    result = json.loads(capsys.readouterr().out)
+    rows = [line["method"] for line in result["methods"]["black-box"]["lines"]]
+    assert len(rows) == len(set(rows)) == 9
+    assert rows[0] == "NOKD"
+    assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
+    assert (tmp_path / "demo" / "pictures.png").stat().st_size < 500_000
+    made = sorted(path for path in (tmp_path / "demo").rglob("*.safetensors"))
+    stamps = [path.stat().st_mtime_ns for path in made]
+    assert cli.main(words) == 0  # everything is finished: only the report is written again
+    assert [path.stat().st_mtime_ns for path in made] == stamps
+    assert cli.main([*words, "--folds", "2"]) == 2
