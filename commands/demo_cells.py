@@ -87,9 +87,7 @@ def run_cell(cell: Cell) -> None:
     """Everything of one cell; whatever is finished is passed over."""
     os.environ["RETORT_PROGRESS"] = "off"  # the demo itself shows the progress of all cells
     plan = cell.plan
-    steps: dict[str, Any] = {"steps": plan.teacher_steps} if plan.teacher_steps else {}
-    if cell.setting == FEW:
-        steps["diffaugment"] = ("translation",)  # without it the discriminator knows 100 images by heart
+    steps = {"steps": plan.teacher_steps} if plan.teacher_steps else {}
     call("train-teacher", **cell.shared(few=cell.setting == FEW), **steps)
     call("train-classifier", **cell.shared(), network=plan.teacher_network, steps=plan.classifier_steps)
     call("fit-filter", **cell.shared())

@@ -29,6 +29,7 @@ class Options(DataOptions):
     images_per_class: int = Field(500, ge=1, description="Generated images of each class (or of 10 label values).")
     rho: float = Field(0.9, gt=0, le=1, description="Share of the fakes that the error filter keeps.")
     inception: Path | None = Field(None, description="Weights file of pytorch-fid's InceptionV3.")
+    judge_steps: int = Field(900, ge=1, description="Steps of the judge's training.")
     judge_seed: int = Field(100, ge=0, description="Seed of the judge's training.")
 
 

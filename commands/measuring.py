@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 def obtain_judge(options: Any, data: RealData, device: Any) -> Judge:
     """The judge of this dataset: trained once on all training and validation images, of its own architecture."""
-    from evaluation.judge import load_judge, train_judge
+    from evaluation.judge import JudgeSettings, load_judge, train_judge
     from runtime.digests import digest_of
 
-    name = digest_of({"data": data.digest, "seed": options.judge_seed})[:8]
+    name = digest_of({"data": data.digest, "seed": options.judge_seed, "steps": options.judge_steps})[:8]
     folder = options.workspace / "judge" / name
     train_judge(
         real_reference(data),
@@ -28,6 +28,7 @@ def obtain_judge(options: Any, data: RealData, device: Any) -> Judge:
         folder,
         device,
         options.judge_seed,
+        settings=JudgeSettings(steps=options.judge_steps),
         allowed_augmentations=data.allowed_augmentations,
         trained_on={"name": data.name, "digest": data.digest},
     )

@@ -46,6 +46,7 @@ class StudentSettings:
     pixel_decay_until: float = 2 / 3  # part of the steps
     adversarial_weight: float = 0.01  # on pairs: D compares the teacher's image with the student's for the same (z, y)
     adversarial_fresh_weight: float = 0.002  # on fresh z: against real images, or teacher images where there are none
+    games_from: float = 0.0  # part of the steps after which D learns and feature and adversarial terms act
     discriminator_every: int = 1  # D learns, and feature and adversarial terms act, on every n-th step; pixels always
     adversarial_every: int = 1  # the student's adversarial terms act on every n-th of those steps
     discriminator_pair_weight: float = 1.0  # of the game on pairs in D's own loss; 0 leaves it out
@@ -76,7 +77,7 @@ class StudentSettings:
         for name in ("lr", "lr_discriminator", "ema_half_life_images"):
             if not getattr(self, name) > 0:
                 raise UserError(f"train-student: {name} must be above 0, not {getattr(self, name)}.")
-        for name in ("lr_warm_up", "lr_decay_from", "pixel_decay_until", "holdout_fraction"):
+        for name in ("lr_warm_up", "lr_decay_from", "games_from", "pixel_decay_until", "holdout_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"train-student: {name} is a part between 0 and 1, not {getattr(self, name)}.")
         if self.truncation is not None and not self.truncation > 0:

@@ -95,7 +95,6 @@ class TrainingState:
         seed_step(settings.seed, "student-step", step)
         factor = losses.learning_rate_factor((step + 1) / settings.steps, settings.lr_warm_up, settings.lr_decay_from)
         self.optimizer.param_groups[0]["lr"] = settings.lr * factor
-        self.optimizer_d.param_groups[0]["lr"] = settings.lr_discriminator * factor
         pair = self.data.pair_batch(step)
         made = self.student(pair.latents, pair.encoded)
         white = {} if self.white_box is None else self.white_box(pair.latents, pair.encoded)
@@ -104,7 +103,7 @@ class TrainingState:
             step / settings.steps, settings.pixel_weight, settings.pixel_floor, settings.pixel_decay_until
         )}  # fmt: skip
         scalars: dict[str, torch.Tensor] = {}
-        if (step + 1) % settings.discriminator_every == 0:
+        if step >= settings.games_from * settings.steps and (step + 1) % settings.discriminator_every == 0:
             turn = (step + 1) // settings.discriminator_every
             adversarial = turn % settings.adversarial_every == 0
             games = self._games(step, pair, made, adversarial)

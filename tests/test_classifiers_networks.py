@@ -17,6 +17,8 @@ from interfaces import LabelSpace
 from layers.backbones import build_backbone
 from runtime.errors import UserError
 
+pytestmark = pytest.mark.xdist_group("classifier contracts")  # the last one counts what the others ran
+
 TEN = ClassLabels(tuple("0123456789"))
 DEGREES = ContinuousLabels(-90.0, 90.0, "degrees")
 SPACES: dict[str, LabelSpace] = {"classes": TEN, "continuous": DEGREES}

@@ -91,7 +91,7 @@ def test_train_student_then_export_evaluate_benchmark_and_report(workspace, caps
     assert made["cost"]["student"]["parameters"] > 0
     exported = workspace.json(capsys, "export", f"--out {tmp_path / 's.pt2'}", tiny=False)
     assert exported["largest_difference"] < 1e-4
-    rows = workspace.json(capsys, "evaluate", "--images-per-class 20", tiny=False)["rows"]
+    rows = workspace.json(capsys, "evaluate", "--images-per-class 20 --judge-steps 30", tiny=False)["rows"]
     assert list(rows) == ["teacher", "accepted", "accepted, rho 0.9", "student"]
     assert all(row["metric"] == "FD-judge" and row["images"]["fake"] == 200 for row in rows.values())
     assert workspace.type("benchmark", tiny=False) == 0

@@ -91,6 +91,7 @@ class _Run:
         if width_px != self.resolution_px:
             raise UserError(f"training images are {self.resolution_px} x {width_px}; teachers need square ones.")
         s = settings
+        self.policy = s.policy(len(data))
         self.drawer = batch_drawer(data.labels, label_space, s.batch_size, s.seed, s.vicinity, s.vicinity_gaps)
         seed_step(s.seed, "teacher-initial", 0)
         self.arguments = {
@@ -144,7 +145,7 @@ class _Run:
         real = self._real(batch)
         with torch.no_grad():
             fake = self.generator(self._latents(draws), self._tensor(batch.fake))
-        images = diff_augment(torch.cat([real, fake]), self.settings.diffaugment, draws)
+        images = diff_augment(torch.cat([real, fake]), self.policy, draws)
         target = self._tensor(batch.target)
         penalised = self.settings.r1_weight > 0
         images.requires_grad_(penalised)
@@ -178,7 +179,7 @@ class _Run:
         draws = torch_generator(self.settings.seed, "teacher-draws-g", position)
         encoded = self._tensor(self.drawer.generator(position))
         fake = self.generator(self._latents(draws), encoded)
-        logits = self.discriminator(diff_augment(fake, self.settings.diffaugment, draws), encoded)
+        logits = self.discriminator(diff_augment(fake, self.policy, draws), encoded)
         loss = hinge_generator(logits)
         self.optimizer_g.zero_grad(set_to_none=True)
         loss.backward()
@@ -210,7 +211,12 @@ class _Run:
             source_digest="",
             licence=str(trained_on.get("licence", "as the training data")),
             allowed_augmentations=list(allowed_augmentations),
-            trained_on={**trained_on, "images": len(self.data), "images_seen": seen, "settings": asdict(s)},
+            trained_on={
+                **trained_on,
+                "images": len(self.data),
+                "images_seen": seen,
+                "settings": {**asdict(s), "diffaugment": list(self.policy)},
+            },
         )
 
     def save(self, checkpoints: CheckpointFolder, step: int) -> None:
