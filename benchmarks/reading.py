@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from image_data.fake import open_fakes
 from image_data.labels import ClassLabels
-from interfaces import TeacherCard
+from interfaces import LabelSpace, TeacherCard
 from runtime.engines import LocalEngine
 from teacher_sampler.plan import LabelPlan, SamplingParts
 from teacher_sampler.sampler import sample
@@ -40,7 +40,7 @@ class NoiseTeacher:
     """Images that cost nothing to make."""
 
     def __init__(self, channels: int, resolution_px: int) -> None:
-        self.label_space = SPACE
+        self.label_space: LabelSpace = SPACE
         self.card = TeacherCard(
             "noise", {}, resolution_px, channels, SPACE.to_json(), {}, None, "", "none", allowed_augmentations=[]
         )

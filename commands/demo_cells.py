@@ -123,9 +123,14 @@ def _rows(cell: Cell, rho: float) -> None:
         call("distill", **student, out=cell.row(BLKD), train_on="real", method="blkd")
     call("distill", **student, out=cell.row(RHO_ONE), train_on="mixed", method="none", rho=1.0)
     call("distill", **student, out=cell.row(RHO_CHOSEN), train_on="mixed", method="none", rho=rho)
-    call("distill", **student, out=cell.row(WITH_BLKD), train_on="mixed", method="blkd", rho=rho)
     call("distill", **student, out=cell.row(FAKES_ONLY), train_on="fakes", method="none", rho=rho)
-    call("distill", **student, out=cell.row(FAKES_BLKD), train_on="fakes", method="blkd", rho=rho)
+    # The soft labels come from the larger network, trained on what this row may see: real images and fakes.
+    teacher = cell.workspace / "teacher-of-soft-labels"
+    large = {"network": cell.plan.teacher_network, "width": 1.0}
+    call("distill", **{**student, **large}, out=teacher, train_on="mixed", method="none", rho=rho, test=False)
+    soft = {"method": "blkd", "predictor": teacher, "rho": rho}
+    call("distill", **student, out=cell.row(WITH_BLKD), train_on="mixed", **soft)
+    call("distill", **student, out=cell.row(FAKES_BLKD), train_on="fakes", **soft)
 
 
 def _without_real_images(cell: Cell, sampling: dict[str, Any]) -> None:

@@ -48,6 +48,8 @@ MAKER = {  # the command that makes a missing artefact of the embedded default
     "student": "train-student",
     "rho": "search-rho",
 }
+NEEDS = {"filter": ("teacher",), "fakes": ("teacher", "filter", "predictor"), "student": ("fakes",), "rho": ("fakes",)}
+DATA_FLAGS = ("data", "fold", "resolution", "real_per_class", "data_seed")
 _FLAGS = {"teacher": "teacher", "filter": "filter", "predictor": "predictor", "fakes": "fakes", "student": "student"}
 EMBEDDED = {"digits", "rotated-digits"}
 
@@ -133,17 +135,29 @@ def resolve_input(kind: str, given: Path | None, options: SharedOptions, **make:
     latest = options.workspace / kind / "latest"
     if (latest / SEAL[kind]).is_file():
         return latest.resolve()
-    data = getattr(options, "data", "digits")
-    if data not in EMBEDDED or kind not in MAKER:
+    data = data_flags(options)
+    if data.get("data", "digits") not in EMBEDDED or kind not in MAKER:
         maker = MAKER.get(kind, kind)
         raise UserError(f"no {kind} in {options.workspace}; run `python cli.py {maker}` first or give --{kind} PATH.")
+    for parent in NEEDS.get(kind, ()):  # made from the same images, and before the child, which has no flags for them
+        resolve_input(parent, getattr(options, parent, None), options)
     _say(f"no {kind} in {options.workspace} yet: making one first (python cli.py {MAKER[kind]})")
-    inherited = {name: getattr(options, name) for name in ("workspace", "device") if hasattr(options, name)}
-    for name in ("data", "fold", "real_per_class", "data_seed", "resolution"):
-        if getattr(options, name, None) is not None:
-            inherited[name] = getattr(options, name)
-    call(MAKER[kind], **{**inherited, **make})
+    inherited = {"workspace": options.workspace, "device": options.device, **data, **make}
+    accepted = importlib.import_module(f"commands.{COMMANDS[MAKER[kind]][0]}").Options.model_fields
+    call(MAKER[kind], **{name: value for name, value in inherited.items() if name in accepted})
     return (options.workspace / kind / "latest").resolve()
+
+
+def data_flags(options: SharedOptions) -> dict[str, Any]:
+    """Which real images: the command's own flags, or for a command without them those that its teacher learnt from."""
+    if "data" in type(options).model_fields:
+        given = {name: getattr(options, name) for name in DATA_FLAGS}
+    else:
+        folder = getattr(options, "teacher", None) or options.workspace / "teacher" / "latest"
+        record = Path(folder) / COMMAND_FILE
+        made_with = json.loads(record.read_text())["content"]["options"] if record.is_file() else {}
+        given = {name: made_with.get(name) for name in DATA_FLAGS}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def artefact_digest(kind: str, folder: Path) -> str:

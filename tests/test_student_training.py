@@ -27,8 +27,10 @@ CPU = torch.device("cpu")
 LATENT = 8
 SPACE = ClassLabels(tuple("0123456789"))
 SMALL = StudentSettings(
-    base_width=4, embedding_dim=4, discriminator_width=4, steps=12, batch_size=8, checkpoint_every=5,
-    checkpoint_seconds=1e9, log_every=2, standing_batches=3, holdout_fraction=0.1,
+    base_width=4, start_channels=0, start_hidden=0, embedding_dim=4, latent_conditions="chunk", discriminator_width=4,
+    steps=12, batch_size=8, checkpoint_every=5, checkpoint_seconds=1e9, log_every=2, standing_batches=3,
+    holdout_fraction=0.1, games_from=0.0, feature_weight=1.0, adversarial_weight=0.1, discriminator_pair_weight=1.0,
+    diffaugment=("color", "translation", "cutout"), pixel_floor=0.1,
 )  # fmt: skip
 
 
@@ -258,6 +260,7 @@ def test_bad_input_is_refused_before_work(tmp_path: Path, make, message: str) ->
     [
         {"steps": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": float("nan")}, {"pixel_weight": -1.0},
         {"lr_decay_from": 1.5}, {"diffaugment": ("sparkle",)}, {"truncation": 0.0}, {"holdout_fraction": -0.1},
+        {"games_from": 0.5, "feature_weight": 1.0, "pixel_weight": 0.0}, {"games_from": 2.0},
         {"feature_weight": 0.0, "pixel_weight": 0.0, "adversarial_weight": 0.0, "adversarial_fresh_weight": 0.0},
         {"discriminator_every": 2, "pixel_floor": 0.0}, {"discriminator_every": 0},
     ],

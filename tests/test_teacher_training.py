@@ -28,7 +28,7 @@ from teacher_sampler.training.stats import StatsLog, collapse_warning, spread_wi
 CPU = torch.device("cpu")
 TINY = TeacherSettings(
     width=2, discriminator_width=2, latent_dim=9, label_dim=4, steps=6, batch_size=20, discriminator_steps=2,
-    standing_batches=3, stats_every_steps=2, checkpoint_every_steps=2,
+    standing_batches=3, diffaugment=("translation", "cutout"), stats_every_steps=2, checkpoint_every_steps=2,
 )  # fmt: skip
 
 
@@ -44,7 +44,11 @@ class Killed(Exception):
 
 @pytest.mark.parametrize(
     ("name", "changes"),
-    [("digits", {}), ("digits", {"r1_weight": 0.1, "diffaugment": ()}), ("rotated-digits", {"vicinity": "hard"})],
+    [
+        ("digits", {}),
+        ("digits", {"r1_weight": 0.1, "diffaugment": (), "lr_decay_from": 0.5}),
+        ("rotated-digits", {"vicinity": "hard"}),
+    ],
 )
 def test_a_stopped_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path, monkeypatch, name, changes):
     whole = train(tmp_path / "whole", name, **changes)
@@ -133,6 +137,13 @@ def test_settings_that_cannot_work_are_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         train(tmp_path / "teacher", **changes)
     assert not (tmp_path / "teacher" / "card.json").exists()
+
+
+def test_auto_augments_small_training_sets_only():
+    assert TeacherSettings().policy(100) == ("translation",)
+    assert TeacherSettings().policy(1000) == ()
+    assert TeacherSettings(diffaugment=("cutout",)).policy(1000) == ("cutout",)
+    assert TeacherSettings(diffaugment=()).policy(100) == ()
 
 
 def test_oblong_images_are_refused(tmp_path):
