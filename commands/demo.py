@@ -28,7 +28,7 @@ class Options(SharedOptions):
     nfake_per_class: int = Field(500, ge=1, description="Fakes of each class that a student may see.")
     classifier_steps: int = Field(900, ge=1, description="Optimiser steps of every classifier.")
     student_steps: int = Field(0, ge=0, description="Steps of the student generator; 0: its default.")
-    rhos: Floats = Field((0.5, 0.7, 0.9, 1.0), description="The grid of the rho search.")
+    rhos: Floats = Field((0.5, 0.75, 1.0), description="The grid of the rho search.")
 
 
 def run(options: Options) -> dict[str, Any]:

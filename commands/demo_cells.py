@@ -46,7 +46,7 @@ class DemoPlan:
     network: str = "vgg8"
     width: float = 0.125  # of the students
     teacher_network: str = "vgg8_quarter"
-    rhos: tuple[float, ...] = (0.5, 0.7, 0.9, 1.0)
+    rhos: tuple[float, ...] = (0.5, 0.75, 1.0)
     student_steps: int = 0
 
     def cell(self, setting: str, fold: int) -> Path:
@@ -112,7 +112,7 @@ def _student(plan: DemoPlan) -> dict[str, Any]:
 
 def _searched(plan: DemoPlan) -> dict[str, Any]:
     options = _student(plan)
-    return {"networks": (options.pop("network"),), "seeds": (0,), "rhos": plan.rhos, **options}
+    return {"networks": (options.pop("network"),), "seeds": (0, 1), "rhos": plan.rhos, **options}
 
 
 def _rows(cell: Cell, rho: float) -> None:

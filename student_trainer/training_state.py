@@ -85,7 +85,11 @@ class TrainingState:
         betas = (settings.beta1, settings.beta2)
         trained = [*self.student.parameters(), *self.adapters.parameters()]
         self.optimizer = torch.optim.Adam(trained, lr=settings.lr, betas=betas)
-        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=settings.lr_discriminator, betas=betas)
+        self.optimizer_d = torch.optim.Adam(
+            self.discriminator.parameters(),
+            lr=settings.lr_discriminator,
+            betas=(settings.beta1_discriminator, settings.beta2),
+        )
         maps = sum(1 for _ in self.discriminator.blocks)
         self.map_weights = losses.feature_weights(maps)
 
