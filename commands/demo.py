@@ -26,7 +26,7 @@ class Options(SharedOptions):
     folds: int = Field(3, ge=1, le=3, description="Cross-fitting folds, each with its own teachers and students.")
     teacher_steps: int = Field(0, ge=0, description="Steps of each teacher; 0: the default of train-teacher.")
     nfake_per_class: int = Field(500, ge=1, description="Fakes of each class that a student may see.")
-    classifier_steps: int = Field(900, ge=1, description="Optimiser steps of every classifier.")
+    classifier_steps: int = Field(700, ge=1, description="Optimiser steps of every classifier.")
     student_steps: int = Field(0, ge=0, description="Steps of the student generator; 0: its default.")
     rhos: Floats = Field((0.5, 0.75, 1.0), description="The grid of the rho search.")
 

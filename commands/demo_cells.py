@@ -42,7 +42,7 @@ class DemoPlan:
     folds: int = 3
     teacher_steps: int = 0  # 0: the default of train-teacher
     nfake_per_class: int = 500
-    classifier_steps: int = 900
+    classifier_steps: int = 700
     network: str = "vgg8"
     width: float = 0.125  # of the students
     teacher_network: str = "vgg8_quarter"

@@ -70,6 +70,7 @@ def protocol(options: Options, train: Any) -> dict[str, Any]:
         "method": options.method,
         "train_on": options.train_on,
         "rho": options.rho if options.train_on != "real" else None,
+        "real_share": options.real_share if options.train_on == "mixed" else None,
         "images": len(train),
         "steps": options.steps,
         "batch_size": options.batch_size,

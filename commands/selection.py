@@ -20,6 +20,9 @@ class SelectionOptions(DataOptions):
     """Which fakes are used, and how they are mixed with real images."""
 
     train_on: Literal["real", "mixed", "fakes"] = Field("mixed", description="mixed is cGAN-KD: real and fakes.")
+    real_share: float | None = Field(
+        None, gt=0, lt=1, description="Repeat the real images until they make up this share of a mixed training set."
+    )
     fakes: Path | None = Field(None, description="Folder of the fakes.")
     nfake_per_class: int | None = Field(None, ge=1, description="Fakes of each class or label after filtering.")
     nfake: int | None = Field(None, ge=1, description="Fakes in all, balanced over the classes.")
@@ -43,13 +46,24 @@ def open_matching_fakes(folder: Path, options: SelectionOptions, data: RealData)
 
 
 def mixed_source(options: SelectionOptions, data: RealData, fakes: FakeDataset | None, rho: float) -> ImageSource:
-    """Training images: real and selected fakes concatenated, or one of them alone."""
+    """Training images: real and selected fakes concatenated, or one of them alone.
+
+    Published cGAN-KD concatenates 10,000 to 50,000 real images with 100,000 fakes.  A hundred real images would drown
+    among thousands of fakes; `real_share` gives them the weight that they have there.
+    """
     from image_data.sources import Concatenation
 
     if fakes is None or options.train_on == "real":
         return data.train
     view = fakes.view(select_fakes(options, fakes, rho))
-    return view if options.train_on == "fakes" else Concatenation([data.train, view])
+    if options.train_on == "fakes":
+        return view
+    return Concatenation([*[data.train] * _repeats(options.real_share, len(data.train), len(view)), view])
+
+
+def _repeats(share: float | None, real: int, fakes: int) -> int:
+    """How often the real images are repeated; at least once."""
+    return 1 if share is None else max(1, round(share / (1 - share) * fakes / real))
 
 
 def select_fakes(options: Any, fakes: FakeDataset, rho: float) -> Any:

@@ -107,6 +107,8 @@ def test_distill_every_way_and_the_test_images_are_opened_once(workspace, capsys
     for train_on, method in (("real", "none"), ("real", "blkd"), ("mixed", "blkd"), ("fakes", "none")):
         options = f"--train-on {train_on} --method {method} --rho 0.5 --nfake-per-class 20"
         shown[train_on, method] = workspace.json(capsys, "distill", options)
+    few = workspace.json(capsys, "distill", "--real-per-class 10 --real-share 0.5 --rho 0.5 --nfake-per-class 20")
+    assert few["protocol"]["images"] == 2 * 100 + 200
     assert {found["steps"] for found in shown.values()} == {30}
     assert shown["mixed", "blkd"]["protocol"]["images"] == 1200
     assert shown["fakes", "none"]["protocol"]["images"] == 200
