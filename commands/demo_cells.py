@@ -43,6 +43,7 @@ class DemoPlan:
     teacher_steps: int = 0  # 0: the default of train-teacher
     nfake_per_class: int = 500
     classifier_steps: int = 700
+    real_share: float = 0.33  # of mixed training sets; published cGAN-KD has 50,000 real images for 100,000 fakes
     network: str = "vgg8"
     width: float = 0.125  # of the students
     teacher_network: str = "vgg8_quarter"
@@ -107,6 +108,7 @@ def _student(plan: DemoPlan) -> dict[str, Any]:
         "width": plan.width,
         "steps": plan.classifier_steps,
         "nfake_per_class": plan.nfake_per_class,
+        "real_share": plan.real_share,
     }
 
 
@@ -124,13 +126,25 @@ def _rows(cell: Cell, rho: float) -> None:
     call("distill", **student, out=cell.row(RHO_ONE), train_on="mixed", method="none", rho=1.0)
     call("distill", **student, out=cell.row(RHO_CHOSEN), train_on="mixed", method="none", rho=rho)
     call("distill", **student, out=cell.row(FAKES_ONLY), train_on="fakes", method="none", rho=rho)
-    # The soft labels come from the larger network, trained on what this row may see: real images and fakes.
-    teacher = cell.workspace / "teacher-of-soft-labels"
-    large = {"network": cell.plan.teacher_network, "width": 1.0}
-    call("distill", **{**student, **large}, out=teacher, train_on="mixed", method="none", rho=rho, test=False)
-    soft = {"method": "blkd", "predictor": teacher, "rho": rho}
+    soft = {"method": "blkd", "predictor": _soft_teacher(cell, rho), "rho": rho}
     call("distill", **student, out=cell.row(WITH_BLKD), train_on="mixed", **soft)
     call("distill", **student, out=cell.row(FAKES_BLKD), train_on="fakes", **soft)
+
+
+def _soft_teacher(cell: Cell, rho: float) -> Path:
+    """Whose soft labels a row with fakes learns from: the predictor, or the same network trained on real and fake.
+
+    The one of lower cross entropy on the validation images.
+    """
+    mixed = cell.workspace / "teacher-of-soft-labels"
+    large = {**_student(cell.plan), "network": cell.plan.teacher_network, "width": 1.0}
+    call("distill", **cell.shared(), **large, out=mixed, train_on="mixed", method="none", rho=rho, test=False)
+    predictor = (cell.workspace / "predictor" / "latest").resolve()
+    cross_entropy = {
+        folder: json.loads((folder / "card.json").read_text())["result"]["val_cross_entropy"]
+        for folder in (predictor, mixed)
+    }
+    return min(cross_entropy, key=lambda folder: cross_entropy[folder])
 
 
 def _without_real_images(cell: Cell, sampling: dict[str, Any]) -> None:

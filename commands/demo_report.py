@@ -51,8 +51,9 @@ def protocol(plan: cells.DemoPlan) -> str:
         f"Students: {plan.network} of width {plan.width:g} at 16 x 16, {plan.classifier_steps} steps of batch {batch} "
         f"for every row; their teacher and the filter's predictor: {plan.teacher_network}; {plan.folds} folds of "
         f"disjoint test images ({images} in all), each fold with its own labelled images, GAN, filter, predictor and "
-        "student seeds; soft labels come from the larger network, trained on what the row may see; rho chosen on 300 "
-        "validation images that none of them has seen; test images opened once a row."
+        f"student seeds; a mixed set is {plan.real_share:.0%} real (repeated) images; soft labels come from the larger "
+        "network, trained on what the row may see; rho and that network chosen on 300 validation images that none of "
+        "them has seen; test images opened once a row."
     )
 
 

@@ -3,6 +3,10 @@
 The student copies (z, y) -> image: it is compared with the stored teacher image of the same latents and label in the
 pixels and in the features of a discriminator that is trained along with it.  The teacher itself is not needed.
 Killed at any moment and called again, the training ends with the same weights on a CPU.  See Chang and Lu (2020).
+
+Pairs that a filter accepted are a biased sample of z, while a finished student is given all of z.  On the digits,
+keeping the best 60 % of each class by label error raised the student's Frechet distance from 10.3 to 14.1 (the kept
+teacher images themselves: from 7.6 to 12.3) and its label accuracy from 99.6 to 99.9 %: less variety, more typical.
 """
 
 from __future__ import annotations
