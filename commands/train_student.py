@@ -27,7 +27,7 @@ class Options(_Settings, _WhiteBox, DataOptions):
     fakes: Path | None = Field(None, description="Folder of the fakes, sampled with their latents.")
     teacher: Path | None = Field(None, description="Folder of the teacher (for --white-box and the comparison).")
     white_box: bool = Field(False, description="Add feature terms from inside a local teacher.")
-    real: bool = Field(True, description="Let the discriminator see real images too.")
+    real: bool = Field(False, description="Play the game on fresh z against real images, not the teacher's.")
 
 
 def run(options: Options) -> dict[str, Any]:
