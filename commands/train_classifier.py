@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import Field
+
 from classifiers.settings import ClassifierSettings
 from commands.classifier_flags import ClassifierFlags
 from commands.options import DataOptions, settings_from
@@ -14,7 +16,7 @@ from commands.workspace import artefact
 class Options(ClassifierFlags, DataOptions):
     """Flags of train-classifier."""
 
-    network: str = "resnet20"
+    network: str = Field("vgg8_quarter", description="The predictor; `list` names the networks.")
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import cli
 pytestmark = pytest.mark.xdist_group("workspace")
 
 
-def _refused(capsys, words, *names):
+def check_refused(capsys, words, *names):
     capsys.readouterr()
     assert cli.main([str(word) for word in words]) == 2
     shown = capsys.readouterr()
@@ -20,30 +20,30 @@ def _refused(capsys, words, *names):
 
 @pytest.mark.parametrize("rho", ["0", "1.5", "-0.1", "nan", "much"])
 def test_rho_outside_its_range(rho, capsys, tmp_path):
-    _refused(capsys, ["distill", "--rho", rho, "--workspace", tmp_path / "w"], "--rho")
+    check_refused(capsys, ["distill", "--rho", rho, "--workspace", tmp_path / "w"], "--rho")
     assert not (tmp_path / "w").exists()
 
 
 def test_all_mistakes_are_told_at_once(capsys, tmp_path):
     words = ["distill", "--rho", "2", "--steps", "many", "--workspace", tmp_path / "w", "--seed", "-1"]
-    message = _refused(capsys, words, "--rho", "--steps", "--seed")
+    message = check_refused(capsys, words, "--rho", "--steps", "--seed")
     assert "error" in message
 
 
 def test_unknown_keys_and_broken_yaml(capsys, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("nfake_per_clas: 3\n")
-    _refused(capsys, ["sample", "--config", config, "--workspace", tmp_path / "w"], "c.yaml", "nfake_per_clas")
+    check_refused(capsys, ["sample", "--config", config, "--workspace", tmp_path / "w"], "c.yaml", "nfake_per_clas")
     config.write_text("a: [1\n")
-    _refused(capsys, ["sample", "--config", config, "--workspace", tmp_path / "w"], "c.yaml")
-    _refused(capsys, ["sample", "--config", tmp_path / "no.yaml"], "no.yaml", "does not exist")
+    check_refused(capsys, ["sample", "--config", config, "--workspace", tmp_path / "w"], "c.yaml")
+    check_refused(capsys, ["sample", "--config", tmp_path / "no.yaml"], "no.yaml", "does not exist")
     assert not (tmp_path / "w").exists()
 
 
 def test_a_yaml_cannot_run_code(capsys, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text(f"seed: !!python/object/apply:os.system ['touch {tmp_path / 'pwned'}']\n")
-    _refused(capsys, ["sample", "--config", config, "--workspace", tmp_path / "w"], "c.yaml")
+    check_refused(capsys, ["sample", "--config", config, "--workspace", tmp_path / "w"], "c.yaml")
     assert not (tmp_path / "pwned").exists()
 
 
@@ -58,13 +58,19 @@ def test_flags_stand_above_the_config(workspace, capsys, tmp_path):
 
 def test_missing_inputs_are_named_before_any_work(workspace, capsys, tmp_path):
     where = ["--workspace", tmp_path / "w", "--data", tmp_path]
-    _refused(capsys, ["train-teacher", *where], tmp_path)
-    _refused(capsys, ["sample", "--teacher", tmp_path / "none", "--workspace", tmp_path / "w"], "none", "--teacher")
-    _refused(capsys, ["verify", tmp_path / "none"], "none")
+    check_refused(capsys, ["train-teacher", *where], tmp_path)
+    check_refused(
+        capsys, ["sample", "--teacher", tmp_path / "none", "--workspace", tmp_path / "w"], "none", "--teacher"
+    )
+    check_refused(capsys, ["verify", tmp_path / "none"], "none")
     (tmp_path / "half").mkdir()
-    _refused(capsys, ["sample", "--teacher", tmp_path / "half", "--workspace", tmp_path / "w"], "half", "card.json")
-    _refused(capsys, ["train-teacher", "--data", "no-such-dataset", "--workspace", tmp_path / "w"], "no-such-dataset")
-    _refused(capsys, ["train-teacher", "--device", "abacus", "--workspace", tmp_path / "w"], "abacus")
+    check_refused(
+        capsys, ["sample", "--teacher", tmp_path / "half", "--workspace", tmp_path / "w"], "half", "card.json"
+    )
+    check_refused(
+        capsys, ["train-teacher", "--data", "no-such-dataset", "--workspace", tmp_path / "w"], "no-such-dataset"
+    )
+    check_refused(capsys, ["train-teacher", "--device", "abacus", "--workspace", tmp_path / "w"], "abacus")
 
 
 def test_a_truncated_hdf5_is_refused(workspace, capsys, tmp_path):
@@ -72,7 +78,7 @@ def test_a_truncated_hdf5_is_refused(workspace, capsys, tmp_path):
     assert workspace.type("export-h5", f"--out {target}", tiny=False) == 0
     data = target.read_bytes()
     target.write_bytes(data[: len(data) // 2])
-    _refused(capsys, ["train-classifier", "--data", target, "--workspace", tmp_path / "w"], "fakes.h5")
+    check_refused(capsys, ["train-classifier", "--data", target, "--workspace", tmp_path / "w"], "fakes.h5")
 
 
 def test_a_foreign_folder_is_not_overwritten(workspace, capsys, tmp_path):
@@ -80,7 +86,9 @@ def test_a_foreign_folder_is_not_overwritten(workspace, capsys, tmp_path):
     mine.mkdir()
     (mine / "notes.txt").write_text("keep me")
     folder = workspace.folder
-    _refused(capsys, ["sample", "--nfake-per-class", "5", "--workspace", folder, "--out", mine], "mine", "not empty")
+    check_refused(
+        capsys, ["sample", "--nfake-per-class", "5", "--workspace", folder, "--out", mine], "mine", "not empty"
+    )
     assert [path.name for path in mine.iterdir()] == ["notes.txt"]
 
 
@@ -97,11 +105,11 @@ def test_a_flipped_byte_in_the_fakes_stops_training(workspace, capsys, tmp_path)
         data[place.offset + 100] ^= 4
         shard.write_bytes(bytes(data))
     words = ["distill", "--fakes", copy, "--workspace", workspace.folder, "--rho", "1", "--steps", "30"]
-    _refused(capsys, words, "unit-")
+    check_refused(capsys, words, "unit-")
 
 
 def test_the_filter_of_another_dataset_is_refused(workspace, capsys, tmp_path):
     out = tmp_path / "rotated"
     words = ["distill", "--data", "rotated-digits", "--workspace", workspace.folder, "--rho", "1", "--out", out]
-    _refused(capsys, [*words, "--fakes", workspace.folder / "fakes" / "latest"], "--fakes", "labels")
+    check_refused(capsys, [*words, "--fakes", workspace.folder / "fakes" / "latest"], "--fakes", "labels")
     assert not out.exists()

@@ -124,44 +124,44 @@ def test_bad_images_are_named(tmp_path: Path) -> None:
         load_real(good)
 
 
-def refused(folder: Path, words: str, **options: object) -> None:
+def check_refused(folder: Path, words: str, **options: object) -> None:
     with pytest.raises(UserError, match=words):
         load_real(folder, **options)
 
 
 def test_bad_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", "empty holds no class folders")
+    check_refused(tmp_path / "empty", "empty holds no class folders")
     class_folder(tmp_path / "one", names=("cat",))
-    refused(tmp_path / "one", "one class only")
+    check_refused(tmp_path / "one", "one class only")
     class_folder(tmp_path / "hollow")
     (tmp_path / "hollow" / "eel").mkdir()
-    refused(tmp_path / "hollow", "eel holds no images; fill")
+    check_refused(tmp_path / "hollow", "eel holds no images; fill")
     class_folder(tmp_path / "deep" / "all")
-    refused(tmp_path / "deep", "one folder level too high")
+    check_refused(tmp_path / "deep", "one folder level too high")
     class_folder(tmp_path / "rare", 20)
     picture(tmp_path / "rare" / "eel" / "0.png")
-    refused(tmp_path / "rare", "class 'eel' has [01] training images")
+    check_refused(tmp_path / "rare", "class 'eel' has [01] training images")
     class_folder(tmp_path / "tiny", 1)
-    refused(tmp_path / "tiny", "2 images are too few")
+    check_refused(tmp_path / "tiny", "2 images are too few")
     class_folder(tmp_path / "untrained" / "test")
-    refused(tmp_path / "untrained", "test/ but no train/")
+    check_refused(tmp_path / "untrained", "test/ but no train/")
     class_folder(tmp_path / "mixed" / "train")
     class_folder(tmp_path / "mixed", names=("eel",))
-    refused(tmp_path / "mixed", "eel stands beside train/")
+    check_refused(tmp_path / "mixed", "eel stands beside train/")
     class_folder(tmp_path / "extra" / "train")
     class_folder(tmp_path / "extra" / "test", names=("cat", "eel"))
-    refused(tmp_path / "extra", "eel is a class that train/ does not have")
+    check_refused(tmp_path / "extra", "eel is a class that train/ does not have")
     class_folder(tmp_path / "bare" / "train")
     (tmp_path / "bare" / "test").mkdir()
-    refused(tmp_path / "bare", "test holds no class folders")
-    refused(tmp_path / "extra", "one split only", fold=1)
+    check_refused(tmp_path / "bare", "test holds no class folders")
+    check_refused(tmp_path / "extra", "one split only", fold=1)
 
 
 def test_the_user_says_which_augmentations_are_allowed(tmp_path: Path) -> None:
     folder = class_folder(tmp_path / "pets")
     assert load_real(folder, augmentations=["translate", "flip"]).allowed_augmentations == ("flip", "translate")
-    refused(folder, "'rotate' is unknown", augmentations=["rotate"])
+    check_refused(folder, "'rotate' is unknown", augmentations=["rotate"])
     note = folder / "dataset.json"
     note.write_text(json.dumps({"augmentations": ["flip"]}))
     assert load_real(folder).allowed_augmentations == ("flip",)
@@ -180,7 +180,7 @@ def test_the_user_says_which_augmentations_are_allowed(tmp_path: Path) -> None:
         ("[" * 100_000, "no readable JSON"),
     ):
         note.write_text(text)
-        refused(folder, words)
+        check_refused(folder, words)
 
 
 def table_folder(folder: Path, header: str = "file,angle", count: int = 40) -> Path:
@@ -205,7 +205,7 @@ def test_continuous_labels_from_a_table(tmp_path: Path) -> None:
     assert (stated.label_space.low, stated.label_space.high, stated.label_space.unit) == (0.0, 90.0, "degrees")
     assert "degrees" in stated.histogram()
     (folder / "dataset.json").write_text('{"low": 5}')
-    refused(folder, "outside the stated range 5 to 19.5")
+    check_refused(folder, "outside the stated range 5 to 19.5")
     vectors = load_real(table_folder(tmp_path / "pose", "file,yaw,pitch"))
     assert vectors.label_space.dimension == 2
     assert vectors.train.labels.shape == (28, 2)
@@ -240,9 +240,9 @@ def test_bad_tables_name_the_line(tmp_path: Path) -> None:
         ("\n".join(line.split(",")[0] + ",3" if "/" in line else line for line in good.splitlines()), "is empty"),
     ):
         (folder / "labels.csv").write_text(text)
-        refused(folder, words)
+        check_refused(folder, words)
     (folder / "labels.csv").write_bytes(b"file,angle\n\xff\xfe,1\n")
-    refused(folder, "no readable CSV")
+    check_refused(folder, "no readable CSV")
 
 
 @pytest.mark.skipif(not CIFAR_TAR.exists(), reason=f"real CIFAR-10 pictures are not at {CIFAR_TAR}")
