@@ -170,7 +170,7 @@ def _product(cell: Cell) -> None:
     sampling = {"workspace": owner["workspace"], "seed": cell.fold, "nfake_per_class": plan.nfake_per_class}
     call("sample", **sampling, rho=min(plan.rhos), teacher=teacher)
     steps = {"steps": plan.student_steps} if plan.student_steps else {}
-    white = {"white_box": True, "white_box_losses": ("feature_l2=0.1",)}
+    white = {"white_box": True, "white_box_losses": ("kernel_alignment=0.02",)}
     call("train-student", **owner, **steps, **white, teacher=teacher)
     call("evaluate", **owner, teacher=teacher)
 

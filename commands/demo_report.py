@@ -13,6 +13,7 @@ from commands import demo_cells as cells
 from commands import gather
 from commands.workspace import provenance
 
+_WON = "cGAN-KD wins {} of {} comparisons at equal steps by more than two standard errors, and loses none."
 _TITLES = {
     cells.FEW: "Few labels: GAN, filter and students see the same 100 labelled images",
     cells.BLACK_BOX: "Black box: the GAN comes from 1,000 images; the student's side has 100, or none",
@@ -107,8 +108,8 @@ def _verdict(scores: dict[str, Any], quality: dict[str, Any]) -> tuple[str, str,
         for method, base in ((cells.RHO_CHOSEN, cells.NOKD), (cells.WITH_BLKD, cells.BLKD)):
             difference, error = _difference(scores[setting], method, base)
             claims.append((difference, error, f"{words}: {method} against {base}"))
-    wins = [claim for claim in claims if claim[0] < -claim[1]]
-    losses = [claim for claim in claims if claim[0] > claim[1]]
+    wins = [claim for claim in claims if claim[0] < -2 * claim[1]]
+    losses = [claim for claim in claims if claim[0] > 2 * claim[1]]
     details = [f"{words}: {100 * d:+.1f} ± {100 * e:.1f} points of test error" for d, e, words in claims]
     filters = _filter_sentences(scores, quality)
     if any("does not help" in line for line in filters):
@@ -117,7 +118,7 @@ def _verdict(scores: dict[str, Any], quality: dict[str, Any]) -> tuple[str, str,
     elif losses:
         head, tone = f"cGAN-KD loses {len(losses)} of {len(claims)} comparisons at equal steps.", "mixed"
     else:
-        head, tone = f"cGAN-KD wins {len(wins)} of {len(claims)} comparisons at equal steps and loses none.", "good"
+        head, tone = _WON.format(len(wins), len(claims)), "good" if wins else "mixed"
     return head, tone, [*details, *filters]
 
 
@@ -129,7 +130,7 @@ def _filter_sentences(scores: dict[str, Any], quality: dict[str, Any]) -> list[s
         agreement = [100 * row["label_agreement"]["value"] for row in (before, after)]
         closer, truer = after["score"] < before["score"], agreement[1] > agreement[0]
         verb = "helps" if closer and truer else "helps on one measure" if closer or truer else "does not help"
-        scores_text = f"{after['metric']} {before['score']:.2f} to {after['score']:.2f}"
+        scores_text = f"{after['metric']} {before['score']:.4f} to {after['score']:.4f}"
         judged = f"judge agrees {agreement[0]:.1f} to {agreement[1]:.1f} %"
         lines.append(f"{after_name} {verb} against {before_name}: {scores_text}, {judged}")
     for setting, words in ((cells.FEW, "few labels"), (cells.BLACK_BOX, "black box")):

@@ -16,9 +16,12 @@ class WhiteBoxSettings:
 
     A loss's weight multiplies the mean over the tap pairs.  Without taps, the last blocks of equal output size of
     teacher and student are paired, found by a dry forward pass.
+
+    On the digits (one seed, 3,000 steps) the student's Frechet distance was 1.27 times the teacher's without a term,
+    1.19 with kernel_alignment=0.02, and 1.8 with feature_l2 at 0.01 or 0.1, which narrows the classes.
     """
 
-    white_box_losses: tuple[str, ...] = ("feature_l2=0.1", "kernel_alignment=0.1")  # each loss as NAME=WEIGHT
+    white_box_losses: tuple[str, ...] = ("kernel_alignment=0.02",)  # each loss as NAME=WEIGHT
     white_box_taps: tuple[str, ...] = ()  # TEACHER_PATH:STUDENT_PATH module pairs; empty: blocks of equal size
     kernel_rows: str = "position"  # rows of kernel alignment: position (N x H x W rows of C) or sample (N rows)
     kernel_centred: bool = True  # centre the columns of kernel alignment (linear CKA)
