@@ -22,7 +22,7 @@ def test_sample_over_a_grid_of_labels(rotated, capsys):
     assert found["images"] == 9 * 16
     assert [entry["label"] for entry in found["by_label"]] == [-60, -45, -30, -15, 0, 15, 30, 45, 60]
     assert rotated.type("verify", tiny=False) == 0
-    result = rotated.json(capsys, "distill", f"{DATA} --rho 0.5 --nfake-per-class 8")
+    result = rotated.json(capsys, "distill", f"{DATA} --rho 0.5 --nfake 72")
     assert result["test"]["measure"] == "mae"
     assert result["test"]["unit"] == "degrees"
     assert result["protocol"]["images"] == 500 + 72
