@@ -17,7 +17,6 @@ from interfaces import LabelSpace
 from layers.backbones import build_backbone
 from runtime.errors import UserError
 
-
 TEN = ClassLabels(tuple("0123456789"))
 DEGREES = ContinuousLabels(-90.0, 90.0, "degrees")
 SPACES: dict[str, LabelSpace] = {"classes": TEN, "continuous": DEGREES}
