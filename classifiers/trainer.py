@@ -21,7 +21,6 @@ from classifiers.networks import StudentNetwork, build_student
 from classifiers.predictor import CARD_FILE, ClassifierPredictor, load_classifier, read_classifier_card, save_classifier
 from classifiers.scoring import Score, outputs, score_outputs
 from classifiers.settings import ClassifierSettings
-from classifiers.stats_log import StatsLog
 from classifiers.training_state import TrainingState
 from image_data.augment import augment
 from image_data.batches import BatchOrder
@@ -31,6 +30,7 @@ from runtime.checkpoints import CheckpointFolder
 from runtime.errors import UserError
 from runtime.progress import progress
 from runtime.seeds import seed_step, torch_generator
+from runtime.stats_log import StatsLog
 
 _CHECKPOINT_EVERY_SECONDS = 30.0
 _LOG_EVERY_STEPS = 50

@@ -20,7 +20,6 @@ from filters.density_ratio import RatioNetwork, build_ratio_network, penalised_s
 from filters.fake_pool import teacher_features
 from filters.features import FeatureNetwork, Features, build_feature_network, default_feature_dim, label_loss
 from filters.settings import FilterSettings
-from filters.training_log import TrainingLog
 from image_data.augment import augment
 from image_data.batches import BatchOrder
 from image_data.sources import ImageSource
@@ -28,6 +27,7 @@ from interfaces import LabelSpace, Teacher
 from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
 from runtime.progress import progress
 from runtime.seeds import numpy_generator, seed_step, torch_generator
+from runtime.stats_log import StatsLog
 
 _BLOCK = 256
 _RATIO_LR_DROPS = (0.40, 0.75)  # shares of the steps at which the published schedule divides the rate by ten
@@ -74,7 +74,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         self.resumed = self.checkpoints.load_latest()
-        self.log = TrainingLog(self.out / "stats.jsonl", self.resumed.step if self.resumed else 0)
+        self.log = StatsLog(self.out / "stats.jsonl", self.resumed.step if self.resumed else 0)
         self._last_save = time.monotonic()
 
     def save_if_due(self, step: int, last: int, tensors: Callable[[], dict[str, torch.Tensor]], scalars: dict) -> None:
