@@ -20,10 +20,11 @@ from image_data.real import load_real
 from image_data.sources import ArraySource
 from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.stats_log import StatsLog
 from teacher_sampler import load_teacher
 from teacher_sampler.training import TeacherSettings, train_teacher, trainer
 from teacher_sampler.training.batches import BalancedClasses, Vicinity, batch_drawer
-from teacher_sampler.training.stats import StatsLog, collapse_warning, spread_within_labels
+from teacher_sampler.training.stats import collapse_warning, spread_within_labels
 
 CPU = torch.device("cpu")
 TINY = TeacherSettings(
@@ -229,7 +230,7 @@ def test_the_log_drops_lines_past_the_resumed_step(tmp_path):
     path = tmp_path / "stats.jsonl"
     path.write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"st')
     log = StatsLog(path, 4)
-    log.append({"step": 6, "new": 1})
+    log.write({"step": 6, "new": 1})
     assert [json.loads(line) for line in path.read_text().splitlines()] == [
         {"step": 2},
         {"step": 4},

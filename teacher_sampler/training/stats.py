@@ -1,36 +1,10 @@
-"""The log of a training run, and the sign of a collapsed generator."""
+"""The sign of a collapsed generator."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Any
-
 import torch
 
-from runtime.atomic import write_text
-
 COLLAPSED_BELOW = 0.1  # spread of fakes within a label, as a part of that of real images
-
-
-class StatsLog:
-    """`stats.jsonl`: one JSON object a line, each with its `step`; a resume drops the lines past its step."""
-
-    def __init__(self, path: Path, resumed_step: int) -> None:
-        self.path = path
-        kept = []
-        if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    if json.loads(line)["step"] <= resumed_step:
-                        kept.append(line + "\n")
-                except (ValueError, KeyError, TypeError):
-                    break  # the half-written last line of a killed run
-        write_text(path, "".join(kept))
-
-    def append(self, entry: dict[str, Any]) -> None:
-        with open(self.path, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
 
 
 def spread_within_labels(images: torch.Tensor, labels: torch.Tensor) -> float:

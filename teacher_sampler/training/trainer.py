@@ -33,10 +33,11 @@ from runtime.checkpoints import (
 from runtime.errors import UserError
 from runtime.progress import progress
 from runtime.seeds import seed_step, torch_generator
+from runtime.stats_log import StatsLog
 from teacher_sampler.networks import TEACHERS
 from teacher_sampler.training.batches import LabelledBatch, batch_drawer
 from teacher_sampler.training.settings import TeacherSettings
-from teacher_sampler.training.stats import StatsLog, collapse_warning, spread_within_labels
+from teacher_sampler.training.stats import collapse_warning, spread_within_labels
 
 CHECKPOINT_SECONDS = 30.0
 
@@ -68,7 +69,7 @@ def train_teacher(
         for step in range(start, settings.steps):
             entry = run.step(step, measure=(step + 1) % settings.stats_every_steps == 0)
             if entry:
-                log.append(entry)
+                log.write(entry)
             bar.advance(1, f"D {entry['loss_d']:.2f} G {entry['loss_g']:.2f}" if entry else "")
             late = time.monotonic() - saved_at > CHECKPOINT_SECONDS
             if late or (step + 1) % settings.checkpoint_every_steps == 0:
