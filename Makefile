@@ -33,9 +33,11 @@ lint: setup-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup
+bench: setup-dev
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python benchmarks/teachers.py
+	$(BIN)/python benchmarks/serving.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache

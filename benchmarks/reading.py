@@ -42,17 +42,21 @@ class NoiseTeacher:
     def __init__(self, channels: int, resolution_px: int) -> None:
         self.label_space: LabelSpace = SPACE
         self.card = TeacherCard(
-            "noise", {}, resolution_px, channels, SPACE.to_json(), {}, None, "", "none", allowed_augmentations=[]
+            "noise", {}, resolution_px, channels, SPACE.to_json(), {}, {}, "", "none", allowed_augmentations=[]
         )
 
     def latents(self, keys: np.ndarray, seed: int) -> None:
         """A black box has none."""
         return None
 
-    def generate(self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray) -> torch.Tensor:
+    def generate(self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray, seed: int) -> torch.Tensor:
         """Uniform noise."""
         size = self.card.resolution_px
         return torch.rand(len(labels), self.card.channels, size, size) * 2.0 - 1.0
+
+    def candidates(self, labels: np.ndarray) -> None:
+        """Without end."""
+        return None
 
 
 class AcceptAll:

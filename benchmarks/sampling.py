@@ -109,7 +109,7 @@ def make_parts(width: int = 16) -> SamplingParts:
         channels=1,
         label_space=SPACE.to_json(),
         latent={"distribution": "normal", "dimension": 64},
-        truncation=None,
+        truncation={},
         source_digest="",
         licence="none",
         allowed_augmentations=[],
@@ -125,14 +125,14 @@ def clocks() -> np.ndarray:
 
 def bare_passes(parts: SamplingParts, candidates: int, accepted: int, settings: SamplerSettings) -> np.ndarray:
     """Wall and processor seconds of the forward passes alone."""
-    size = settings.block_size
+    size = int(settings.block_size or 1)
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(size, 64, generator=generator)
     labels, keys = np.arange(size) % 10, np.zeros((size, 2), dtype=np.int64)
     start = clocks()
     with fixed_numerics(settings):
         for _ in range(-(-candidates // size)):
-            images = quantise(parts.teacher.generate(latents, labels, keys))
+            images = quantise(parts.teacher.generate(latents, labels, keys, 0))
             parts.density_ratio(images, labels)  # type: ignore[misc]
         for _ in range(-(-accepted // size)):
             parts.predictor(images)  # type: ignore[misc]
@@ -141,7 +141,7 @@ def bare_passes(parts: SamplingParts, candidates: int, accepted: int, settings: 
 
 def throughput(per_label: int, rounds: int) -> dict[str, Any]:
     """Medians over rounds, each of which runs both sides once."""
-    settings = SamplerSettings(seed=0)
+    settings = SamplerSettings(seed=0, block_size=256)
     parts = make_parts()
     rows = []
     for number in range(rounds):

@@ -15,7 +15,7 @@ from commands.workspace import SEAL, resolve_input
 class Options(SharedOptions):
     """Flags of benchmark."""
 
-    teacher: Path | None = Field(None, description="Folder of the teacher.")
+    teacher: str | None = Field(None, description="Folder of the teacher.")
     student: Path | None = Field(None, description="Folder of the student generator.")
 
 

@@ -16,7 +16,7 @@ def compare_generators(generators: Mapping[str, Any], batch_size: int = 64) -> d
 
     found = {}
     for name, generator in generators.items():
-        if generator is None:
+        if getattr(generator, "network", None) is None:  # not there, or a black box
             continue
         space = generator.label_space
         labels = np.zeros(batch_size, dtype=np.int64) if space.kind == "classes" else np.full(batch_size, space.low)

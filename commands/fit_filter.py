@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
-
 from commands.options import DataOptions, settings_from, settings_options
-from commands.parts import load_data, load_generator
-from commands.workspace import artefact, artefact_digest, resolve_input
+from commands.parts import load_data
+from commands.teachers import ChosenTeacher, TeacherOptions, adapted_teacher
+from commands.workspace import artefact
 from filters.settings import FilterSettings
 
 _Settings: Any = settings_options(FilterSettings, "FilterFlags", exclude={"seed"})
@@ -17,10 +16,8 @@ _Settings: Any = settings_options(FilterSettings, "FilterFlags", exclude={"seed"
 _LEAST_SPREAD = 0.1  # standard deviation over mean of r on held-out fakes
 
 
-class Options(_Settings, DataOptions):
+class Options(_Settings, TeacherOptions, DataOptions):
     """Flags of fit-filter."""
-
-    teacher: Path | None = Field(None, description="Folder of the teacher.")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -31,15 +28,15 @@ def run(options: Options) -> dict[str, Any]:
     device = pick_device(options.device)
     set_threads(1)
     data = load_data(options)
-    teacher = resolve_input("teacher", options.teacher, options)
+    teacher = ChosenTeacher(options)
     settings = settings_from(options, FilterSettings)
-    parents = {"data": data.digest, "teacher": artefact_digest("teacher", teacher)}
+    parents = {"data": data.digest, "teacher": teacher.digest}
     with artefact("fit-filter", "filter", options, parents) as made:
         if not made.finished:
             fit_filter(
                 data.train,
                 data.label_space,
-                load_generator(teacher, device),
+                adapted_teacher(teacher.reference, teacher.adaptation, device),
                 settings,
                 made.folder,
                 device,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commands.parts import load_density_ratio, load_generator
+from commands.teachers import teacher_behind
 from commands.workspace import SEAL
 from evaluation.report import (
     Column,
@@ -99,7 +100,7 @@ def _fake_grids(found: Found, device: torch.device, rho: float, per_class: int) 
     rows = picture_rows(fakes.labels, per_class)
     shown = [ImageGrid("Teacher, accepted", fakes.images(rows), label_names(space, fakes.labels[rows]), "accepted")]
     if found["teacher"] is not None and found["filter"] is not None:
-        pixels, labels = rejected_images(fakes, load_generator(found["teacher"], device), per_class)
+        pixels, labels = rejected_images(fakes, teacher_behind(found["fakes"], found["teacher"], device), per_class)
         if len(pixels):
             shown.append(ImageGrid("Teacher, rejected", pixels, label_names(space, labels), "rejected"))
     if fakes.score_sets() and rho < 1:
@@ -128,7 +129,7 @@ def rejected_images(fakes: FakeDataset, teacher: Any, per_class: int) -> tuple[n
         return np.zeros((0, *fakes.image_shape), dtype=np.uint8), label
     rows = picture_rows(label, per_class, np.argsort(r, kind="stable"))
     keys = np.stack([label_bits(label[rows]), k[rows]], axis=1)
-    images = teacher.generate(teacher.latents(keys, seed), label[rows], keys)
+    images = teacher.generate(teacher.latents(keys, seed), label[rows], keys, seed)
     return quantise(images).cpu().numpy(), label[rows]
 
 

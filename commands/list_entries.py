@@ -17,9 +17,10 @@ def run(options: SharedOptions) -> dict[str, Any]:
     from image_data.real import REAL_DATASETS
     from student_trainer import GENERATORS
     from teacher_sampler import TEACHERS
+    from teacher_sampler.importers import IMPORTERS
     from white_box import WHITE_BOX_LOSSES
 
-    registries = (REAL_DATASETS, TEACHERS, GENERATORS, STUDENTS, DISTILLERS, WHITE_BOX_LOSSES)
+    registries = (REAL_DATASETS, IMPORTERS, TEACHERS, GENERATORS, STUDENTS, DISTILLERS, WHITE_BOX_LOSSES)
     return {registry.kind: list(registry) for registry in registries}
 
 

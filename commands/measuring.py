@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commands.parts import load_generator
+from commands.teachers import teacher_behind
+from runtime.errors import UserError
 
 if TYPE_CHECKING:
     from evaluation.judge import Judge
@@ -51,7 +52,8 @@ def image_sets(options: Any, found: dict[str, Path | None], device: Any) -> dict
     for kind in ("teacher", "student"):
         folder = found[kind]
         if folder is not None:
-            sets[kind] = draw_images(load_generator(folder, device), options.images_per_class, options.seed)
+            generator = teacher_behind(found["fakes"] if kind == "teacher" else None, folder, device)
+            sets[kind] = draw_images(generator, options.images_per_class, options.seed)
     if found["fakes"] is not None:
         fakes = open_fakes(found["fakes"])
         classes = fakes.label_space.kind == "classes"
@@ -83,10 +85,17 @@ def _subset(fakes: Any, rows: Any, per_label: int, seed: int) -> ImageSource:
 
 
 def draw_images(generator: Any, per_label: int, seed: int) -> ImageSource:
-    """Fresh images of a generator: classes in equal numbers, or ten evenly spaced label values."""
+    """Fresh images of a generator: classes in equal numbers, or ten evenly spaced label values.
+
+    Ready images are as many as there are.
+    """
     from evaluation.generated import generated_images
     from runtime.seeds import derive_seed
 
     space = generator.label_space
     values = np.arange(space.width) if space.kind == "classes" else np.linspace(space.low, space.high, 10)
-    return generated_images(generator, np.repeat(values, per_label), derive_seed(seed, "evaluation"))
+    there = generator.candidates(values)
+    counts = np.full(len(values), per_label) if there is None else np.minimum(per_label, there)
+    if not counts.any():
+        raise UserError("the teacher has no images of the labels that are evaluated; leave --teacher out.")
+    return generated_images(generator, np.repeat(values, counts), derive_seed(seed, "evaluation"))

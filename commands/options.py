@@ -29,6 +29,11 @@ def _split_commas(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _as_number(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isdigit() else value
+
+
+Channels = Annotated[Literal[1, 3], BeforeValidator(_as_number)]
 Floats = Annotated[tuple[float, ...], BeforeValidator(_split_commas)]
 Ints = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]

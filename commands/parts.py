@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     import torch
 
     from image_data.real import RealData
-    from interfaces import DensityRatio, LabelSpace, Predictor
-    from layers.generator import NetworkGenerator
+    from interfaces import DensityRatio, LabelSpace, Predictor, Teacher
+    from teacher_sampler.adapted import Adaptation
     from teacher_sampler.sampler import SamplingParts
 
 
@@ -35,14 +35,16 @@ def load_data(options: DataOptions, **changes: Any) -> RealData:
     return data
 
 
-def load_generator(folder: Path, device: torch.device) -> NetworkGenerator:
-    """A teacher or a student generator: the card's architecture tells which."""
+def load_generator(reference: str | Path, device: torch.device) -> Teacher:
+    """A teacher (folder or address) or a student generator: the card's architecture tells which."""
     from layers.generator import read_card
     from student_trainer import GENERATORS, load_student
     from teacher_sampler import load_teacher
+    from teacher_sampler.loaders.address import is_url
 
-    card = read_card(folder)
-    return load_student(folder, device) if card.architecture in GENERATORS else load_teacher(folder, device)
+    if not is_url(reference) and read_card(Path(reference)).architecture in GENERATORS:
+        return load_student(Path(reference), device)
+    return load_teacher(reference, device)
 
 
 def load_predictor(folder: Path, device: torch.device) -> Predictor:
@@ -70,19 +72,21 @@ def error_function(label_space: LabelSpace) -> Any:
 class SamplingRecipe:
     """What a worker process needs to build the sampler's parts; called once in each."""
 
-    teacher: Path
+    teacher: str | Path
     filter: Path | None
     predictor: Path | None
     device: str
     ceiling_quantile: float = 0.999
+    adaptation: Adaptation | None = None
 
     def __call__(self) -> SamplingParts:
         from filters.acceptance import Acceptance
         from runtime.devices import pick_device
+        from teacher_sampler.adapted import Adaptation, adapt
         from teacher_sampler.sampler import SamplingParts
 
         device = pick_device(self.device)
-        generator = load_generator(self.teacher, device)
+        generator = adapt(load_generator(self.teacher, device), self.adaptation or Adaptation())
         return SamplingParts(
             teacher=generator,
             density_ratio=load_density_ratio(self.filter, device) if self.filter else None,

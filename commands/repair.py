@@ -18,7 +18,7 @@ POSITIONAL = "fakes"
 class Options(FakesOptions):
     """Flags of repair; the parts are those that the dataset was sampled with."""
 
-    teacher: Path | None = Field(None, description="Folder of the teacher.")
+    teacher: str | None = Field(None, description="Folder of the teacher, or the address of a teacher service.")
     filter: Path | None = Field(None, description="Folder of the filter.")
     predictor: Path | None = Field(None, description="Folder of the predictor.")
 
@@ -28,20 +28,28 @@ def run(options: Options) -> dict[str, Any]:
     from image_data.fake import verify_fakes
     from image_data.fake.manifest import read_manifest
     from runtime.engines import LocalEngine
+    from teacher_sampler.adapted import Adaptation
     from teacher_sampler.repair import repair
 
     folder = fakes_folder(options)
-    made_with = read_manifest(folder).content["settings"]
+    content = read_manifest(folder).content
+    made_with, adaptation = content["settings"], Adaptation.from_json(content["teacher"]["adaptation"])
     parts: dict[str, Path] = {}
     for kind in ("teacher", "filter", "predictor"):
         wanted = made_with.get(f"{kind}_digest")
         if not wanted:
             continue
         parts[kind] = resolve_input(kind, getattr(options, kind), options)
-        if artefact_digest(kind, parts[kind]) != wanted:
+        digest = artefact_digest(kind, parts[kind])
+        if (adaptation.identity(digest) if kind == "teacher" else digest) != wanted:
             raise UserError(f"{parts[kind]} is not the {kind} that {folder} was sampled with; give --{kind} DIR.")
     recipe = SamplingRecipe(
-        parts["teacher"], parts.get("filter"), parts.get("predictor"), options.device, made_with["ceiling_quantile"]
+        parts["teacher"],
+        parts.get("filter"),
+        parts.get("predictor"),
+        options.device,
+        made_with["ceiling_quantile"],
+        adaptation,
     )
     mended = repair(folder, recipe, LocalEngine(options.workers))
     return {"fakes": str(folder), "repaired": mended, "problems": verify_fakes(folder)}

@@ -16,8 +16,10 @@ from pydantic import Field
 from commands.fake_options import describe_text
 from commands.options import SharedOptions, settings_from, settings_options
 from commands.parts import SamplingRecipe
+from commands.teachers import ChosenTeacher, TeacherOptions, check_fits
 from commands.workspace import artefact, artefact_digest, resolve_input
 from runtime.errors import UserError
+from teacher_sampler.loaders.address import is_url
 from teacher_sampler.settings import SamplerSettings
 
 _Settings: Any = settings_options(
@@ -28,11 +30,10 @@ _Settings: Any = settings_options(
 _WORTH_A_PROCESS = 20_000  # fakes
 
 
-class Options(_Settings, SharedOptions):
+class Options(_Settings, TeacherOptions, SharedOptions):
     """Flags of sample."""
 
     workers: int = Field(0, ge=0, description="Processes of one thread each; 0: one a core where it pays off.")
-    teacher: Path | None = Field(None, description="Folder of the teacher.")
     filter: str | None = Field(None, description="Folder of the filter, or none.")
     predictor: str | None = Field(None, description="Folder of the predictor, or none.")
     nfake_per_class: int | None = Field(None, ge=1, description="Fakes of each class  [default: 1000]")
@@ -44,23 +45,25 @@ class Options(_Settings, SharedOptions):
 def run(options: Options) -> dict[str, Any]:
     """Sample, or continue, or find it done."""
     from image_data.fake import describe_fakes
-    from layers.generator import read_card
-    from runtime.devices import set_threads
     from runtime.engines import LocalEngine
     from teacher_sampler.sampler import sample
 
-    set_threads(1)
-    teacher = resolve_input("teacher", options.teacher, options)
-    plan = label_plan(options, read_card(teacher).label_space)
+    teacher = ChosenTeacher(options)
+    plan = label_plan(options, teacher)
     chosen_filter = None if options.filter == "none" else resolve_input("filter", _path(options.filter), options)
     predictor = None if options.predictor == "none" else resolve_input("predictor", _path(options.predictor), options)
-    parents = {"teacher": artefact_digest("teacher", teacher)}
+    for kind, folder in (("filter", chosen_filter), ("predictor", predictor)):
+        if folder is not None:
+            check_fits(kind, folder, teacher)
+    parents = {"teacher": teacher.digest}
     if chosen_filter is not None:
         parents["filter"] = artefact_digest("filter", chosen_filter)
     if predictor is not None:
         parents["predictor"] = artefact_digest("predictor", predictor)
     settings = settings_from(options, SamplerSettings, **{f"{kind}_digest": digest for kind, digest in parents.items()})
-    recipe = SamplingRecipe(teacher, chosen_filter, predictor, options.device, options.ceiling_quantile)
+    recipe = SamplingRecipe(
+        teacher.reference, chosen_filter, predictor, options.device, options.ceiling_quantile, teacher.adaptation
+    )
     with artefact("sample", "fakes", options, parents) as made:
         if not made.finished:
             sample(recipe, plan, settings, made.folder, LocalEngine(_processes(options, plan)))
@@ -78,14 +81,13 @@ def _processes(options: Options, plan: Any) -> int:
     return 1 if one else max(1, min(usable_cores(), threads_for(1)))
 
 
-def label_plan(options: Options, label_space: dict[str, Any]) -> Any:
-    """Which labels, and how many accepted fakes of each."""
+def label_plan(options: Options, teacher: ChosenTeacher) -> Any:
+    """Which labels, and how many accepted fakes of each.  Ready images know which values they have."""
     import numpy as np
 
-    from image_data.labels import label_space_from_json
     from teacher_sampler.plan import LabelPlan
 
-    space = label_space_from_json(label_space)
+    space = teacher.label_space
     count = options.nfake_per_label if space.kind == "continuous" else options.nfake_per_class
     if space.kind == "classes":
         if options.labels or options.nfake_per_label:
@@ -95,7 +97,8 @@ def label_plan(options: Options, label_space: dict[str, Any]) -> Any:
         raise UserError(
             "--nfake-per-class is for classes, and this teacher's labels are values; use --nfake-per-label."
         )
-    values = parse_labels(options.labels, space)
+    known = getattr(teacher.teacher, "labels", None)
+    values = known if options.labels is None and known is not None else parse_labels(options.labels, space)
     space.check(values, "--labels")
     return LabelPlan(values, math.ceil((count or 50) / options.rho))
 
@@ -119,13 +122,12 @@ def needs(options: Options) -> dict[str, Any]:
     """Disk and memory, from the teacher's card where it is there."""
     from commands.workspace import SEAL
 
-    folder = options.teacher or options.workspace / "teacher" / "latest"
-    if not (folder / SEAL["teacher"]).is_file():
-        return {"disk": "known once the teacher exists"}
-    from layers.generator import read_card
-
-    card = read_card(folder)
-    plan = label_plan(options, card.label_space)
+    missing = options.teacher is None and not (options.workspace / "teacher" / "latest" / SEAL["teacher"]).is_file()
+    if missing or is_url(options.teacher or ""):
+        return {"disk": "known once the teacher exists" if missing else "known once the service is asked"}
+    teacher = ChosenTeacher(options)
+    card = teacher.card
+    plan = label_plan(options, teacher)
     latent_bytes = 4 * int(card.latent.get("dimension", 0))
     row_bytes = card.channels * card.resolution_px**2 + latent_bytes + 64
     total = plan.total

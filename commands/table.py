@@ -5,6 +5,8 @@ from __future__ import annotations
 COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("demo", "The whole path on real digits; ends with a table and an HTML report."),
     "train-teacher": ("train_teacher", "Train a teacher GAN on real images."),
+    "import-teacher": ("import_teacher", "Make a teacher folder from a foreign checkpoint, program, images or URL."),
+    "serve-teacher": ("serve_teacher", "Let others sample a teacher over HTTP, without its weights."),
     "train-classifier": ("train_classifier", "Train a predictor on real images, without distillation."),
     "fit-filter": ("fit_filter", "Fit the feature extractor and the conditional density ratio."),
     "sample": ("sample", "Sample a teacher through the filter into an HDF5 dataset of fakes."),

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from commands.options import DataOptions, settings_from, settings_options
 from commands.parts import load_data, load_generator
+from commands.teachers import insides_of
 from commands.workspace import artefact, artefact_digest, resolve_input
 from runtime.errors import UserError
 from student_trainer.settings import StudentSettings
@@ -25,7 +26,7 @@ class Options(_Settings, _WhiteBox, DataOptions):
     """Flags of train-student."""
 
     fakes: Path | None = Field(None, description="Folder of the fakes, sampled with their latents.")
-    teacher: Path | None = Field(None, description="Folder of the teacher (for --white-box and the comparison).")
+    teacher: str | None = Field(None, description="The teacher (for --white-box and the comparison).")
     white_box: bool = Field(False, description="Add feature terms from inside a local teacher.")
     real: bool = Field(False, description="Play the game on fresh z against real images, not the teacher's.")
 
@@ -40,6 +41,12 @@ def run(options: Options) -> dict[str, Any]:
     set_threads(1)
     fakes = resolve_input("fakes", options.fakes, options)
     dataset = open_fakes(fakes)
+    if not dataset.has_latents:
+        raise UserError(
+            f"--fakes {fakes} has no latents, and a student learns (latents, label) -> image; sample a teacher with "
+            f"them and --store-latents, or train classifiers from these fakes (distill)."
+        )
+    made_by = dataset.manifest.content["teacher"]
     parents = {"fakes": artefact_digest("fakes", fakes)}
     data = load_data(options) if options.real else None
     if data is not None:
@@ -48,12 +55,18 @@ def run(options: Options) -> dict[str, Any]:
             raise UserError(
                 f"--fakes {fakes} and --data {options.data} differ in size; give --resolution or --no-real."
             )
-    teacher = _teacher(options, device)
+    reference = _reference(options)
+    teacher = None if reference is None else load_generator(reference, device)
     if options.white_box:
         if teacher is None:
             raise UserError("--white-box needs the teacher's insides; give --teacher DIR.")
+        insides_of(teacher, "--white-box")
         parents["teacher"] = teacher.card.source_digest
-    settings = settings_from(options, StudentSettings, truncation=teacher.card.truncation if teacher else None)
+        if made_by["adaptation"]:
+            raise UserError(f"--white-box: --fakes {fakes} were sampled through a label map or resized; leave it out.")
+        if artefact_digest("teacher", reference) != dataset.manifest.content["settings"]["teacher_digest"]:
+            raise UserError(f"--white-box: --fakes {fakes} come from another teacher; give theirs with --teacher DIR.")
+    settings = settings_from(options, StudentSettings, truncation=made_by["truncation"].get("std"))
     with artefact("train-student", "student", options, parents) as made:
         if not made.finished:
             train_student(
@@ -77,13 +90,14 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def _teacher(options: Options, device: Any) -> Any:
+def _reference(options: Options) -> Any:
+    """The teacher asked for, else the workspace's; None where there is none (it is not needed)."""
     from commands.workspace import SEAL
 
     latest = options.workspace / "teacher" / "latest"
     if options.teacher is not None:
-        return load_generator(resolve_input("teacher", options.teacher, options), device)
-    return load_generator(latest, device) if (latest / SEAL["teacher"]).is_file() else None
+        return resolve_input("teacher", options.teacher, options)
+    return latest.resolve() if (latest / SEAL["teacher"]).is_file() else None
 
 
 def _terms(options: Options, teacher: Any, settings: Any, dataset: Any) -> Any:

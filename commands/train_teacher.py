@@ -9,6 +9,7 @@ from typing import Any
 
 from commands.options import DataOptions, settings_from, settings_options
 from commands.parts import load_data
+from commands.teachers import summary
 from commands.workspace import artefact
 from teacher_sampler.training.settings import TeacherSettings
 
@@ -41,16 +42,3 @@ def run(options: Options) -> dict[str, Any]:
                 trained_on=data.describe(),
             )
     return {"teacher": str(made.folder), **summary(made.folder)}
-
-
-def summary(folder: Any) -> dict[str, Any]:
-    """What a user wants to know of a generator's folder."""
-    from layers.generator import read_card
-
-    card = read_card(folder)
-    return {
-        "architecture": card.architecture,
-        "resolution_px": card.resolution_px,
-        "digest": card.source_digest[:8],
-        "measured_quality": card.measured_quality,
-    }

@@ -27,6 +27,7 @@ from commands.table import COMMANDS
 from runtime.atomic import remove_leftovers, write_bytes, write_json
 from runtime.digests import digest_of, file_sha256
 from runtime.errors import UserError
+from teacher_sampler.loaders.address import is_url
 
 COMMAND_FILE = "command.json"
 SEAL = {  # the file whose presence says that an artefact of this kind is finished
@@ -49,9 +50,12 @@ MAKER = {  # the command that makes a missing artefact of the embedded default
     "rho": "search-rho",
 }
 NEEDS = {"filter": ("teacher",), "fakes": ("teacher", "filter", "predictor"), "student": ("fakes",), "rho": ("fakes",)}
+OPTIONAL = {"filter", "predictor"}  # `none` is an answer too
+TEACHER_FLAGS = ("teacher", "label_map", "image_size", "image_channels")
 DATA_FLAGS = ("data", "fold", "resolution", "real_per_class", "data_seed")
 _FLAGS = {"teacher": "teacher", "filter": "filter", "predictor": "predictor", "fakes": "fakes", "student": "student"}
 EMBEDDED = {"digits", "rotated-digits"}
+PATHS = {"checkpoint", "label_embedding", "label_map"}  # options whose content, not name, is in the parents' digests
 
 
 @dataclass
@@ -98,7 +102,7 @@ def artefact(
 
 def content_options(options: SharedOptions) -> dict[str, Any]:
     """The options that decide the content; paths of inputs are replaced by their digests, plumbing left out."""
-    skip = PLUMBING | set(_FLAGS.values())
+    skip = PLUMBING | set(_FLAGS.values()) | PATHS
     return {name: value for name, value in plain(options).items() if name not in skip}
 
 
@@ -123,9 +127,14 @@ def check_folder(folder: Path, identity: dict[str, Any], digest: str) -> None:
         raise UserError(f"--out {folder} was made with other options ({changed}); give a new folder.")
 
 
-def resolve_input(kind: str, given: Path | None, options: SharedOptions, **make: Any) -> Path:
-    """The folder of an input: the path given, else the workspace's latest, else (embedded data) made now."""
+def resolve_input(kind: str, given: str | Path | None, options: SharedOptions, **make: Any) -> Any:
+    """The folder of an input: the path given, else the workspace's latest, else (embedded data) made now.
+
+    A teacher may also be the address of a service, which is returned as it is.
+    """
     if given is not None:
+        if kind == "teacher" and is_url(given):
+            return str(given)
         folder = Path(given)
         if not folder.exists():
             raise UserError(f"--{kind} {folder} does not exist; give the folder of a finished {kind}.")
@@ -137,12 +146,16 @@ def resolve_input(kind: str, given: Path | None, options: SharedOptions, **make:
         return latest.resolve()
     data = data_flags(options)
     if data.get("data", "digits") not in EMBEDDED or kind not in MAKER:
-        maker = MAKER.get(kind, kind)
-        raise UserError(f"no {kind} in {options.workspace}; run `python cli.py {maker}` first or give --{kind} PATH.")
+        maker, other = MAKER.get(kind, kind), f" or --{kind} none" if kind in OPTIONAL else ""
+        raise UserError(
+            f"no {kind} in {options.workspace}; run `python cli.py {maker}` first or give --{kind} PATH{other}."
+        )
     for parent in NEEDS.get(kind, ()):  # made from the same images, and before the child, which has no flags for them
         resolve_input(parent, getattr(options, parent, None), options)
     _say(f"no {kind} in {options.workspace} yet: making one first (python cli.py {MAKER[kind]})")
+    seen_as = {name: getattr(options, name, None) for name in TEACHER_FLAGS}
     inherited = {"workspace": options.workspace, "device": options.device, **data, **make}
+    inherited |= {name: str(value) for name, value in seen_as.items() if value is not None}
     accepted = importlib.import_module(f"commands.{COMMANDS[MAKER[kind]][0]}").Options.model_fields
     call(MAKER[kind], **{name: value for name, value in inherited.items() if name in accepted})
     return (options.workspace / kind / "latest").resolve()
@@ -156,19 +169,30 @@ def data_flags(options: SharedOptions) -> dict[str, Any]:
         folder = getattr(options, "teacher", None) or options.workspace / "teacher" / "latest"
         record = Path(folder) / COMMAND_FILE
         made_with = json.loads(record.read_text())["content"]["options"] if record.is_file() else {}
+        if Path(folder).exists() or is_url(folder):  # a teacher from elsewhere does not say what it learnt from
+            made_with = {"data": "unknown", **made_with}
         given = {name: made_with.get(name) for name in DATA_FLAGS}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def artefact_digest(kind: str, folder: Path) -> str:
+def artefact_digest(kind: str, folder: str | Path) -> str:
     """What a child records of a parent: the digest of its content, free of times and machines."""
     if kind == "fakes":
         from image_data.fake import open_fakes
 
-        return open_fakes(folder).digest
+        return open_fakes(Path(folder)).digest
+    if kind == "teacher" and is_url(folder):
+        from teacher_sampler.loaders.http_client import RemoteTeacher
+
+        return RemoteTeacher.connect(str(folder)).digest
+    folder = Path(folder)
     card = json.loads((folder / "card.json").read_text())
+    if card.get("architecture") == "http":  # the service says what it serves, by the digest that it has at home
+        return str(card["source_digest"])
+    weights = folder / "weights.safetensors"
+    content = file_sha256(weights) if weights.is_file() else card["source_digest"]
     kept = {name: card.get(name) for name in ("architecture", "arguments", "latent", "truncation")}
-    return digest_of({"weights": file_sha256(folder / "weights.safetensors"), **kept})
+    return digest_of({"weights": content, **kept})
 
 
 def describe_inputs(options: SharedOptions) -> dict[str, Any]:
@@ -181,6 +205,8 @@ def describe_inputs(options: SharedOptions) -> dict[str, Any]:
         latest = options.workspace / kind / "latest"
         if given == "none":
             found[kind] = "none"
+        elif given is not None and is_url(given):
+            found[kind] = f"{given} (asked when work starts)"
         elif given is not None:
             found[kind] = f"{given} ({'found' if Path(str(given)).exists() else 'MISSING'})"
         elif (latest / SEAL[kind]).is_file():

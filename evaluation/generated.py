@@ -28,7 +28,7 @@ def generated_images(
         rows = np.arange(start, start + block_rows)
         rows = np.where(rows < len(labels), rows, start)
         latents = generator.latents(keys[rows], seed)
-        images = generator.generate(latents, labels[rows], keys[rows])
+        images = generator.generate(latents, labels[rows], keys[rows], seed)
         if not torch.isfinite(images).all():
             raise ValueError("the generator returned values that are not finite numbers")
         found.append(quantise(images)[: len(labels) - start].cpu().numpy())

@@ -42,7 +42,8 @@ def teacher_features(
         for begin in range(0, len(labels), _BLOCK):
             block = slice(begin, begin + _BLOCK)
             latents = teacher.latents(keys[block], seed)
-            pieces.append(phi(quantise(teacher.generate(latents, labels[block], keys[block])), labels[block]))
+            images = quantise(teacher.generate(latents, labels[block], keys[block], seed))
+            pieces.append(phi(images, labels[block]))
             bar.advance(len(labels[block]))
     return torch.cat(pieces)
 

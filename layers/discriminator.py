@@ -13,6 +13,7 @@ from layers.label_embedding import LabelEmbedding
 from layers.spectral_norm import spectral
 
 WIDEST = 8  # times the base width
+SLOPE = 0.2  # of negative inputs; with 0 a discriminator can die, and then it says the same of every image
 
 
 class DownBlock(nn.Module):
@@ -28,7 +29,7 @@ class DownBlock(nn.Module):
             self.shortcut = spectral(nn.Conv2d(in_channels, out_channels, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
+        h = self.conv2(_activate(self.conv1(x if self.first else _activate(x))))
         if self.down:  # a 1x1 convolution and pooling commute, and pooling first is cheaper
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         return h + self.shortcut(x)
@@ -87,5 +88,9 @@ class ProjectionDiscriminator(nn.Module):
 
     def logits(self, last_map: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         """The head alone, for callers that have already computed `features(x)[-1]`."""
-        pooled = F.relu(last_map).sum(dim=(2, 3))
+        pooled = _activate(last_map).sum(dim=(2, 3))
         return self.linear(pooled).squeeze(1) + (self.embedding(encoded) * pooled).sum(1)
+
+
+def _activate(x: torch.Tensor) -> torch.Tensor:
+    return F.leaky_relu(x, SLOPE)

@@ -42,30 +42,51 @@ class ExponentialMovingAverage:
 
 
 def accumulate_standing_statistics(
-    network: nn.Module, draw: Callable[[int], tuple[torch.Tensor, ...]], batches: int
+    network: nn.Module,
+    draw: Callable[[int], tuple[torch.Tensor, ...]],
+    batches: int,
+    *,
+    settle: int = 8,
+    biased: bool = False,
 ) -> None:
     """Give every batch norm in `network` the mean statistics over `batches` forward passes of `network(*draw(i))`.
 
     Averaged weights have never been run, so the batch-norm statistics of training do not belong to them (BigGAN's
-    "standing statistics", Brock et al. 2019, appendix C).  The passes also bring the vectors of spectral
+    "standing statistics", Brock et al. 2019, appendix C).  `settle` passes before them bring the vectors of spectral
     normalisation up to the averaged weights.  Weights stay as they are; `draw` must be a pure function of i for the
     result to be one.  The network comes back in the mode in which it was.
+
+    `biased`: variances as train mode divides by them (over n, where the running variance is over n - 1), so that with
+    one batch eval mode gives that batch's train-mode images.
     """
     was_training = network.training
     norms = [layer for layer in network.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     network.train()
     with torch.no_grad():
-        for _ in range(8):  # lets the spectral vectors settle, before statistics are taken
+        for _ in range(settle):
             network(*draw(0))
         for norm in norms:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over all passes
+        counts: dict[nn.Module, int] = {}
+        hooks = [norm.register_forward_pre_hook(lambda norm, x: counts.__setitem__(norm, _positions(x[0])))
+                 for norm in norms]  # fmt: skip
         for index in range(batches):
             network(*draw(index))
+        for hook in hooks:
+            hook.remove()
+        if biased:
+            for layer, count in counts.items():
+                layer.get_buffer("running_var").mul_((count - 1) / count)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     network.train(was_training)
+
+
+def _positions(x: torch.Tensor) -> int:
+    """How many values of a channel a batch norm averages over."""
+    return x.numel() // x.shape[1]
 
 
 def _state(module: nn.Module) -> dict[str, torch.Tensor]:

@@ -6,8 +6,9 @@ Teachers and student generators share this form, so whatever reads a teacher rea
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,24 +25,60 @@ CARD_FILE = "card.json"
 WEIGHTS_FILE = "weights.safetensors"
 
 
+def card_latents(card: TeacherCard, keys: np.ndarray, seed: int) -> torch.Tensor:
+    """Standard normals (times the truncation's std, where the card has one), named by (seed, label, k).
+
+    float32 N x z on the CPU.  Whoever has the card has the latents: a teacher elsewhere need not send them.
+    """
+    normals = sample_normals(keys, seed, "latent", int(card.latent["dimension"]))
+    return torch.from_numpy(normals * np.float32(card.truncation.get("std", 1.0)))
+
+
+def sampling_notes(card: TeacherCard) -> dict[str, Any]:
+    """How images come about, for manifests and services: noise mode and standing statistics, where there are any."""
+    if "sampling" in card.arguments:  # a service's card says it of the teacher behind it
+        return dict(card.arguments["sampling"])
+    standing = card.trained_on.get("standing_statistics", {})
+    found = {f"standing_{name}": value for name, value in standing.items()}
+    return {"noise_mode": card.arguments["noise_mode"], **found} if "noise_mode" in card.arguments else found
+
+
 class NetworkGenerator:
-    """The Teacher interface over a local network `network(latents, encoded labels) -> images in [-1, 1]`."""
+    """The Teacher interface over a local network `network(latents, encoded labels) -> images in [-1, 1]`.
+
+    A network that adds noise of its own has `noise_numbers`, how many standard normals an image takes, and is called
+    as `network(latents, encoded, noise)` with float32 N x noise_numbers.  One whose truncation is no scaling of the
+    latents has `truncate(**card.truncation)`.
+    """
 
     def __init__(self, card: TeacherCard, network: torch.nn.Module, label_space: LabelSpace, device: torch.device):
         self.card, self.label_space, self.device = card, label_space, device
-        self.network = network.to(device).eval().requires_grad_(False)
+        # Convolutions read maps whose channels lie side by side without rearranging them first.
+        self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        truncate = getattr(network, "truncate", None)
+        if card.truncation and truncate is not None:
+            truncate(**card.truncation)
+        elif set(card.truncation) - {"std"}:
+            raise UserError(f"truncation {card.truncation} is none that {card.architecture} has; import it again.")
 
     def latents(self, keys: np.ndarray, seed: int) -> torch.Tensor:
-        """Standard normals (times the truncation, where the card has one), named by (seed, label, k)."""
-        normals = sample_normals(keys, seed, "latent", int(self.card.latent["dimension"]))
-        return torch.from_numpy(normals * np.float32(self.card.truncation or 1.0))
+        """float32 N x z; see `card_latents`."""
+        return card_latents(self.card, keys, seed)
 
     @torch.inference_mode()
-    def generate(self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray) -> torch.Tensor:
+    def generate(self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray, seed: int) -> torch.Tensor:
         if latents is None:
             raise ValueError("this generator needs latents")
         encoded = self.label_space.encode(labels).to(self.device)
-        return self.network(latents.to(self.device), encoded).float()
+        inputs = [latents.to(self.device), encoded]
+        numbers = int(getattr(self.network, "noise_numbers", 0))
+        if numbers:
+            inputs.append(torch.from_numpy(sample_normals(keys, seed, "noise", numbers)).to(self.device))
+        return self.network(*inputs).float()
+
+    def candidates(self, labels: np.ndarray) -> None:
+        """Without end."""
+        return None
 
 
 def save_generator(folder: Path, card: TeacherCard, network: torch.nn.Module) -> TeacherCard:
@@ -67,6 +104,8 @@ def read_card(folder: Path) -> TeacherCard:
         raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished generator.") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is not a generator's card ({error}); make the generator again.") from error
+    if not isinstance(card.truncation, dict):  # cards of the first days said None
+        card = replace(card, truncation={})
     if card.format_version != 1:
         raise UserError(f"{path} has format version {card.format_version}; this program reads version 1.")
     return card

@@ -43,7 +43,8 @@ def export_student(student: NetworkGenerator, out_file: Path) -> ExportedStudent
     if out_file.exists():
         raise UserError(f"{out_file} is already there; give another name or move it away.")
     out_file.parent.mkdir(parents=True, exist_ok=True)
-    network = student.network.cpu().eval()
+    # torch.export writes weights in their plain order only without a warning
+    network = student.network.cpu().to(memory_format=torch.contiguous_format).eval()
     try:
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out_file.parent) as folder:
             temporary = Path(folder) / f"program{SUFFIX}"
@@ -56,7 +57,7 @@ def export_student(student: NetworkGenerator, out_file: Path) -> ExportedStudent
                 )
             commit_file(temporary, out_file)
     finally:
-        student.network.to(student.device)
+        student.network.to(student.device).to(memory_format=torch.channels_last)
     return ExportedStudent(out_file, difference, PARITY_BATCHES)
 
 

@@ -151,7 +151,7 @@ def _card(data: StudentData, settings: StudentSettings, student: nn.Module, trai
         channels=data.image_shape[0],
         label_space=data.label_space.to_json(),
         latent={"distribution": "normal", "dimension": data.latent_dim},
-        truncation=settings.truncation,
+        truncation={} if settings.truncation is None else {"std": settings.truncation},
         source_digest="",
         licence=str(trained_on.get("licence", "unknown")),
         allowed_augmentations=list(data.allowed_augmentations),

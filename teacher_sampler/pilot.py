@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -67,7 +66,7 @@ def label_ceilings(r: np.ndarray, content: RunContent, acceptance: Acceptance) -
     found = []
     for row, pool in enumerate(pools):
         ratios = r[pool].reshape(-1)
-        ceiling = acceptance.ceiling(ratios, label_name(content, row))
+        ceiling = acceptance.ceiling(ratios, content.label_name(row))
         found.append(max(ceiling, float(ratios.max())) if content.settings.running_max else ceiling)
     return np.array(found)
 
@@ -76,13 +75,3 @@ def _nearest(positions: np.ndarray, row: int, count: int) -> np.ndarray:
     """The `count` labels nearest to label `row`, itself among them; ties go to the earlier label."""
     distance = ((positions - positions[row]) ** 2).sum(axis=1)
     return np.argsort(distance, kind="stable")[:count]
-
-
-def label_name(content: RunContent, row: int) -> str:
-    """How an error names the label: the class's name and index, or the value with its unit."""
-    space: dict[str, Any] = content.label_space
-    label = content.labels[row]
-    if space["kind"] == "classes":
-        name = space["names"][int(label)]
-        return f"{int(label)} ({name})" if name != str(int(label)) else name
-    return f"{label} {space['unit']}".strip()

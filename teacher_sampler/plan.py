@@ -6,13 +6,14 @@ and of the resolved settings, whoever makes it and in whatever order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 
+from image_data.fake.manifest import candidate_counts
 from image_data.labels import label_space_from_json
 from interfaces import DensityRatio, LabelSpace, Predictor, Teacher
 from runtime.digests import digest_of
@@ -97,11 +98,43 @@ class LabelPlan:
             raise UserError("the planned labels name a label twice; give each once.")
 
 
+def label_name(space: Mapping[str, Any], label: Any) -> str:
+    """How an error names a label: the class's name and index, or the value with its unit.  `space`: its JSON."""
+    if space["kind"] == "classes":
+        name = space["names"][int(label)]
+        return f"{int(label)} ({name})" if name != str(int(label)) else str(name)
+    return f"{label} {space['unit']}".strip()
+
+
+def check_enough(space: Mapping[str, Any], plan: LabelPlan, available: Sequence[int] | None) -> None:
+    """UserError naming the label where the teacher has fewer images of it than are wanted; `available`: of each."""
+    if available is None:
+        return
+    for label, count in zip(plan.labels, available, strict=True):
+        if count < plan.per_label:
+            raise too_few(label_name(space, label), count, plan.per_label)
+
+
+def too_few(label: str, available: int, wanted: int, found: str = "") -> UserError:
+    """The error of a label that has run out; `found` tells what came of its images."""
+    if not available:
+        return UserError(
+            f"label {label} has no images; ask for labels that the teacher has, or give it images of this one."
+        )
+    images = f"{available} image{'s' if available > 1 else ''}"
+    return UserError(
+        f"label {label} has only {images}{found}, and {wanted} are wanted; ask for fewer, or give the teacher more "
+        f"images."
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class RunContent:
     """What a run writes first, to `run.json`: resolved settings, labels and what the parts are like.
 
-    Its digest is in every shard.  The number of fakes is not in it, since that may grow.
+    Its digest is in every shard.  The number of fakes is not in it, since that may grow.  `teacher`: how its images
+    come about, in words (its digest is in the settings).  `available`: how many candidates each planned label has, for
+    a teacher that has no more than that.
     """
 
     settings: SamplerSettings
@@ -112,10 +145,14 @@ class RunContent:
     has_ratio: bool
     needs_ratio: bool
     has_predictor: bool
+    teacher: dict[str, Any]
+    available: list[int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Canonical content."""
+        """Canonical content; without `available` where there is no end, as it was before finite teachers."""
         found = {item.name: getattr(self, item.name) for item in fields(self)}
+        if self.available is None:
+            del found["available"]
         found["settings"] = self.settings.content()
         found["labels"] = self.labels.tolist()
         found["image_shape"] = list(self.image_shape)
@@ -125,9 +162,13 @@ class RunContent:
     def from_json(found: Mapping[str, Any]) -> RunContent:
         """The inverse of `to_json`; KeyError, TypeError or ValueError where it is malformed."""
         space = label_space_from_json(found["label_space"])
+        labels = np.asarray(found["labels"], dtype=np.int64 if space.kind == "classes" else np.float64)
+        available = found.get("available")
+        if available is not None and [type(count) for count in available] != [int] * len(labels):
+            raise ValueError("available")
         changed = {
             "settings": SamplerSettings(**found["settings"]),
-            "labels": np.asarray(found["labels"], dtype=np.int64 if space.kind == "classes" else np.float64),
+            "labels": labels,
             "image_shape": tuple(found["image_shape"]),
         }
         return RunContent(**{**found, **changed})
@@ -159,6 +200,15 @@ class RunContent:
         """Positions of a group's labels in the plan."""
         return slice(group * self.group_size, min((group + 1) * self.group_size, len(self.labels)))
 
+    def label_name(self, row: int) -> str:
+        """How an error names the planned label in this position."""
+        return label_name(self.label_space, self.labels[row])
+
+    def candidate_counts(self, group: int, index: int) -> np.ndarray:
+        """int64 G: candidates of each label of unit `index`; fewer than `unit_candidates` where a label runs out."""
+        first_k = index * self.unit_candidates
+        return candidate_counts(self.available, self.group_rows(group), first_k, self.unit_candidates)
+
 
 @dataclass(frozen=True, order=True)
 class Unit:
@@ -173,8 +223,12 @@ class Unit:
         return f"unit-{self.group:05d}-{self.index:05d}.h5"
 
 
-def candidate_keys(labels: np.ndarray, first_k: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """(place in `labels`, keys) of each candidate, label by label, k rising: int64 n and int64 n x 2, n = L x count."""
-    place = np.repeat(np.arange(len(labels), dtype=np.int64), count)
-    k = np.tile(np.arange(first_k, first_k + count, dtype=np.int64), len(labels))
+def candidate_keys(labels: np.ndarray, first_k: int, counts: int | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(place in `labels`, keys) of each candidate, label by label, k rising from `first_k`: int64 n and int64 n x 2.
+
+    `counts`: candidates of each label, one number or int64 L.
+    """
+    counts = np.broadcast_to(np.asarray(counts, dtype=np.int64), (len(labels),))
+    place = np.repeat(np.arange(len(labels), dtype=np.int64), counts)
+    k = first_k + np.arange(len(place), dtype=np.int64) - np.repeat(np.cumsum(counts) - counts, counts)
     return place, np.stack([label_bits(labels)[place], k], axis=1)

@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from image_data.fake.manifest import RUN_FILE
+from interfaces import Teacher
+from layers.generator import sampling_notes
 from runtime.atomic import write_json
 from runtime.errors import UserError
-from teacher_sampler.plan import LabelPlan, RunContent, SamplingParts, candidate_keys
+from teacher_sampler.plan import PILOT_START, LabelPlan, RunContent, SamplingParts, candidate_keys, check_enough
 from teacher_sampler.settings import SamplerSettings
 
 
@@ -28,6 +30,8 @@ def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: Samp
     quantile = getattr(parts.acceptance, "quantile", settings.ceiling_quantile)
     if parts.acceptance.needs_ratio and quantile != settings.ceiling_quantile:
         raise ValueError("the acceptance rule and the settings name different ceiling quantiles")
+    available = _available(plan, parts)
+    check_enough(space.to_json(), plan, available)
     shape = (card.channels, card.resolution_px, card.resolution_px)
     content = RunContent(
         settings=settings.resolve(len(plan.labels), plan.per_label, space.kind == "classes", math.prod(shape)),
@@ -38,9 +42,38 @@ def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: Samp
         has_ratio=parts.density_ratio is not None,
         needs_ratio=parts.acceptance.needs_ratio,
         has_predictor=parts.predictor is not None,
+        teacher=describe_teacher(parts.teacher),
+        available=available,
     )
     _write(out, content, plan.per_label)
     return content
+
+
+def describe_teacher(teacher: Teacher) -> dict[str, Any]:
+    """Architecture, latent distribution, truncation, noise, standing statistics and adaptation; the same for a teacher
+    at home and behind a service.
+    """
+    card = teacher.card
+    adaptation = getattr(teacher, "adaptation", None)
+    return {
+        "architecture": card.arguments.get("served", card.architecture),
+        "latent": card.latent,
+        "truncation": card.truncation,
+        "sampling": sampling_notes(card),
+        "adaptation": {} if adaptation is None else adaptation.to_json(),
+    }
+
+
+def _available(plan: LabelPlan, parts: SamplingParts) -> list[int] | None:
+    found = parts.teacher.candidates(plan.labels)
+    if found is None:
+        return None
+    counts = np.asarray(found)
+    if counts.shape != (len(plan.labels),) or counts.dtype.kind not in "iu" or (counts < 0).any():
+        raise UserError(
+            f"the teacher {parts.teacher.card.architecture} does not say how many images it has of each label; mend it."
+        )
+    return [min(int(count), PILOT_START) for count in counts]
 
 
 def _write(out: Path, content: RunContent, per_label: int) -> None:
@@ -80,6 +113,7 @@ def read_run(out: Path, plan: LabelPlan, settings: SamplerSettings, extend: bool
         raise UserError(
             f"{out} was begun with {per_label} fakes of each label, and {plan.per_label} are asked for; {remedy}."
         )
+    check_enough(stored.label_space, plan, stored.available)
     if plan.per_label > per_label:
         _write(out, stored, plan.per_label)
     return stored

@@ -1,7 +1,8 @@
 """Which units to make: for each label group in the order of k, until every label of the group has enough.
 
 With one worker no unit is made in vain.  With more, units are started ahead of the results by expectation; those that
-turn out to be surplus are removed at the end, so that the dataset is the same.
+turn out to be surplus are removed at the end, so that the dataset is the same.  A teacher may have a fixed number of
+candidates of a label: running out of them is like reaching the cap.
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ import numpy as np
 
 from runtime.errors import UserError
 from runtime.progress import progress
-from teacher_sampler.pilot import Pilot, label_name
-from teacher_sampler.plan import RunContent, Unit
+from teacher_sampler.pilot import Pilot
+from teacher_sampler.plan import RunContent, Unit, too_few
 from teacher_sampler.units import UnitResult
 
 _DOUBT = 2.0  # standard deviations by which units under way may fall short of expectation
@@ -28,6 +29,8 @@ class Schedule:
         self._accepted = [np.zeros(self._size(group), dtype=np.int64) for group in range(content.groups)]
         self._started = [0] * content.groups
         self._under_way = [0] * content.groups
+        self._drawn = [np.zeros_like(accepted) for accepted in self._accepted]  # candidates of finished units
+        self._pending = [np.zeros_like(accepted) for accepted in self._accepted]  # candidates of units under way
         self._check_cap()
 
     def run(self, make: Callable[[Iterable[Unit]], Iterator[UnitResult]], workers: int) -> None:
@@ -51,54 +54,79 @@ class Schedule:
                     unit = Unit(group, self._started[group])
                     self._started[group] += 1
                     self._under_way[group] += 1
+                    self._pending[group] += self._counts(unit)
                     found = True
                     yield unit
 
     def _record(self, result: UnitResult) -> None:
+        group, counts = result.unit.group, self._counts(result.unit)
         self.results[result.unit] = result
-        self._accepted[result.unit.group] += result.accepted
-        self._under_way[result.unit.group] -= 1
+        self._accepted[group] += result.accepted
+        self._under_way[group] -= 1
+        self._pending[group] -= counts
+        self._drawn[group] += counts
 
     def _falls_short(self, group: int, ahead: bool) -> bool:
         """Whether some label of the group is expected to miss its number with the units that are under way."""
-        drawn = self._under_way[group] * self.content.unit_candidates
-        if not drawn or not ahead:
-            return not drawn and bool((self._accepted[group] < self.per_label).any())
-        rate = self._rates(group)
-        expected = drawn * rate - _DOUBT * np.sqrt(drawn * rate * (1.0 - rate))
-        return bool((self._accepted[group] + expected < self.per_label).any())
+        under_way = self._under_way[group]
+        if not under_way or not ahead:
+            return not under_way and bool((self._accepted[group] < self.per_label).any())
+        rate, pending = self._rates(group), self._pending[group]
+        expected = pending * rate - _DOUBT * np.sqrt(pending * rate * (1.0 - rate))
+        more = self._counts(Unit(group, self._started[group])) > 0  # a further unit is of no use to the other labels
+        return bool((more & (self._accepted[group] + expected < self.per_label)).any())
 
     def _rates(self, group: int) -> np.ndarray:
         """Acceptance of each label: the pilot's and the finished units' together."""
         pilot = self.pilot.rates[self.content.group_rows(group)]
         weight = int(self.content.settings.pilot_candidates or 1)
-        drawn = (self._started[group] - self._under_way[group]) * self.content.unit_candidates
-        return (pilot * weight + self._accepted[group]) / (weight + drawn)
+        return (pilot * weight + self._accepted[group]) / (weight + self._drawn[group])
 
     def _reached_cap(self, group: int) -> bool:
         """Whether the group may draw no more; UserError once its last units are in and still fall short."""
-        drawn = self._started[group] * self.content.unit_candidates
-        if drawn < self.cap:
+        accepted, under_way = self._accepted[group], self._under_way[group]
+        run_out = (self._counts(Unit(group, self._started[group])) == 0) & (accepted < self.per_label)
+        if run_out.any() and not under_way:
+            place = int(run_out.argmax())
+            self._run_out(group, place, f"{accepted[place]} were accepted")
+        if self._started[group] * self.content.unit_candidates < self.cap:
             return False
-        if not self._under_way[group]:
-            worst = int(self._accepted[group].argmin())
-            self._starve(group, worst, f"{self._accepted[group][worst]} of {drawn} candidates were accepted")
+        if not under_way:
+            worst = int(accepted.argmin())
+            drawn = self._drawn[group][worst]
+            self._starve(group, worst, f"{accepted[worst]} of {drawn} candidates were accepted")
         return True
 
     def _check_cap(self) -> None:
         """Say at once what the pilot already tells."""
-        hopeless = self.pilot.rates * self.cap < 0.5 * self.per_label
+        limit = np.full(len(self.content.labels), self.cap, dtype=np.int64)
+        if self.content.available is not None:
+            limit = np.minimum(limit, np.asarray(self.content.available, dtype=np.int64))
+        hopeless = self.pilot.rates * limit < 0.5 * self.per_label
         if hopeless.any():
-            group, worst = divmod(int(np.flatnonzero(hopeless)[0]), self.content.group_size)
-            rate = self.pilot.rates[group * self.content.group_size + worst]
+            row = int(np.flatnonzero(hopeless)[0])
+            group, worst = divmod(row, self.content.group_size)
+            rate = self.pilot.rates[row]
+            if limit[row] < self.cap:
+                self._run_out(group, worst, f"about {rate * limit[row]:.0f} are expected to be accepted")
             self._starve(group, worst, f"the pilot expects {rate:.4%} of candidates to be accepted")
 
     def _starve(self, group: int, label: int, found: str) -> None:
-        name = label_name(self.content, group * self.content.group_size + label)
+        name = self.content.label_name(group * self.content.group_size + label)
         raise UserError(
             f"label {name} starves: {found}, {self.per_label} fakes are wanted and {self.cap} candidates allowed; "
             f"raise the cap of candidates, ask for fewer, or improve the teacher or the filter."
         )
+
+    def _run_out(self, group: int, label: int, found: str) -> None:
+        row = group * self.content.group_size + label
+        available = self.content.available
+        if available is None:
+            raise ValueError("no label of an endless teacher runs out")
+        raise too_few(self.content.label_name(row), available[row], self.per_label, f", of which {found}")
+
+    def _counts(self, unit: Unit) -> np.ndarray:
+        return self.content.candidate_counts(unit.group, unit.index)
 
     def _open_groups(self) -> bool:
         return any((accepted < self.per_label).any() for accepted in self._accepted)

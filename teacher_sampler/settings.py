@@ -13,6 +13,7 @@ _LABELS_PER_GROUP = 16  # so that shards of continuous labels are not tiny
 _NEIGHBOURS = 9
 _PILOT_CANDIDATES = 1000
 _CAP_FACTOR, _SMALLEST_CAP = 200, 50_000
+_SMALLEST_BLOCK, _BLOCK = 32, 256
 _NO_EFFECT = ("max_candidates_per_label",)  # fields that the bytes do not depend on
 
 
@@ -21,7 +22,7 @@ class SamplerSettings:
     """`None` stands for a value that `resolve` works out from the plan; digests are "" for parts that are not used."""
 
     seed: int = 0
-    block_size: int = 256  # candidates that the networks see at once
+    block_size: int | None = None  # candidates that the networks see at once; 256, or fewer for a small dataset
     unit_candidates: int | None = None  # candidates of each label in one unit of work, i.e. one shard
     group_size: int | None = None  # labels in one unit of work (1 for classes, up to 16 for continuous labels)
     store_latents: bool = True  # store the latents, for students trained on pairs
@@ -40,6 +41,9 @@ class SamplerSettings:
     def resolve(self, labels: int, per_label: int, classes: bool, image_bytes: int) -> SamplerSettings:
         """The same settings without `None` (the cap apart).  Raises UserError for settings that make no sense."""
         group = self.group_size or (1 if classes else min(_LABELS_PER_GROUP, labels))
+        if self.block_size is None:
+            sized = replace(self, block_size=_block(group * per_label))
+            return sized.resolve(labels, per_label, classes, image_bytes)
         neighbours = 1 if classes else self.ceiling_neighbours or min(_NEIGHBOURS, labels)
         found = replace(
             self,
@@ -65,8 +69,8 @@ class SamplerSettings:
 
     def _in_whole_blocks(self, group: int, wanted: int) -> int:
         """At least `wanted` candidates of each label, so many that the group fills its last block."""
-        blocks = -(-wanted * group // max(1, self.block_size))
-        return max(1, blocks * self.block_size // group)
+        size = max(1, self.block_size or 1)
+        return max(1, -(-wanted * group // size) * size // group)
 
     def filled_from(self, stored: SamplerSettings) -> SamplerSettings:
         """Where this asks for nothing in particular, the values with which a run was begun."""
@@ -80,3 +84,8 @@ class SamplerSettings:
     def cap(self, per_label: int) -> int:
         """The number of candidates of one label after which it counts as starving."""
         return self.max_candidates_per_label or max(_CAP_FACTOR * per_label, _SMALLEST_CAP)
+
+
+def _block(wanted: int) -> int:
+    """A power of two that holds what a unit wants, so that few candidates of a small dataset are drawn in vain."""
+    return min(_BLOCK, max(_SMALLEST_BLOCK, 1 << (wanted - 1).bit_length()))

@@ -106,7 +106,7 @@ class Block:
 
 def blocks(parts: SamplingParts, settings: SamplerSettings, labels: np.ndarray, keys: np.ndarray) -> Iterator[Block]:
     """The candidates of (labels, keys) in order.  Networks always see whole blocks; the last is filled up and cut."""
-    size = settings.block_size
+    size = int(settings.block_size or 1)
     for start in range(0, len(keys), size):
         span = slice(start, min(start + size, len(keys)))
         real = span.stop - start
@@ -116,7 +116,7 @@ def blocks(parts: SamplingParts, settings: SamplerSettings, labels: np.ndarray, 
         if latents is not None and real < size:
             filled = torch.cat([latents, latents[-1:].expand(size - real, -1)])
         with _autocast(parts, settings):
-            raw = parts.teacher.generate(filled, labels[fill], keys[fill])
+            raw = parts.teacher.generate(filled, labels[fill], keys[fill], settings.seed)
         if not bool(torch.isfinite(raw).all()):
             raise UserError(
                 f"the teacher gives pixels that are not numbers for label {labels[start]} near candidate "
@@ -169,7 +169,8 @@ def compute_unit(
     """The arrays of a unit's shard.  `ceilings`: float64, M of each planned label, or None where all is accepted."""
     settings = content.settings
     group = content.labels[content.group_rows(unit.group)]
-    place, keys = candidate_keys(group, unit.index * content.unit_candidates, content.unit_candidates)
+    counts = content.candidate_counts(unit.group, unit.index)
+    place, keys = candidate_keys(group, unit.index * content.unit_candidates, counts)
     labels = group[place]
     uniforms = sample_uniforms(keys, settings.seed, "accept", 1)[:, 0]
     bound = np.ones(len(group)) if ceilings is None else ceilings[content.group_rows(unit.group)].copy()
@@ -256,7 +257,7 @@ def commit_scores(
     if stored is not None and len(stored["error"]) == len(arrays["fake_labels"]):
         return file_sha256(path)
     classes = content.label_space["kind"] == "classes"
-    size = content.settings.block_size
+    size = int(content.settings.block_size or 1)
     found = predict(predictor, error, arrays["fake_images"], arrays["fake_labels"], size, classes)
     return commit_sealed(path, found, attributes)
 
@@ -289,7 +290,7 @@ class PilotWorker:
 
 def count_labels(group: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """int64 G: how often each label of the group occurs."""
-    same = (labels[:, None] == group[None]).reshape(len(labels), len(group), -1).all(axis=2)
+    same = (labels[:, None] == group[None]).reshape(len(labels), len(group), group[0].size).all(axis=2)
     return same.sum(axis=0, dtype=np.int64)
 
 

@@ -25,7 +25,7 @@ class NoisyTeacher:
             channels=int(images.pixels.shape[1]),
             label_space=label_space.to_json(),
             latent={},
-            truncation=None,
+            truncation={},
             source_digest="noisy",
             licence=licence,
             allowed_augmentations=[],
@@ -37,13 +37,19 @@ class NoisyTeacher:
     def is_wrong(self, keys: np.ndarray) -> np.ndarray:
         return sample_uniforms(keys, 1, "noisy.wrong", 1)[:, 0] < self.wrong
 
-    def generate(self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray) -> torch.Tensor:
+    def generate(
+        self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray, seed: int = 0
+    ) -> torch.Tensor:
         draws = sample_uniforms(keys, 1, "noisy.image", 1)[:, 0]
         noise = sample_uniforms(keys, 1, "noisy.pixels", int(np.prod(self.images.pixels.shape[1:])))
         rows = np.array([self._row(*item) for item in zip(labels, draws, self.is_wrong(keys), strict=True)])
         clean = self.images.pixels[rows].astype(np.float64) / 127.5 - 1.0
         noisy = clean + 0.1 * (noise.reshape(clean.shape) - 0.5)
         return torch.from_numpy(noisy.astype(np.float32))
+
+    def candidates(self, labels: np.ndarray) -> None:
+        """Without end."""
+        return None
 
     def _row(self, label: float, draw: float, wrong: bool) -> int:
         if self.label_space.kind == "classes":

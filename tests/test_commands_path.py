@@ -3,7 +3,9 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import cli
 
@@ -143,3 +145,47 @@ def test_a_missing_prerequisite_of_the_embedded_default_is_made(tmp_path, capsys
     assert cli.main(["sample", "--workspace", str(tmp_path / "new")]) == 2  # the recorder made nothing
     assert asked[0][0] == "train-teacher"
     assert cli.main(["fit-filter", "--workspace", str(tmp_path / "new"), "--data", str(tmp_path)]) == 2
+
+
+def test_white_box_needs_the_insides_of_the_right_teacher(workspace, capsys, tmp_path):
+    other = tmp_path / "other"
+    first = (workspace.folder / "teacher" / "latest").resolve()
+    made = cli.main(["import-teacher", "--arch", "retort", "--checkpoint", str(first), "--truncation", "0.5",
+                     "--out", str(other)])  # fmt: skip
+    assert made == 0
+    capsys.readouterr()
+    assert workspace.type("train-student", f"--white-box --teacher {other} --out {tmp_path / 's'}") == 2
+    assert "another teacher" in capsys.readouterr().err
+    images = tmp_path / "images"
+    for kind in "0123456789":
+        (images / kind).mkdir(parents=True)
+        for index in range(2):
+            Image.fromarray(np.full((16, 16), 20 * int(kind) + index, dtype=np.uint8)).save(
+                images / kind / f"{index}.png"
+            )
+    box = tmp_path / "box"
+    assert cli.main(["import-teacher", "--arch", "images", "--checkpoint", str(images), "--out", str(box)]) == 0
+    capsys.readouterr()
+    assert workspace.type("train-student", f"--white-box --teacher {box} --out {tmp_path / 's'}") == 2
+    assert "black box (images)" in capsys.readouterr().err
+    assert not (tmp_path / "s").exists()
+
+
+def test_a_label_map_goes_into_the_manifest_and_repair_knows_it(workspace, capsys, tmp_path):
+    teacher = (workspace.folder / "teacher" / "latest").resolve()
+    (tmp_path / "map.yaml").write_text("classes: {even: [0, 2, 4], seven: ['7']}\n")
+    out = tmp_path / "f"
+    asked = f"--teacher {teacher} --label-map {tmp_path / 'map.yaml'} --image-size 20 --image-channels 3"
+    words = f"{asked} --filter none --predictor none --rho 1 --out {out}"
+    found = workspace.json(capsys, "sample", words)
+    assert found["images"] == 80
+    content = json.loads((out / "manifest.json").read_text())["content"]
+    assert content["teacher"]["adaptation"]["label_map"] == {"names": ["even", "seven"], "sources": [[0, 2, 4], [7]]}
+    assert content["image_shape"] == [3, 20, 20]
+    shard = next((out / "shards").glob("*.h5"))
+    before = shard.read_bytes()
+    shard.unlink()
+    assert workspace.type("repair", str(out), tiny=False) == 0
+    assert shard.read_bytes() == before
+    assert workspace.type("sample", f"{words} --filter {workspace.folder / 'filter' / 'latest'}") == 2
+    assert "--image-size" in capsys.readouterr().err

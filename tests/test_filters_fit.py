@@ -50,7 +50,7 @@ def fitted(digits: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def candidates(teacher: NoisyTeacher, labels: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
     keys = candidate_keys(labels, first=0)
-    return quantise(teacher.generate(None, labels, keys)), teacher.is_wrong(keys)
+    return quantise(teacher.generate(None, labels, keys, 0)), teacher.is_wrong(keys)
 
 
 def test_wrong_labels_get_low_ratios(digits: tuple, fitted: Path) -> None:

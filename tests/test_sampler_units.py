@@ -94,7 +94,7 @@ def test_stored_values_follow_from_the_definition(kind: str, request: pytest.Fix
     latents = fakes.latents(rows)
     assert latents is not None
     assert np.array_equal(latents, parts.teacher.latents(keys, 11).numpy())
-    again = quantise(parts.teacher.generate(torch.from_numpy(latents), fakes.labels, keys))
+    again = quantise(parts.teacher.generate(torch.from_numpy(latents), fakes.labels, keys, 0))
     images = fakes.images(rows)
     assert np.abs(again.numpy().astype(int) - images).max() <= 1
     ratio = BrightnessRatio()(torch.from_numpy(images), fakes.labels).numpy()

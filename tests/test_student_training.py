@@ -63,7 +63,7 @@ def local_teacher() -> NetworkGenerator:
     torch.manual_seed(5)
     network = GENERATORS.get("tinygan")(16, 1, LATENT, "classes", 10, base_width=8)
     card = TeacherCard(
-        "tinygan", {}, 16, 1, SPACE.to_json(), {"distribution": "normal", "dimension": LATENT}, None, "", "none", []
+        "tinygan", {}, 16, 1, SPACE.to_json(), {"distribution": "normal", "dimension": LATENT}, {}, "", "none", []
     )
     return NetworkGenerator(card, network, SPACE, CPU)
 
@@ -116,7 +116,7 @@ def test_a_finished_student_is_a_teacher(whole: Path) -> None:
     keys = np.stack([np.arange(5), np.arange(5)], axis=1)
     latents = student.latents(keys, seed=3)
     assert latents.shape == (5, LATENT)
-    images = student.generate(latents, np.arange(5), keys)
+    images = student.generate(latents, np.arange(5), keys, 0)
     assert images.shape == (5, 1, 16, 16)
     assert float(images.abs().max()) <= 1.0
     card = student.card
@@ -212,7 +212,12 @@ def test_continuous_labels(tmp_path: Path) -> None:
     space = ContinuousLabels(0.0, 90.0, "degrees")
     pairs = Pairs(labels=np.linspace(0, 90, 60))
     out = train_student(pairs, None, space, replace(SMALL, steps=2), tmp_path / "student", CPU)
-    assert load_student(out, CPU).generate(torch.zeros(2, LATENT), np.array([3.0, 88.5]), None).shape == (2, 1, 16, 16)
+    assert load_student(out, CPU).generate(torch.zeros(2, LATENT), np.array([3.0, 88.5]), None, 0).shape == (
+        2,
+        1,
+        16,
+        16,
+    )
 
 
 def test_r1_and_rare_adversarial_steps(tmp_path: Path) -> None:
@@ -308,7 +313,7 @@ def test_an_exported_student_of_continuous_labels(tmp_path: Path) -> None:
     torch.manual_seed(0)
     space = ContinuousLabels(0.0, 90.0, "degrees")
     network = GENERATORS.get("tinygan")(16, 1, LATENT, "continuous", 1, base_width=4)
-    card = TeacherCard("tinygan", {}, 16, 1, space.to_json(), {"distribution": "normal", "dimension": LATENT}, None, "",
+    card = TeacherCard("tinygan", {}, 16, 1, space.to_json(), {"distribution": "normal", "dimension": LATENT}, {}, "",
                        "none", [])  # fmt: skip
     found = export_student(NetworkGenerator(card, network, space, CPU), tmp_path / "student.pt2")
     assert torch.export.load(found.path).module()(torch.zeros(4, LATENT), torch.zeros(4, 1)).shape == (4, 1, 16, 16)

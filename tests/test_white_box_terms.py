@@ -25,7 +25,7 @@ def network(width: int = 4, resolution_px: int = 16, kind: str = "classes", labe
 def as_teacher(module: nn.Module, kind: str = "classes") -> NetworkGenerator:
     space = ClassLabels(("a", "b", "c")) if kind == "classes" else ContinuousLabels(0.0, 90.0, "degrees")
     card = TeacherCard(
-        "tinygan", {}, 16, 1, space.to_json(), {"distribution": "normal", "dimension": LATENT}, None, "", "none", []
+        "tinygan", {}, 16, 1, space.to_json(), {"distribution": "normal", "dimension": LATENT}, {}, "", "none", []
     )
     return NetworkGenerator(card, module, space, torch.device("cpu"))
 

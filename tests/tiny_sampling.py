@@ -47,7 +47,7 @@ def save_tiny_teacher(folder: Path, space: LabelSpace, resolution_px: int = 16, 
         channels=1,
         label_space=space.to_json(),
         latent={"distribution": "normal", "dimension": 9},
-        truncation=None,
+        truncation={},
         source_digest="",
         licence="none",
         allowed_augmentations=[],
@@ -179,7 +179,7 @@ class CountingTeacher:
             channels=channels,
             label_space=CLASSES.to_json(),
             latent={},
-            truncation=None,
+            truncation={},
             source_digest="",
             licence="none",
             allowed_augmentations=[],
@@ -193,8 +193,14 @@ class CountingTeacher:
         pixels = np.arange(channels * size * size)[None]
         return ((7 * k + 50 * labels)[:, None] + pixels).reshape(-1, channels, size, size) % 256
 
-    def generate(self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray) -> torch.Tensor:
+    def generate(
+        self, latents: torch.Tensor | None, labels: np.ndarray, keys: np.ndarray, seed: int = 0
+    ) -> torch.Tensor:
         return torch.from_numpy((self.levels(labels, keys[:, 1]) / 127.5 - 1.0).astype(np.float32))
+
+    def candidates(self, labels: np.ndarray) -> None:
+        """Without end."""
+        return None
 
 
 def counting_parts() -> SamplingParts:

@@ -213,10 +213,13 @@ class FakeDataset:
             file = self._shard(number)
             k = np.array(file.array("candidates/k"))
             group = planned[entry.group * group_size : (entry.group + 1) * group_size]
-            place = np.repeat(np.arange(len(group)), len(k) // len(group))
+            counts = self.manifest.candidate_counts(entry)
+            if int(counts.sum()) != len(k):
+                raise UserError(f"{file.path} holds {len(k)} candidates where its unit has {counts.sum()}; restore it.")
+            place = np.repeat(np.arange(len(group)), counts)
             accepted = np.zeros(len(k), dtype=bool)
             if entry.rows:
-                accepted[self._ledger_rows(file, group, place, k)] = True
+                accepted[self._ledger_rows(file, group, counts, k)] = True
             yield UnitLedger(entry.name, group[place], k, np.array(file.array("candidates/r")), accepted)
 
     def shards(self) -> Iterator[tuple[ShardEntry, dict[str, np.ndarray]]]:
@@ -225,12 +228,12 @@ class FakeDataset:
             file = self._shard(number)
             yield entry, {name: file.array(name) for name in file.places}
 
-    def _ledger_rows(self, file: _MappedFile, group: np.ndarray, place: np.ndarray, k: np.ndarray) -> np.ndarray:
+    def _ledger_rows(self, file: _MappedFile, group: np.ndarray, counts: np.ndarray, k: np.ndarray) -> np.ndarray:
         """Positions of the stored rows among the unit's candidates (both in the order of the draws)."""
         labels, index = file.array("fake_labels"), file.array("sample_index")
-        span = len(k) // len(group)
         same = (labels[:, None] == group[None]).reshape(len(labels), len(group), -1).all(axis=2)
-        return same.argmax(axis=1) * span + (np.asarray(index) - k[0])
+        starts = np.cumsum(counts) - counts
+        return starts[same.argmax(axis=1)] + (np.asarray(index) - k[0])
 
     def _shard(self, number: int) -> _MappedFile:
         if number not in self._shards:

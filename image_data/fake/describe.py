@@ -76,15 +76,16 @@ def _candidates(fakes: FakeDataset) -> dict[str, Any]:
     above, total = np.zeros(len(labels)), np.zeros(len(labels))
     for entry, unit in zip(fakes.manifest.shards, fakes.ledger(), strict=True):
         first = entry.group * group_size
-        size = min(group_size, len(labels) - first)
-        span = len(unit.k) // size
+        counts = fakes.manifest.candidate_counts(entry)
+        size = len(counts)
         here = slice(first, first + size)
-        ratio = unit.r.astype(np.float64).reshape(size, span)
-        drawn[here] += span
-        accepted[here] += unit.accepted.reshape(size, span).sum(axis=1)
-        total[here] += ratio.sum(axis=1)
+        place = np.repeat(np.arange(size), counts)
+        ratio = unit.r.astype(np.float64)
+        drawn[here] += counts
+        accepted[here] += np.bincount(place[unit.accepted], minlength=size)
+        total[here] += np.bincount(place, ratio, size)
         if bounded:  # a running maximum clips nothing
-            above[here] += np.maximum(ratio - ceilings[here, None], 0.0).sum(axis=1)
+            above[here] += np.bincount(place, np.maximum(ratio - ceilings[here][place], 0.0), size)
     by_label = [
         {
             "label": labels[row].tolist(),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,12 @@ class Manifest:
         found = {kind: self.settings.get(f"{kind}_digest", "") for kind in ("teacher", "filter", "predictor")}
         return {kind: digest for kind, digest in found.items() if digest}
 
+    def candidate_counts(self, entry: ShardEntry) -> np.ndarray:
+        """int64 G: candidates of each label of the shard's group that its unit drew."""
+        group_size, span = int(self.settings["group_size"]), int(self.settings["unit_candidates"])
+        group = slice(entry.group * group_size, min((entry.group + 1) * group_size, len(self.content["labels"])))
+        return candidate_counts(self.content.get("available"), group, entry.index * span, span)
+
     def used_rows(self, entry: ShardEntry, labels: np.ndarray, sample_index: np.ndarray) -> np.ndarray:
         """int64: the rows of a shard that lie before the cut, in order."""
         planned = label_bits(self.labels)
@@ -92,6 +99,16 @@ class Manifest:
                 f"shard {entry.name} holds {len(rows)} rows of the dataset where the manifest says {entry.used}."
             )
         return rows
+
+
+def candidate_counts(available: Sequence[int] | None, group: slice, first_k: int, span: int) -> np.ndarray:
+    """int64 G: how many of the candidates first_k .. first_k + span - 1 each planned label of a group has.
+
+    `available`: candidates of every planned label, or None where there is no end of them.
+    """
+    if available is None:
+        return np.full(group.stop - group.start, span, dtype=np.int64)
+    return np.clip(np.asarray(available[group], dtype=np.int64) - first_k, 0, span)
 
 
 def label_array(values: list[Any], space: LabelSpace) -> np.ndarray:

@@ -35,14 +35,14 @@ def decode_files(
     Without `channels`, grey files give one channel and anything else three.  UserError naming the file: unreadable,
     of more than 8 bits, or (without `resolution_px`) not square or not of the size of the first.
     """
-    size, grey, resized = _survey(files, resolution_px)
+    size, grey, resized = survey_files(files, resolution_px)
     channels = channels or (1 if grey else 3)
     check_shape_request(resolution_px, channels, title)
     check_memory(len(files) * channels * size * size, title)
     out = np.empty((len(files), channels, size, size), dtype=np.uint8)
     with progress(f"reading {title}", len(files)) as bar:
         for row, path in enumerate(files):
-            out[row] = _decode(path, size, channels)
+            out[row] = decode_file(path, size, channels)
             bar.advance(1)
     return out, resized
 
@@ -91,8 +91,8 @@ def check_memory(needed_bytes: int, where: str) -> None:
         )
 
 
-def _survey(files: Sequence[Path], resolution_px: int | None) -> tuple[int, bool, bool]:
-    """Look at the headers only: (side in pixels, all grey, any needs resizing)."""
+def survey_files(files: Sequence[Path], resolution_px: int | None) -> tuple[int, bool, bool]:
+    """Look at the headers only: (side in pixels, all grey, any needs resizing); UserError as for `decode_files`."""
     first: tuple[int, int] | None = None
     grey, resized = True, False
     for path in files:
@@ -127,7 +127,8 @@ def _open(path: Path) -> Image.Image:
         raise UserError(f"{path} is no readable image ({error}); mend or remove it.") from error
 
 
-def _decode(path: Path, size: int, channels: int) -> np.ndarray:
+def decode_file(path: Path, size: int, channels: int) -> np.ndarray:
+    """uint8 C x S x S, cropped and resized where the file has another size; UserError naming it where unreadable."""
     with _open(path) as opened:
         try:
             with warnings.catch_warnings():

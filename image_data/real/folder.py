@@ -43,7 +43,7 @@ def load_image_folder(
     """The same for datasets that are known by name: these state their augmentations and the size of val."""
     only_fold(request)
     description = read_description(folder / "dataset.json")
-    listing, label_space = _list_table(folder, description) if (folder / _TABLE).exists() else _list_classes(folder)
+    listing, label_space = list_folder(folder, description)
     files = [path for paths, _ in listing.values() for path in paths]
     pixels, resized = decode_files(files, request.resolution_px, request.channels, name)
     found, start = {}, 0
@@ -58,6 +58,11 @@ def load_image_folder(
     }
     allowed = augmentations or description.allowed(request.augmentations)
     return assemble(name, label_space, roles, allowed, request.real_per_class, request.seed, notes)
+
+
+def list_folder(folder: Path, description: Description) -> tuple[Listing, ClassLabels | ContinuousLabels]:
+    """The files and labels of each role that is there, and the label space; UserError naming what is amiss."""
+    return _list_table(folder, description) if (folder / _TABLE).exists() else _list_classes(folder)
 
 
 def _list_classes(folder: Path) -> tuple[Listing, ClassLabels]:

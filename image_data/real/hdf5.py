@@ -118,9 +118,9 @@ def load_hdf5(request: LoadRequest) -> RealData:
     kind = description.label_kind or _kind(layout, known, path)
     label_space: ClassLabels | ContinuousLabels
     if kind == "classes":
-        label_space = class_space(_as_classes(known, f"{path} (train)"), description)
+        label_space = class_space(as_classes(known, f"{path} (train)"), description)
         found = {
-            role: replace(source, labels=_as_classes(source.labels, f"{path} ({role})"))
+            role: replace(source, labels=as_classes(source.labels, f"{path} ({role})"))
             for role, source in found.items()
         }
     else:
@@ -136,6 +136,24 @@ def load_hdf5(request: LoadRequest) -> RealData:
     }
     allowed = description.allowed(request.augmentations)
     return assemble(str(path), label_space, roles, allowed, request.real_per_class, request.seed, notes)
+
+
+def all_parts(file: h5py.File, path: Path) -> tuple[list[tuple[h5py.Dataset, np.ndarray]], str, Description]:
+    """Every image of the file, whatever its role: (images, their labels) of each part, not yet read.
+
+    Also the kind of label that layout and numbers tell, and what the description beside the file states.
+    """
+    layout = recognise(file, path)
+    description = _with_attributes(file, layout, read_description(path.with_suffix(".json")))
+    parts = dict.fromkeys((part.images, part.labels) for role in layout.roles.values() for part in role)
+    found = []
+    for images, labels in parts:
+        values = _flat(read_array(file[labels], path), path, labels)
+        if file[images].ndim != 4 or len(values) != len(file[images]):
+            raise UserError(f"{path}: {images} and {labels} do not belong together; give each image one label.")
+        found.append((file[images], values))
+    kind = _kind(layout, np.concatenate([values for _, values in found]), path)
+    return found, kind, description
 
 
 def recognise(file: h5py.File, path: Path) -> Layout:
@@ -201,7 +219,7 @@ def _kind(layout: Layout, labels: np.ndarray, path: Path) -> str:
     return "classes" if whole and np.array_equal(values, np.arange(len(values))) else "continuous"
 
 
-def _as_classes(labels: np.ndarray, where: str) -> np.ndarray:
+def as_classes(labels: np.ndarray, where: str) -> np.ndarray:
     """int64 N; the original trainers store some class labels as floats."""
     if labels.ndim != 1 or not np.array_equal(labels, np.round(labels)) or (labels.size and labels.min() < 0):
         raise UserError(f"{where}: class labels must be whole numbers from 0 up, one for each image.")

@@ -208,7 +208,7 @@ class _Run:
             channels=self.channels,
             label_space=self.label_space.to_json(),
             latent={"distribution": "normal", "dimension": s.latent_dim},
-            truncation=None,
+            truncation={},
             source_digest="",
             licence=str(trained_on.get("licence", "as the training data")),
             allowed_augmentations=list(allowed_augmentations),

@@ -1,0 +1,1 @@
+"""What is fast and how fast, always against something, in one run; and plain renderings of the foreign teachers."""

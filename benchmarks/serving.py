@@ -1,0 +1,166 @@
+"""Sampling a teacher over HTTP on this machine, against sampling the same teacher here.
+
+    python benchmarks/serving.py            about a minute
+    python benchmarks/serving.py --small    some seconds
+
+An untrained BigGAN of 32 x 32 colour images, blocks of 256, one thread on either side, every candidate accepted.  Both
+datasets are made in turns, end to end, and must have the same digest; the blocks alone are timed as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from image_data.labels import ClassLabels
+from interfaces import Teacher, TeacherCard
+from layers.generator import save_generator
+from runtime.engines import LocalEngine
+from runtime.seeds import label_bits
+from teacher_sampler import load_teacher
+from teacher_sampler.networks import TEACHERS
+from teacher_sampler.plan import LabelPlan, SamplingParts
+from teacher_sampler.sampler import sample
+from teacher_sampler.settings import SamplerSettings
+from teacher_sampler.units import fixed_numerics
+
+ROOT = Path(__file__).resolve().parent.parent
+CLASSES, BLOCK = 4, 256
+SPACE = ClassLabels(tuple(str(index) for index in range(CLASSES)))
+
+
+@dataclass(frozen=True)
+class AcceptAll:
+    """No filter."""
+
+    needs_ratio: bool = False
+
+    def ceiling(self, r: np.ndarray, label: str) -> float:
+        return 1.0
+
+    def accept(self, uniforms: np.ndarray, r: np.ndarray, ceiling: float | np.ndarray) -> np.ndarray:
+        return np.ones(len(r), dtype=bool)
+
+
+def no_error(output: torch.Tensor, labels: np.ndarray) -> np.ndarray:
+    """Without a predictor there is none."""
+    return np.zeros(len(labels), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """`make_parts` over a folder or an address."""
+
+    teacher: str
+
+    def __call__(self) -> SamplingParts:
+        return SamplingParts(load_teacher(self.teacher, torch.device("cpu")), None, None, AcceptAll(), no_error)
+
+
+def save_teacher(folder: Path, width: int) -> Path:
+    """An untrained network costs what a trained one costs."""
+    torch.manual_seed(0)
+    arguments = {"resolution_px": 32, "channels": 3, "width": width, "latent_dim": 64, "label_dim": 32}
+    arguments["spectral_normed"] = False
+    card = TeacherCard(
+        architecture="biggan",
+        arguments=arguments,
+        resolution_px=32,
+        channels=3,
+        label_space=SPACE.to_json(),
+        latent={"distribution": "normal", "dimension": 64},
+        truncation={},
+        source_digest="",
+        licence="none",
+        allowed_augmentations=[],
+    )
+    save_generator(folder, card, TEACHERS.get("biggan")(arguments, SPACE))
+    return folder
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """The address at which the command serves the teacher."""
+    words = [sys.executable, "cli.py", "serve-teacher", "--teacher", str(folder), "--port", "0", "--json"]
+    with subprocess.Popen([*words, "--device", "cpu"], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield json.loads(process.stdout.readline())["address"]
+        process.terminate()
+
+
+def seconds_of_sampling(teacher: str, per_label: int) -> tuple[float, str]:
+    """Seconds end to end, and the dataset's digest."""
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.perf_counter()
+        plan = LabelPlan.classes(SPACE, per_label)
+        made = sample(Parts(teacher), plan, SamplerSettings(block_size=BLOCK), Path(folder) / "f", LocalEngine(1))
+        return time.perf_counter() - begin, made.digest
+
+
+def seconds_of_blocks(teacher: Teacher, blocks: int) -> float:
+    """Latents and images of so many blocks."""
+    labels = np.repeat(np.arange(CLASSES), BLOCK // CLASSES)
+    begin = time.perf_counter()
+    with fixed_numerics(SamplerSettings()):
+        for number in range(blocks):
+            keys = np.stack([label_bits(labels), np.arange(BLOCK) + number * BLOCK], axis=1)
+            teacher.generate(teacher.latents(keys, 0), labels, keys, 0)
+    return time.perf_counter() - begin
+
+
+def compare(per_label: int, rounds: int, width: int) -> dict[str, Any]:
+    """Medians over rounds, each of which runs both sides once."""
+    rows = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = save_teacher(Path(place) / "teacher", width)
+        with served(folder) as address:
+            teachers = [load_teacher(name, torch.device("cpu")) for name in (str(folder), address)]
+            blocks = -(-CLASSES * per_label // BLOCK)
+            for number in range(rounds):
+                (here, one), (there, other) = (seconds_of_sampling(name, per_label) for name in (str(folder), address))
+                if one != other:
+                    raise SystemExit("sampling over HTTP gave another dataset")
+                rows.append((here, there, *(seconds_of_blocks(teacher, blocks) for teacher in teachers)))
+                print(f"round {number}: {here:.2f} s here, {there:.2f} s over HTTP", file=sys.stderr)
+    measured = np.array(rows)
+    here, there, blocks_here, blocks_there = np.median(measured, axis=0)
+    return {
+        "fakes": CLASSES * per_label,
+        "block": BLOCK,
+        "images_per_s_here": CLASSES * per_label / here,
+        "images_per_s_http": CLASSES * per_label / there,
+        "ratio": float(np.median(measured[:, 0] / measured[:, 1])),
+        "ratio_of_blocks": float(np.median(measured[:, 2] / measured[:, 3])),
+        "blocks_here_s": blocks_here,
+        "blocks_http_s": blocks_there,
+    }
+
+
+def main() -> None:
+    """Print a table on stderr and one JSON object on stdout."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--small", action="store_true", help="some seconds")
+    parser.add_argument("--width", type=int, default=16, help="channels of the teacher's last block")
+    options = parser.parse_args()
+    found = compare(BLOCK if options.small else 4 * BLOCK, 2 if options.small else 3, options.width)
+    for key, value in found.items():
+        print(f"{key:>18}  {value:.4g}" if isinstance(value, float) else f"{key:>18}  {value}", file=sys.stderr)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

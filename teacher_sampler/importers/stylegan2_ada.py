@@ -1,0 +1,261 @@
+"""`import-teacher --arch stylegan2-ada`: from a `network-snapshot-*.pkl` to the averaged generator (G_ema) in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from image_data.labels import ClassLabels
+from runtime.errors import UserError
+from teacher_sampler.importers.registry import (
+    IMPORTERS,
+    ImportedTeacher,
+    ImportRequest,
+    class_label_names,
+    psi_truncation,
+)
+from teacher_sampler.importers.snapshot_pickle import Snapshot, read_snapshot
+from teacher_sampler.importers.state_dicts import check_tensors
+from teacher_sampler.networks.stylegan2 import (
+    ACTIVATION_GAIN,
+    RESAMPLE_TAPS,
+    StyleGAN2Generator,
+    block_sizes,
+    resample_filter,
+)
+
+ARCHITECTURE = "stylegan2-ada"
+MOST_FEATURES = 1 << 16
+FILTER_TOLERANCE = 1e-6
+
+# What the snapshot may say without a difference in float32: precision, memory layout, training.
+_WITHOUT_EFFECT = {"num_fp16_res", "fp16_channels_last", "w_avg_beta"}
+
+
+@IMPORTERS.register(ARCHITECTURE)
+def import_stylegan2_ada(request: ImportRequest) -> ImportedTeacher:
+    """The teacher in a snapshot.  UserError naming the file or option where it is not one that can be rebuilt."""
+    snapshot = read_snapshot(request.path)
+    generator = snapshot.module("G_ema", "Generator")
+    args, kwargs = generator.state.get("_init_args", ()), generator.state.get("_init_kwargs")
+    if type(kwargs) is not dict or type(args) is not tuple or args:
+        raise UserError(f"{snapshot.path} does not say how its generator was made; give an unchanged snapshot.")
+    arguments, lr_multiplier = read_arguments(kwargs, snapshot.path)
+    tensors = snapshot.tensors(generator)
+    expected = expected_shapes(arguments)
+    check_tensors(tensors, expected, snapshot.path)
+    _check_filters(tensors, snapshot.path)
+    arguments["noise_mode"] = request.noise_mode or "const"
+    network = StyleGAN2Generator(**arguments)
+    network.load_state_dict(convert(tensors, arguments, lr_multiplier))
+    truncation = psi_truncation(request)
+    if truncation:
+        network.truncate(**truncation)
+    classes = arguments["label_classes"]
+    names = class_label_names(request, max(1, classes))
+    if not classes and request.class_names is None:
+        names = ("all",)
+    return ImportedTeacher(
+        architecture=ARCHITECTURE,
+        arguments=arguments,
+        resolution_px=arguments["resolution_px"],
+        channels=arguments["channels"],
+        label_space=ClassLabels(names),
+        latent={"distribution": "normal", "dimension": arguments["latent_dim"]},
+        truncation=truncation,
+        network=network.eval(),
+        notes=_notes(snapshot),
+    )
+
+
+def read_arguments(kwargs: Mapping[str, Any], source: Path) -> tuple[dict[str, Any], float]:
+    """The published generator's arguments as those of StyleGAN2Generator, and the mapping's learning-rate multiplier.
+
+    Absent ones get their published defaults.  UserError naming `source` and the argument that cannot be honoured.
+    """
+    outer = _Arguments(kwargs, source)
+    latent_dim, w_dim = outer.whole("z_dim"), outer.whole("w_dim")
+    classes = outer.whole("c_dim", least=0)
+    resolution_px, channels = outer.whole("img_resolution"), outer.whole("img_channels")
+    mapping = _Arguments(outer.take("mapping_kwargs", {}), source)
+    synthesis = _Arguments(outer.take("synthesis_kwargs", {}), source)
+    arguments = {
+        "resolution_px": resolution_px,
+        "channels": channels,
+        "latent_dim": latent_dim,
+        "label_classes": classes,
+        "w_dim": w_dim,
+        "mapping_layers": mapping.whole("num_layers", 8),
+        "mapping_width": mapping.whole("layer_features", w_dim),
+        "label_dim": mapping.whole("embed_features", w_dim) if classes else w_dim,
+        "channel_base": synthesis.whole("channel_base", 32768, most=1 << 20),
+        "channel_max": synthesis.whole("channel_max", 512),
+        "conv_clamp": synthesis.positive("conv_clamp", None),
+        "use_noise": synthesis.only("use_noise", True, (True, False)),
+    }
+    try:
+        block_sizes(resolution_px)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from error
+    if arguments["channel_base"] < resolution_px:
+        raise UserError(f"{source} has channel_base {arguments['channel_base']}, which leaves no channels; restore it.")
+    lr_multiplier = mapping.positive("lr_multiplier", 0.01)
+    for part in (mapping, synthesis):
+        part.only("activation", "lrelu", ("lrelu",))
+    synthesis.only("architecture", "skip", ("skip",))
+    taps = synthesis.take("resample_filter", list(RESAMPLE_TAPS))
+    if type(taps) is not list or [tap for tap in taps if type(tap) in (int, float)] != list(RESAMPLE_TAPS):
+        raise UserError(f"{source} has another filter than [1, 3, 3, 1], so its network cannot be rebuilt here.")
+    for part in (outer, mapping, synthesis):
+        part.done()
+    return arguments, float(lr_multiplier or 0.0)
+
+
+class _Arguments:
+    """Takes arguments out of a dictionary from a file, each checked, and refuses what is left."""
+
+    def __init__(self, found: Any, source: Path) -> None:
+        if not isinstance(found, Mapping):
+            raise UserError(f"{source} has generator arguments of an unknown form; give an unchanged snapshot.")
+        self.left, self.source = dict(found), source
+
+    def take(self, name: str, default: Any) -> Any:
+        """The argument, or the default where it is absent; None stands for absent."""
+        value = self.left.pop(name, None)
+        return default if value is None else value
+
+    def whole(self, name: str, default: int | None = None, least: int = 1, most: int = MOST_FEATURES) -> int:
+        """A whole number from `least` to `most`."""
+        value = self.take(name, default)
+        if type(value) is not int or not least <= value <= most:
+            raise self._wrong(name, f"must be a whole number from {least} to {most}")
+        return value
+
+    def positive(self, name: str, default: float | None) -> float | None:
+        """A finite number above 0, or the default."""
+        value = self.take(name, default)
+        if value is None:
+            return None
+        if type(value) not in (int, float) or not 0 < value < 1e9:
+            raise self._wrong(name, "must be a number above 0")
+        return float(value)
+
+    def only(self, name: str, default: Any, known: tuple[Any, ...]) -> Any:
+        """One of a few values."""
+        value = self.take(name, default)
+        if type(value) is not type(default) or value not in known:
+            listed = " or ".join(str(choice) for choice in known)
+            raise self._wrong(name, f"must be {listed}; other networks cannot be rebuilt here")
+        return value
+
+    def done(self) -> None:
+        """UserError where an argument is left that nobody took."""
+        for name in sorted(str(name) for name in self.left.keys() - _WITHOUT_EFFECT):
+            raise self._wrong(name, "is unknown; it may change the images")
+
+    def _wrong(self, name: str, why: str) -> UserError:
+        shown = ascii(name)[1:-1][:60]
+        return UserError(f"{self.source}: the generator's argument {shown} {why}; give a StyleGAN2-ADA snapshot.")
+
+
+def expected_shapes(arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The published names and shapes of the tensors of such a generator."""
+    w_dim, classes, channels = (arguments[name] for name in ("w_dim", "label_classes", "channels"))
+    shapes: dict[str, tuple[int, ...]] = {"mapping.w_avg": (w_dim,)}
+    inputs = arguments["latent_dim"]
+    if classes:
+        shapes |= {
+            "mapping.embed.weight": (arguments["label_dim"], classes),
+            "mapping.embed.bias": (arguments["label_dim"],),
+        }
+        inputs += arguments["label_dim"]
+    for index in range(arguments["mapping_layers"]):
+        outputs = w_dim if index == arguments["mapping_layers"] - 1 else arguments["mapping_width"]
+        shapes |= {f"mapping.fc{index}.weight": (outputs, inputs), f"mapping.fc{index}.bias": (outputs,)}
+        inputs = outputs
+
+    def modulated(prefix: str, before: int, after: int, taps: int) -> None:
+        shapes[f"{prefix}.affine.weight"], shapes[f"{prefix}.affine.bias"] = (before, w_dim), (before,)
+        shapes[f"{prefix}.weight"], shapes[f"{prefix}.bias"] = (after, before, taps, taps), (after,)
+
+    before = 0
+    for size in block_sizes(arguments["resolution_px"]):
+        width = min(arguments["channel_base"] // size, arguments["channel_max"])
+        block = f"synthesis.b{size}"
+        shapes[f"{block}.resample_filter"] = (4, 4)
+        if not before:
+            shapes[f"{block}.const"] = (width, size, size)
+        for layer, inputs in (("conv0", before), ("conv1", width)):
+            if not inputs:
+                continue
+            modulated(f"{block}.{layer}", inputs, width, 3)
+            shapes[f"{block}.{layer}.resample_filter"] = (4, 4)
+            if arguments["use_noise"]:
+                shapes[f"{block}.{layer}.noise_const"], shapes[f"{block}.{layer}.noise_strength"] = (size, size), ()
+        modulated(f"{block}.torgb", width, channels, 1)
+        before = width
+    return shapes
+
+
+def convert(
+    tensors: Mapping[str, torch.Tensor], arguments: Mapping[str, Any], lr_multiplier: float
+) -> dict[str, torch.Tensor]:
+    """The published state dict as that of StyleGAN2Generator, with the published run-time gains in the weights."""
+    found: dict[str, torch.Tensor] = {"mapping.average": tensors["mapping.w_avg"]}
+    if arguments["label_classes"]:
+        weight = tensors["mapping.embed.weight"] / math.sqrt(arguments["label_classes"])
+        found["mapping.embedding.weight"] = weight.T + tensors["mapping.embed.bias"]
+    for index in range(arguments["mapping_layers"]):
+        gain = lr_multiplier * ACTIVATION_GAIN  # a leaky ReLU is homogeneous, so its gain may come before it
+        found |= _linear(tensors, f"mapping.fc{index}", f"mapping.layers.{index}", gain)
+    found["blocks.0.const"] = tensors["synthesis.b4.const"]
+    for index, size in enumerate(block_sizes(arguments["resolution_px"])):
+        theirs, ours = f"synthesis.b{size}", f"blocks.{index}"
+        for layer in ("conv0", "conv1") if index else ("conv1",):
+            source, target = f"{theirs}.{layer}", f"{ours}.{layer}"
+            found |= _linear(tensors, f"{source}.affine", f"{target}.style", 1.0)
+            weight = tensors[f"{source}.weight"]
+            found[f"{target}.weight"] = weight.transpose(0, 1) if layer == "conv0" else weight
+            found[f"{target}.bias"] = tensors[f"{source}.bias"]
+            if arguments["use_noise"]:
+                found[f"{target}.noise_map"] = tensors[f"{source}.noise_const"]
+                found[f"{target}.noise_strength"] = tensors[f"{source}.noise_strength"]
+        source, target = f"{theirs}.torgb", f"to_image.{size}"
+        weight = tensors[f"{source}.weight"].flatten(1)
+        found |= _linear(tensors, f"{source}.affine", f"{target}.style", 1.0 / math.sqrt(weight.shape[1]))
+        found |= {f"{target}.weight": weight, f"{target}.bias": tensors[f"{source}.bias"]}
+    return found
+
+
+def _linear(tensors: Mapping[str, torch.Tensor], source: str, target: str, gain: float) -> dict[str, torch.Tensor]:
+    """A layer that computes x W^T gain / sqrt(inputs) + gain b, as a plain one."""
+    weight = tensors[f"{source}.weight"]
+    return {
+        f"{target}.weight": weight * (gain / math.sqrt(weight.shape[1])),
+        f"{target}.bias": tensors[f"{source}.bias"] * gain,
+    }
+
+
+def _check_filters(tensors: Mapping[str, torch.Tensor], source: Path) -> None:
+    """The stored filters must be the one that the network has built in."""
+    right = resample_filter() / resample_filter().sum()
+    for name, tensor in tensors.items():
+        if name.endswith(".resample_filter") and (tensor - right).abs().max() > FILTER_TOLERANCE:
+            raise UserError(f"{source}: {name} is no [1, 3, 3, 1] filter, so the network cannot be rebuilt here.")
+
+
+def _notes(snapshot: Snapshot) -> dict[str, Any]:
+    """Whatever of the training set's description says something away from the machine of its training."""
+    notes: dict[str, Any] = {"snapshot": snapshot.path.name}
+    described = snapshot.entries.get("training_set_kwargs")
+    if type(described) is dict:
+        notes["training_set"] = {
+            name: value
+            for name, value in described.items()
+            if name != "path" and type(name) is str and type(value) in (str, int, bool) and len(str(value)) < 200
+        }
+    return notes

@@ -1,0 +1,106 @@
+"""A teacher in a torch.export program (.pt2), such as `export` writes, or as others save with torch.export.save.
+
+The file is read by `pt2_archive` and run by `pt2_graph`, so nothing in it is unpickled, evaluated or compiled.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interfaces import LabelSpace, TeacherCard
+from layers.generator import CARD_FILE
+from runtime.digests import file_sha256
+from runtime.errors import UserError
+from teacher_sampler.loaders.programs import ProgramInput, ProgramTeacher
+from teacher_sampler.loaders.pt2_archive import read_archive
+from teacher_sampler.loaders.pt2_graph import GraphProgram
+from teacher_sampler.loaders.registry import BLACK_BOXES
+
+PROGRAM_FILE = "program.pt2"
+# A size that is one symbol: s17, or Symbol('s17', positive=True, integer=True).  It is compared, never evaluated.
+_SYMBOL = re.compile(r"(?:Symbol\(')?([a-z]+[0-9]+)(?:'[A-Za-z=, ]*\))?")
+_LARGEST_PIECE = 256
+_MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError, StopIteration)
+
+
+class ExportedProgram:
+    """A program that was found harmless, with its weights on `device`."""
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        """Read and check the file; UserError naming it where it is damaged or refused."""
+        self.path, self.device = path, device
+        with torch.inference_mode(False):  # the graph watches whether its weights are changed
+            program, tensors = read_archive(path)
+            try:
+                self._graph = GraphProgram(program, tensors, device)
+                found = [self._graph.sizes(name) for name in self._graph.inputs]
+                self.inputs = tuple(
+                    ProgramInput(name, dtype, tuple(size if isinstance(size, int) else None for size in sizes))
+                    for name, (dtype, sizes) in zip(self._graph.inputs, found, strict=True)
+                )
+                self.batch = _batch([sizes[0] for _, sizes in found], program["range_constraints"])
+            except _MALFORMED as error:
+                raise UserError(f"{path} cannot be run: {_reason(error)}.") from error
+
+    def classes(self, name: str) -> int | None:
+        """Rows of the embedding that the input looks up."""
+        return self._graph.embedding_rows(name)
+
+    def __call__(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        try:
+            return self._graph.run([values[slot.name] for slot in self.inputs])
+        except _MALFORMED as error:
+            raise UserError(f"{self.path} cannot be run: {_reason(error)}.") from error
+        except (RuntimeError, NotImplementedError, OverflowError) as error:
+            raise UserError(f"{self.path} fails in torch ({_reason(error)}); export it again.") from error
+
+
+def _batch(sizes: list[int | str], ranges: Mapping[str, Mapping[str, Any]]) -> tuple[int, int | None]:
+    """The smallest and largest batch from the first size of every input; ValueError where they differ."""
+    found = {size if isinstance(size, int) else _symbol(size) for size in sizes}
+    if len(found) != 1:
+        raise ValueError(f"its inputs have no common batch, but {', '.join(sorted(map(str, found))) or 'none'}")
+    (size,) = found
+    if isinstance(size, int):
+        if size < 1:
+            raise ValueError("its batch is empty")
+        return size, size
+    limits = ranges.get(size, {})
+    low, high = limits.get("min_val"), limits.get("max_val")
+    smallest = max(1, low if isinstance(low, int) else 1)
+    largest = high if isinstance(high, int) and high < 2**31 else None
+    if largest is not None and largest < smallest:
+        raise ValueError("its batch is empty")
+    return smallest, largest if largest is None or smallest > _LARGEST_PIECE else min(largest, _LARGEST_PIECE)
+
+
+def _symbol(text: str) -> str:
+    found = _SYMBOL.fullmatch(text)
+    if found is None:
+        raise ValueError(f"its batch is {text[:60]!r}, which is no plain symbol")
+    return found.group(1)
+
+
+def _reason(error: BaseException) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
+    return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+
+
+@BLACK_BOXES.register("torch-export")
+def load_exported(folder: Path, card: TeacherCard, label_space: LabelSpace, device: torch.device) -> ProgramTeacher:
+    """The teacher of a folder with `program.pt2`; UserError where the file is not that of the card."""
+    path = folder / PROGRAM_FILE
+    if not path.is_file():
+        raise UserError(f"{path} is missing; restore it or import the teacher again.")
+    if file_sha256(path) != card.source_digest:
+        raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
+    program = ExportedProgram(path, device)
+    try:
+        return ProgramTeacher(card, label_space, program, device)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CARD_FILE} does not describe {path} ({error}); restore it.") from error
