@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,6 @@ from torch.nn import functional as F
 
 from interfaces import Teacher
 from layers.generator import NetworkGenerator
-from layers.upsampled_conv import UpsampledConv2d
 from runtime.seeds import label_bits
 from teacher_sampler import load_teacher
 from teacher_sampler.importers.programs import import_exported, import_onnx
@@ -48,7 +46,6 @@ def example_inputs(teacher: NetworkGenerator, count: int) -> tuple[torch.Tensor,
 def export_onnx(network: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path, batch: int | None = None) -> Path:
     """What a user writes: torch's own exporter, one file.  `batch`: a fixed one, or None for any."""
     shapes = None if batch is not None else tuple({0: torch.export.Dim("batch", min=1)} for _ in inputs)
-    network = plain_form(network)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.onnx.export(
@@ -58,15 +55,6 @@ def export_onnx(network: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path
     return path
 
 
-def plain_form(network: nn.Module) -> nn.Module:
-    """A copy whose upsampled convolutions are the plain ones, which torch can export for any batch."""
-    found = copy.deepcopy(network)
-    for layer in found.modules():
-        if isinstance(layer, UpsampledConv2d):
-            layer.train()
-    return found
-
-
 def export_pt2(network: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path, batch: Any = "any") -> Path:
     """torch.export.save; `batch`: "any", None for the fixed one of the inputs, or a Dim."""
     if batch == "any":
@@ -74,7 +62,7 @@ def export_pt2(network: nn.Module, inputs: tuple[torch.Tensor, ...], path: Path,
     shapes = None if batch is None else tuple({0: batch} for _ in inputs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = torch.export.export(plain_form(network.eval()), inputs, dynamic_shapes=shapes)
+        program = torch.export.export(network.eval(), inputs, dynamic_shapes=shapes)
         torch.export.save(program, path)
     return path
 

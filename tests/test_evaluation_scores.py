@@ -172,9 +172,7 @@ class Painter(nn.Module):
 
 def test_generated_images_are_named_by_label_and_number() -> None:
     space = ClassLabels(("a", "b", "c"))
-    card = TeacherCard(
-        "painter", {}, 8, 1, space.to_json(), {"distribution": "normal", "dimension": 4}, {}, "", "", []
-    )
+    card = TeacherCard("painter", {}, 8, 1, space.to_json(), {"distribution": "normal", "dimension": 4}, {}, "", "", [])
     painter = NetworkGenerator(card, Painter(), space, CPU)
     labels = np.array([2, 0, 2, 1, 0, 2])
     found = generated_images(painter, labels, seed=1, block_rows=4)

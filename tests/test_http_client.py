@@ -355,7 +355,7 @@ def test_an_endpoint_folder(tmp_path: Path) -> None:
         assert imported.write is not None
         digest = imported.write(tmp_path)
         teacher = RemoteTeacher.connect(address, patience=QUICK)
-        assert (imported.architecture, imported.arguments) == ("http", {"served": "counting"})
+        assert (imported.architecture, imported.arguments) == ("http", {"served": "counting", "sampling": {}})
         assert digest == teacher.digest
         card = teacher.card
         loaded = load_endpoint(tmp_path, card, imported.label_space, cpu)

@@ -161,7 +161,7 @@ def test_the_card_and_the_digest(served: Served) -> None:
     assert remote.digest == served.process.digest
     assert remote.label_space == local.label_space
     assert (remote.card.latent, remote.card.resolution_px) == (local.card.latent, local.card.resolution_px)
-    assert remote.card.arguments == {"served": "biggan"}
+    assert remote.card.arguments == {"served": "biggan", "sampling": {}}
     assert remote.candidates(np.array([0])) is None
 
 

@@ -123,8 +123,8 @@ def test_the_card_tells_what_is_needed_and_no_more() -> None:
     teacher = CountingTeacher()
     teacher.card = replace(
         teacher.card,
-        arguments={"folder": "/home/me/secret"},
-        trained_on={"name": "/home/me/data"},
+        arguments={"folder": "/home/me/secret", "noise_mode": "const"},
+        trained_on={"name": "/home/me/data", "standing_statistics": {"batches": 4}},
         measured_quality={"fid": 3.5, "from": "/home/me/report"},
         truncation={"std": 0.5},
         latent={"distribution": "normal", "dimension": 7},
@@ -134,7 +134,8 @@ def test_the_card_tells_what_is_needed_and_no_more() -> None:
     assert b"/home" not in data
     served = decode_card(data)
     assert served.card.architecture == "http"
-    assert served.card.arguments == {"served": "counting"}
+    sampling = {"noise_mode": "const", "standing_batches": 4}
+    assert served.card.arguments == {"served": "counting", "sampling": sampling}
     assert (served.digest, served.max_batch, served.endless) == ("ab" * 32, 64, False)
     assert served.numerics == {"threads": 1, "tf32": False, "torch": torch.__version__, "device": "cpu"}
     kept = ("resolution_px", "channels", "label_space", "latent", "truncation", "licence")
