@@ -13,15 +13,16 @@ from layers.label_embedding import LabelEmbedding
 from layers.spectral_norm import spectral
 
 WIDEST = 8  # times the base width
-SLOPE = 0.2  # of negative inputs; with 0 a discriminator can die, and then it says the same of every image
 
 
 class DownBlock(nn.Module):
     """Residual block ReLU-conv-ReLU-conv, halving the size by average pooling where asked."""
 
-    def __init__(self, in_channels: int, out_channels: int, *, down: bool, first: bool = False) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, *, down: bool, first: bool = False, slope: float = 0.0
+    ) -> None:
         super().__init__()
-        self.down, self.first = down, first
+        self.down, self.first, self.slope = down, first, slope
         self.conv1 = spectral(nn.Conv2d(in_channels, out_channels, 3, padding=1))
         self.conv2 = spectral(nn.Conv2d(out_channels, out_channels, 3, padding=1))
         self.shortcut: nn.Module = nn.Identity()
@@ -29,7 +30,7 @@ class DownBlock(nn.Module):
             self.shortcut = spectral(nn.Conv2d(in_channels, out_channels, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.conv2(_activate(self.conv1(x if self.first else _activate(x))))
+        h = self.conv2(_activate(self.conv1(x if self.first else _activate(x, self.slope)), self.slope))
         if self.down:  # a 1x1 convolution and pooling commute, and pooling first is cheaper
             h, x = F.avg_pool2d(h, 2), F.avg_pool2d(x, 2)
         return h + self.shortcut(x)
@@ -40,7 +41,8 @@ class ProjectionDiscriminator(nn.Module):
 
     forward(x, encoded): float N x C x H x W in [-1, 1] and encoded labels -> N logits.  Blocks halve the image down
     to 4 x 4, one more follows; widths double from `base_width` up to `WIDEST` times it.  Spectral norm everywhere, no
-    batch norm, so no image's logit depends on another image.  features(x): the map after each block.
+    batch norm, so no image's logit depends on another image.  `slope`: of the ReLUs, for negative inputs.
+    features(x): the map after each block.
 
     The sum is not a mean on purpose: with every layer's gain held to 1, logits of a mean stay near each other (within
     .01 on the digits) and the hinge teaches nothing.
@@ -54,8 +56,10 @@ class ProjectionDiscriminator(nn.Module):
         label_kind: Literal["classes", "continuous"],
         label_width: int,
         attention_px: int = 0,
+        slope: float = 0.0,
     ) -> None:
         super().__init__()
+        self.slope = slope
         halvings = (resolution_px // 4).bit_length() - 1
         if resolution_px != 4 << halvings or halvings < 1:
             raise ValueError(f"resolution {resolution_px} is not a power of two from 8 on")
@@ -65,7 +69,7 @@ class ProjectionDiscriminator(nn.Module):
         previous, size = channels, resolution_px
         for index, width in enumerate(widths):
             down = index < halvings
-            block: nn.Module = DownBlock(previous, width, down=down, first=index == 0)
+            block: nn.Module = DownBlock(previous, width, down=down, first=index == 0, slope=slope)
             size = size // 2 if down else size
             if down and size == attention_px:
                 block = nn.Sequential(block, SelfAttention2d(width))
@@ -88,9 +92,9 @@ class ProjectionDiscriminator(nn.Module):
 
     def logits(self, last_map: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         """The head alone, for callers that have already computed `features(x)[-1]`."""
-        pooled = _activate(last_map).sum(dim=(2, 3))
+        pooled = _activate(last_map, self.slope).sum(dim=(2, 3))
         return self.linear(pooled).squeeze(1) + (self.embedding(encoded) * pooled).sum(1)
 
 
-def _activate(x: torch.Tensor) -> torch.Tensor:
-    return F.leaky_relu(x, SLOPE)
+def _activate(x: torch.Tensor, slope: float) -> torch.Tensor:
+    return F.leaky_relu(x, slope) if slope else F.relu(x)

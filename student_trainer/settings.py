@@ -37,9 +37,9 @@ class StudentSettings:
     steps: int = 3000
     batch_size: int = 64
     lr: float = 4e-3
-    lr_discriminator: float = 2e-3
+    lr_discriminator: float = 1e-3
     beta1: float = 0.5
-    beta1_discriminator: float = 0.0
+    beta1_discriminator: float = 0.5
     beta2: float = 0.99
     lr_warm_up: float = 0.02  # part of the steps
     lr_decay_from: float = 0.5  # part of the steps after which the rate falls linearly to 0

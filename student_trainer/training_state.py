@@ -21,6 +21,8 @@ from student_trainer.data import Batch, StudentData
 from student_trainer.networks.tinygan import GENERATORS
 from student_trainer.settings import StudentSettings
 
+DISCRIMINATOR_SLOPE = 0.2  # of negative inputs; with plain ReLUs D died, and then says the same of every image
+
 
 def network_arguments(
     settings: StudentSettings, label_space: LabelSpace, image_shape: tuple[int, int, int], latent_dim: int
@@ -71,7 +73,12 @@ class TrainingState:
         self.student = self.student.to(data.device).to(memory_format=torch.channels_last)  # a third faster on a CPU
         self.discriminator = (
             ProjectionDiscriminator(
-                resolution, channels, settings.discriminator_width, data.label_space.kind, data.label_space.width
+                resolution,
+                channels,
+                settings.discriminator_width,
+                data.label_space.kind,
+                data.label_space.width,
+                slope=DISCRIMINATOR_SLOPE,
             )
             .to(data.device)
             .to(memory_format=torch.channels_last)
