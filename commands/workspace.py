@@ -71,7 +71,8 @@ class Artefact:
 def call(command: str, **given: Any) -> dict[str, Any]:
     """Run another command in this process with these options; returns its result."""
     module = importlib.import_module(f"commands.{COMMANDS[command][0]}")
-    return module.run(resolve(module.Options, None, given))
+    typed = {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
+    return module.run(resolve(module.Options, None, typed))
 
 
 @contextmanager
