@@ -36,6 +36,7 @@ from teacher_sampler.plan import (
 from teacher_sampler.settings import SamplerSettings
 
 _LARGEST_HALF = 65504.0
+_SCORED_AT_ONCE = 64  # a unit's accepted rows are few, and its last block is filled up with rows that are not needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,8 +142,9 @@ def _autocast(parts: SamplingParts, settings: SamplerSettings) -> Any:
 def predict(
     predictor: Predictor, error: ErrorFunction, images: np.ndarray, labels: np.ndarray, size: int, classes: bool
 ) -> dict[str, np.ndarray]:
-    """The arrays of a score file for uint8 images N x C x H x W, in blocks of `size`, the last one filled up."""
+    """The arrays of a score file for uint8 images N x C x H x W, in blocks of at most `size`, the last filled up."""
     outputs = []
+    size = min(size, _SCORED_AT_ONCE)
     for start in range(0, len(images), size):
         fill = np.minimum(np.arange(start, start + size), len(images) - 1)
         outputs.append(predictor(torch.from_numpy(images[fill]))[: len(images) - start].float().cpu())
