@@ -25,6 +25,7 @@ _CCGAN, _PROGRAMS = ("ccgan-sngan", "ccgan-sagan"), ("onnx", "torch-export")
 _NAMED = ("biggan", "biggan-deep", "stylegan2-ada", *_PROGRAMS)
 BELONGS_TO = {  # flags that only some kinds of teacher have a use for
     "label_embedding": _CCGAN,
+    "label_network": _CCGAN,
     "label_range": (*_CCGAN, *_PROGRAMS, "images"),
     "label_unit": (*_CCGAN, *_PROGRAMS, "images"),
     "final_relu": _CCGAN,
@@ -44,13 +45,14 @@ class Options(SharedOptions):
     arch: ARCHITECTURES | None = Field(None, description="Kind of teacher.")
     checkpoint: str | None = Field(None, description="Its file, folder or address.")
     label_embedding: Path | None = Field(None, description="CcGAN: file of the label embedding network (y2h).")
+    label_network: Path | None = Field(None, description="CcGAN: file of the image-to-label network, to check y2h by.")
     label_range: str | None = Field(None, description="LOW:HIGH, the labels that stand for 0 and 1, in your units.")
     label_unit: str = Field("", description="Unit of continuous labels, e.g. degrees.")
     class_names: Names | None = Field(None, description="Names of the classes, in the teacher's order.")
     truncation: float | None = Field(None, description="BigGAN: std of the latents; StyleGAN2: psi.")
     truncation_cutoff: int | None = Field(None, ge=0, description="StyleGAN2: how many of the w are truncated.")
     noise_mode: Literal["const", "random", "none"] | None = Field(None, description="StyleGAN2's noise; const if open.")
-    final_relu: bool = Field(True, description="CcGAN: the label embedding ends in a ReLU.")
+    final_relu: bool | None = Field(None, description="CcGAN: y2h ends in a ReLU; open: x2y tells it, or else it does.")
     label_input: Literal["index", "one-hot", "value"] | None = Field(None, description="Programs: form of the label.")
     output_range: str | None = Field(None, description="Programs: LOW:HIGH, the values of black and white.")
     resolution: int | None = Field(None, ge=8, le=1024, description="Ready images: resize to so many pixels.")
@@ -84,7 +86,11 @@ def run(options: Options) -> dict[str, Any]:
     set_threads(1)
     request = _request(options)
     imported = IMPORTERS.get(str(options.arch))(request)
-    sources = {"checkpoint": options.checkpoint, "label_embedding": options.label_embedding}
+    sources: dict[str, str | Path | None] = {
+        "checkpoint": options.checkpoint,
+        "label_embedding": options.label_embedding,
+        "label_network": options.label_network,
+    }
     notes: dict[str, Any] = {"imported": {kind: _named(path) for kind, path in sources.items() if path is not None}}
     if options.standing_batches is not None:
         standing = StandingStatistics(options.standing_batches, options.standing_batch_size, options.seed)
@@ -109,6 +115,7 @@ def _request(options: Options) -> Any:
     return ImportRequest(
         checkpoint=str(options.checkpoint),
         label_embedding=options.label_embedding,
+        label_network=options.label_network,
         label_range=_pair("--label-range", options.label_range),
         label_unit=options.label_unit,
         class_names=options.class_names,

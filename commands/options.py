@@ -187,9 +187,8 @@ def _click_option(name: str, info: FieldInfo) -> click.Option:
     help_text = info.description or ""
     kind = _without_none(info.annotation)
     if kind is bool:
-        return click.Option(
-            [f"{flag}/--no-{flag[2:]}", key], default=None, help=f"{help_text}  [default: {'on' if shown else 'off'}]"
-        )
+        default = "" if shown is None else f"  [default: {'on' if shown else 'off'}]"
+        return click.Option([f"{flag}/--no-{flag[2:]}", key], default=None, help=f"{help_text}{default}")
     if isinstance(shown, tuple):
         shown = ",".join(str(part) for part in shown)
     if shown is not None and shown != "":

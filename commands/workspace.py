@@ -55,7 +55,7 @@ TEACHER_FLAGS = ("teacher", "label_map", "image_size", "image_channels")
 DATA_FLAGS = ("data", "fold", "resolution", "real_per_class", "data_seed")
 _FLAGS = {"teacher": "teacher", "filter": "filter", "predictor": "predictor", "fakes": "fakes", "student": "student"}
 EMBEDDED = {"digits", "rotated-digits"}
-PATHS = {"checkpoint", "label_embedding", "label_map"}  # options whose content, not name, is in the parents' digests
+PATHS = {"checkpoint", "label_embedding", "label_network", "label_map"}  # their content is in the parents' digests
 
 
 @dataclass

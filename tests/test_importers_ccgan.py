@@ -16,7 +16,7 @@ from image_data.labels import ClassLabels, ContinuousLabels
 from layers import attention
 from layers.attention import SelfAttention2d
 from runtime.errors import UserError
-from teacher_sampler.importers.ccgan import read_label_embedding
+from teacher_sampler.importers.ccgan_labels import read_label_embedding
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest
 from teacher_sampler.networks import TEACHERS
 

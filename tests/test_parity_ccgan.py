@@ -13,7 +13,7 @@ from interfaces import TeacherCard
 from layers.generator import save_generator
 from runtime.seeds import label_bits
 from teacher_sampler import load_teacher
-from teacher_sampler.importers.ccgan import read_label_embedding
+from teacher_sampler.importers.ccgan_labels import read_label_embedding
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest
 from tests.parity_folder import expected_of, inputs_of, parity
 

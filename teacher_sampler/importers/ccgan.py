@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +16,13 @@ import torch
 
 from image_data.labels import ContinuousLabels
 from runtime.errors import UserError
+from teacher_sampler.importers.ccgan_labels import Tensors, label_embedding, vote
 from teacher_sampler.importers.folding import fold_stored
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest, no_truncation, require
 from teacher_sampler.importers.state_dicts import check_tensors, read_tensors
-from teacher_sampler.networks.ccgan import NORM_GROUPS, CcGANGenerator, LabelEmbeddingNetwork
+from teacher_sampler.networks.ccgan import NORM_GROUPS, CcGANGenerator
 
 GENERATOR_ENTRIES = ("netG_state_dict", "generator", "state_dict")
-EMBEDDING_ENTRIES = ("net_state_dict", "state_dict")
 RANGE_REASON = (
     "what the network's labels 0 and 1 stand for in your units, e.g. 0:90 for RC-49, 0:60 for UTKFace, "
     "-88.13:97.92 for cGAN-KD's SteeringAngle"
@@ -31,8 +30,6 @@ RANGE_REASON = (
 EMBEDDING_REASON = "the file of the label embedding network y2h that this generator was trained with"
 _SAGAN_BLOCKS = (4, 5, 6)  # 64, 128 or 192, and 256 pixels
 _START_PX = (4, 6)  # 6: 192 pixels
-
-Tensors = Mapping[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -80,17 +77,18 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
     low, high = _ask(layout, request)
     arguments = _arguments(found, layout)
     embedding: dict[str, torch.Tensor] = {}
+    notes: dict[str, float] = {}
     if layout.conditioning == "embedded" and request.label_embedding is not None:
-        label_network = read_label_embedding(request.label_embedding, request.final_relu)
-        embedding = {f"embedding.{name}": value for name, value in label_network.state_dict().items()}
-        arguments |= {"embedding_layers": label_network.layers, "final_relu": request.final_relu}
+        y2h, notes = label_embedding(request.label_embedding, request, high - low)
+        embedding = {f"embedding.{name}": value for name, value in y2h.state_dict().items()}
+        arguments |= {"embedding_layers": y2h.layers, "final_relu": y2h.final_relu}
     network = _empty(arguments)
     sources = _sources(found, layout, network)
     expected = {name: shape for source in sources.values() for name, shape in source.needs.items()}
     check_tensors(found, expected, path, lambda name: re.fullmatch(layout.redundant, name) is not None)
-    if embedding and label_network.dimension != arguments["embedding_dim"]:
+    if embedding and y2h.dimension != arguments["embedding_dim"]:
         raise UserError(
-            f"{request.label_embedding} embeds a label as {label_network.dimension} numbers, but {path} takes "
+            f"{request.label_embedding} embeds a label as {y2h.dimension} numbers, but {path} takes "
             f"{arguments['embedding_dim']}; give the label embedding that this generator was trained with."
         )
     state = {name: source.make(found) for name, source in sources.items()} | embedding
@@ -104,6 +102,7 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
         label_space=ContinuousLabels(low, high, request.label_unit),
         latent={"distribution": "normal", "dimension": arguments["latent_dim"]},
         network=network.eval().requires_grad_(False),
+        notes=notes,
     )
 
 
@@ -115,8 +114,8 @@ def _ask(layout: Layout, request: ImportRequest) -> tuple[float, float]:
     if layout.conditioning == "embedded" and request.label_embedding is None:
         missing["--label-embedding FILE"] = EMBEDDING_REASON
     require(layout.arch, missing)
-    if layout.conditioning == "added" and (request.label_embedding is not None or not request.final_relu):
-        surplus = f"--label-embedding {request.label_embedding}" if request.label_embedding else "--no-final-relu"
+    surplus = _about_embeddings(request)
+    if layout.conditioning == "added" and surplus:
         raise UserError(f"{surplus}: {request.path} takes its label as it is (naive label input); leave it out.")
     low, high = request.label_range or (math.nan, math.nan)
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
@@ -124,22 +123,13 @@ def _ask(layout: Layout, request: ImportRequest) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def read_label_embedding(path: Path, final_relu: bool) -> LabelEmbeddingNetwork:
-    """y2h of five or seven linear layers from its file.  UserError where the file is damaged or something else."""
-    found = read_tensors(path, EMBEDDING_ENTRIES)
-    if any(name.startswith(("x2h_res.", "h2y.")) for name in found):
-        raise UserError(f"{path} is the network from images to labels (x2y); give the file of y2h.")
-    if not any(re.fullmatch("main[.][0-9]+[.](weight|bias)", name) for name in found):
-        raise UserError(f"{path} holds no label embedding network (its layers are main.0, ...); give the file of y2h.")
-    layers = 7 if any(name.startswith(("main.15.", "main.18.")) for name in found) else 5
-    dimension = _vote(found, [(f"main.{3 * index}.bias", 0) for index in range(layers)], NORM_GROUPS)
-    if dimension % NORM_GROUPS:
-        raise UserError(f"{path} embeds a label as {dimension} numbers, which {NORM_GROUPS} groups cannot share.")
-    with torch.device("meta"):
-        network = LabelEmbeddingNetwork(dimension, layers, final_relu)
-    check_tensors(found, {name: value.shape for name, value in network.state_dict().items()}, path)
-    network.load_state_dict({name: value.float() for name, value in found.items()}, assign=True)
-    return network.eval().requires_grad_(False)
+def _about_embeddings(request: ImportRequest) -> str:
+    """The flags that only a generator with a label embedding has a use for, as the user gave them."""
+    files = {"--label-embedding": request.label_embedding, "--label-network": request.label_network}
+    given = [f"{flag} {path}" for flag, path in files.items() if path is not None]
+    if request.final_relu is not None:
+        given.append("--final-relu" if request.final_relu else "--no-final-relu")
+    return ", ".join(given)
 
 
 def read_layout(found: Tensors, path: Path) -> Layout:
@@ -230,26 +220,19 @@ def _arguments(found: Tensors, layout: Layout) -> dict[str, Any]:
         tellers[index + 1] += weight(f"{block}.conv2", 0) + weight(f"{block}.conv2", 1)
         norms = [theirs[f"{block}.bn1"], theirs[f"{block}.bn2"]]
         embedders += [(f"{norm}.embed_{kind}.weight", 1) for norm in norms for kind in ("gamma", "beta")]
-    widths = [_vote(found, names) for names in tellers]
-    outputs = _vote(found, [*weight("linear", 0), *per_output("linear")])
+    widths = [vote(found, names) for names in tellers]
+    outputs = vote(found, [*weight("linear", 0), *per_output("linear")])
     arguments: dict[str, Any] = {
-        "latent_dim": _vote(found, [*weight("linear", 1), (f"{theirs['linear']}.weight_v", 0)]),
+        "latent_dim": vote(found, [*weight("linear", 1), (f"{theirs['linear']}.weight_v", 0)]),
         "widths": widths,
-        "channels": _vote(found, [*weight("conv", 0), *per_output("conv")]),
+        "channels": vote(found, [*weight("conv", 0), *per_output("conv")]),
         "conditioning": layout.conditioning,
         "start_px": next((size for size in _START_PX if size * size * widths[0] == outputs), _START_PX[0]),
         "attention_after": layout.attention_after,
     }
     if layout.conditioning == "embedded":
-        arguments["embedding_dim"] = _vote(found, embedders, NORM_GROUPS)
+        arguments["embedding_dim"] = vote(found, embedders, NORM_GROUPS)
     return arguments
-
-
-def _vote(found: Tensors, tellers: list[tuple[str, int]], otherwise: int = 1) -> int:
-    """The size that most of the (name, axis) in `found` have; `otherwise` where all are missing, as will be said."""
-    sizes = Counter(found[name].shape[axis] for name, axis in tellers if name in found and found[name].ndim > axis)
-    sizes.pop(0, None)
-    return int(sizes.most_common(1)[0][0]) if sizes else otherwise
 
 
 def _empty(arguments: Mapping[str, Any]) -> CcGANGenerator:

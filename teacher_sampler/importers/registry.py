@@ -30,7 +30,8 @@ class ImportRequest:
     truncation: float | None = None
     truncation_cutoff: int | None = None
     noise_mode: Literal["const", "random", "none"] | None = None
-    final_relu: bool = True  # CcGAN: whether the label embedding ends in a ReLU, which its file does not tell
+    label_network: Path | None = None  # CcGAN: the file of the network from images to labels (x2y), to check y2h by
+    final_relu: bool | None = None  # CcGAN: y2h ends in a ReLU, which its file does not tell; None: yes, or x2y tells
     label_input: Literal["index", "one-hot", "value"] | None = None  # programs (ONNX, torch.export)
     output_range: tuple[float, float] | None = None  # programs: values of black and white
     resolution_px: int | None = None
