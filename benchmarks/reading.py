@@ -1,31 +1,47 @@
-"""Shuffled reading of fakes: mapped batches through FakeView, against one plain h5py read per item.
+"""Shuffled reading of fakes for training, against a tensor in memory, plain h5py reads and an image folder, in one run.
 
-    python benchmarks/reading.py            60,000 images 1x16x16, then 20,000 images 3x64x64
+    python benchmarks/reading.py            60,000 images 3x32x32, then 20,000 images 3x64x64
     python benchmarks/reading.py --small
 
-Both sides read the same random rows into batches in memory, in turns, from shards in the page cache.  The plain side
-keeps all files open and reads `fake_images[row]` from contiguous storage: the fastest form of plain h5py.  `first pass`
-includes the look at each shard and the check of each row against its CRC-32; `later passes` is what remains.
+All sides run the same loop in one process of one thread, in turns: the batches of one shuffled order (`TrainingOrder`),
+without a model, and with one (a training step of ResNet-8).  The tensor is gathered by `index_select`, the fastest way
+there is.  In the loops the process's own memory is limited (RLIMIT_DATA) to what it has, the tensor included, plus a
+fifth of the dataset (and what a step of the model takes): no reader can load the images, which is tried each time.
+`h5py` and `ImageFolder` (PNG files) are datasets as people write them, one item a time, in torch's DataLoader without
+workers.
+
+`first pass`: every image is compared with its CRC-32, as the default is; `1 in 16`: with check_every=16.  `cold`: after
+the files were dropped from the page cache, with and without telling the disk in advance.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
+import mmap
+import os
+import resource
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset, Subset
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from image_data.fake import open_fakes
+from classifiers.networks import build_student
+from image_data.fake import FakeDataset, open_fakes
 from image_data.labels import ClassLabels
+from image_data.reader import BatchReader
+from image_data.shuffle import TrainingOrder
 from interfaces import LabelSpace, TeacherCard
 from runtime.engines import LocalEngine
 from teacher_sampler.plan import LabelPlan, SamplingParts
@@ -34,6 +50,8 @@ from teacher_sampler.settings import SamplerSettings
 
 SPACE = ClassLabels(tuple(str(digit) for digit in range(10)))
 BATCH = 128
+EPOCHS = 12  # of the two fast sides, so that each is measured for about a second
+Batches = Iterable[Any]
 
 
 class NoiseTeacher:
@@ -73,51 +91,206 @@ class AcceptAll:
         return np.ones(len(r), dtype=bool)
 
 
-def read_plain(folder: Path, rows: np.ndarray) -> float:
-    """Seconds for the rows, one h5py read each."""
-    fakes = open_fakes(folder)
-    ends = np.cumsum([entry.used for entry in fakes.manifest.shards])
-    files = [h5py.File(folder / "shards" / entry.name) for entry in fakes.manifest.shards]
-    images = [file["fake_images"] for file in files]
-    start = time.perf_counter()
-    for first in range(0, len(rows), BATCH):
-        batch = np.empty((len(rows[first : first + BATCH]), *fakes.image_shape), dtype=np.uint8)
-        for place, row in enumerate(rows[first : first + BATCH].tolist()):
-            shard = int(np.searchsorted(ends, row, side="right"))
-            batch[place] = images[shard][row - (int(ends[shard - 1]) if shard else 0)]
-    seconds = time.perf_counter() - start
-    for file in files:
-        file.close()
-    return seconds
+class PlainItems(Dataset[Any]):
+    """One h5py read an item, all files open: the fastest form of plain h5py."""
+
+    def __init__(self, fakes: FakeDataset) -> None:
+        self._ends = np.cumsum([entry.used for entry in fakes.manifest.shards])
+        self._files = [h5py.File(fakes.path / "shards" / entry.name) for entry in fakes.manifest.shards]
+        self._images = [file["fake_images"] for file in self._files]
+        self._labels = fakes.labels
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, int]:
+        shard = int(np.searchsorted(self._ends, row, side="right"))
+        start = int(self._ends[shard - 1]) if shard else 0
+        return torch.from_numpy(self._images[shard][row - start]), int(self._labels[row])
 
 
-def read_mapped(view: Any, rows: np.ndarray) -> float:
-    """Seconds for the rows, a batch at a time."""
-    start = time.perf_counter()
-    for first in range(0, len(rows), BATCH):
-        view.images(rows[first : first + BATCH])
-    return time.perf_counter() - start
+def image_folder(fakes: FakeDataset, folder: Path, rows: np.ndarray) -> Dataset[Any]:
+    """The images of these rows as PNG files in a folder of each class, read by torchvision."""
+    from PIL import Image
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms.functional import pil_to_tensor
+
+    for row, image, label in zip(rows.tolist(), fakes.images(rows), fakes.labels[rows], strict=True):
+        place = folder / str(label)
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(place / f"{row}.png")
+    found: Dataset[Any] = ImageFolder(str(folder), transform=pil_to_tensor)
+    return found
+
+
+def tensor_batches(images: torch.Tensor, labels: torch.Tensor, order: TrainingOrder, steps: int) -> Batches:
+    """The loop over a tensor in memory."""
+    for step in range(steps):
+        rows = torch.from_numpy(order.rows(step * BATCH, (step + 1) * BATCH))
+        yield images.index_select(0, rows), labels.index_select(0, rows)
+
+
+class Model:
+    """A training step of ResNet-8."""
+
+    def __init__(self, channels: int, resolution_px: int) -> None:
+        torch.manual_seed(0)
+        network = build_student("resnet8", channels, resolution_px, SPACE, 1.0)
+        self._network = network.to(memory_format=torch.channels_last).train()
+        self._optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
+
+    def __call__(self, images: torch.Tensor, labels: torch.Tensor) -> None:
+        """Forward, backward, step."""
+        self._optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(self._network(images), labels).backward()
+        self._optimizer.step()
+
+
+def rate(batches: Batches, model: Model | None = None) -> float:
+    """Images a second of one pass."""
+    count, start = 0, time.perf_counter()
+    for images, labels in batches:
+        count += len(images)
+        if model is not None:
+            model(images, labels)
+    return count / (time.perf_counter() - start)
+
+
+def drop_from_cache(folder: Path) -> None:
+    """Ask the system to forget the files' pages (those that no process has mapped)."""
+    for path in folder.rglob("*.h5"):
+        handle = os.open(path, os.O_RDONLY)
+        os.fsync(handle)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+
+
+def memory_of_process(name: str) -> int:
+    """Bytes, by the name in /proc/self/status: VmData (its own), VmSize (all addresses), VmPeak (the most so far)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def limit_memory(bytes_of_its_own: int | None) -> None:
+    """Set or lift the limit of the process's own memory."""
+    limit = resource.RLIM_INFINITY if bytes_of_its_own is None else bytes_of_its_own
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, resource.RLIM_INFINITY))
+
+
+def check_limit(dataset_bytes: int) -> None:
+    """Under the limit the dataset does not fit."""
+    try:
+        mmap.mmap(-1, dataset_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS).close()
+    except OSError:
+        return
+    raise RuntimeError("the limit of memory does not hold")
 
 
 def compare(count: int, channels: int, resolution_px: int, rounds: int) -> dict[str, Any]:
     """Images a second of each side, and their ratios; medians over rounds."""
     parts = SamplingParts(NoiseTeacher(channels, resolution_px), None, None, AcceptAll(), lambda output, labels: labels)
-    rows = np.random.default_rng(0).permutation(count)
-    found: dict[str, list[float]] = {"plain": [], "first pass": [], "later passes": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name) / "f"
         sample(lambda: parts, LabelPlan.classes(SPACE, count // 10), SamplerSettings(), folder, LocalEngine(1))
         torch.set_num_threads(1)
-        for _ in range(rounds):
-            view = open_fakes(folder).view()
-            found["plain"].append(read_plain(folder, rows))
-            found["first pass"].append(read_mapped(view, rows))
-            found["later passes"].append(read_mapped(view, rows))
-        shards = len(open_fakes(folder).manifest.shards)
-    seconds = {side: float(np.median(values)) for side, values in found.items()}
-    speed = {f"{side}, images/s": count / value for side, value in seconds.items()}
-    ratios = {f"{side} / plain": seconds["plain"] / seconds[side] for side in ("first pass", "later passes")}
-    return {"images": f"{count} of {channels}x{resolution_px}x{resolution_px} in {shards} shards", **speed, **ratios}
+        table = {"images": f"{count} of {channels}x{resolution_px}x{resolution_px}", **read_cold(folder)}
+        some = np.sort(np.random.default_rng(0).permutation(count)[: count // 15])
+        pictures = image_folder(open_fakes(folder), Path(name) / "png", some)
+        table["PNG files"] = len(some)
+        sides = Sides(folder, pictures, channels, resolution_px, some)
+        size = sides.tensor.nbytes
+        table |= {"dataset, MB": round(size / 1e6, 1), "left to the readers, MB": round(size / 5e6, 1)}
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)
+        limit = memory_of_process("VmData") + size // 5
+        found: dict[str, list[float]] = {}
+        turns = list(sides.all().items())
+        for number in range(rounds):
+            for side, measure in turns[number:] + turns[:number]:  # no side is always the first
+                limit_memory(limit)
+                check_limit(size)
+                if side.endswith("model"):
+                    limit_memory(limit + sides.model_bytes)
+                found.setdefault(side, []).append(measure())
+                limit_memory(None)
+    return table | with_ratios({side: float(np.median(values)) for side, values in found.items()})
+
+
+class Sides:
+    """What is compared.  Everything that takes memory is made here, before the limit."""
+
+    def __init__(
+        self, folder: Path, pictures: Dataset[Any], channels: int, resolution_px: int, some: np.ndarray
+    ) -> None:
+        self.folder, self.pictures, self.some = folder, pictures, some
+        self.model = Model(channels, resolution_px)
+        before = memory_of_process("VmSize")
+        self.model(torch.zeros(BATCH, channels, resolution_px, resolution_px), torch.zeros(BATCH, dtype=torch.long))
+        self.model_bytes = memory_of_process("VmPeak") - before
+        warm = open_fakes(folder, check=False)
+        self.tensor = torch.from_numpy(warm.images(np.arange(len(warm))))
+        self.labels = torch.from_numpy(warm.labels)
+        self.order = TrainingOrder(len(warm))
+        self.plain = PlainItems(warm)
+        self.steps, self.model_steps = len(warm) // BATCH, max(3, 10 * 32**2 // resolution_px**2)
+        self.many_steps = EPOCHS * self.steps
+        self.later = BatchReader(open_fakes(folder).view(), BATCH, self.many_steps, ahead=0)
+        rate(self.later)
+
+    def all(self) -> dict[str, Callable[[], float]]:
+        """Each side's measurement of one pass, in images a second."""
+        few = range(self.model_steps)
+        return {
+            "tensor": lambda: rate(tensor_batches(self.tensor, self.labels, self.order, self.many_steps)),
+            "reader": lambda: rate(self.later),
+            "first pass": lambda: rate(self._fresh(1)),
+            "first pass, 1 in 16": lambda: rate(self._fresh(16)),
+            "h5py": lambda: rate(self._items(Subset(self.plain, self.some.tolist()))),
+            "ImageFolder": lambda: rate(self._items(self.pictures)),
+            "tensor, model": lambda: rate(tensor_batches(self.tensor, self.labels, self.order, len(few)), self.model),
+            "reader, model": lambda: rate((self.later[step] for step in few), self.model),
+            "first pass, model": lambda: rate(
+                (reader[step] for reader in [self._fresh(1)] for step in few), self.model
+            ),
+            "h5py, model": lambda: rate(self._items(self.plain, len(few)), self.model),
+            "ImageFolder, model": lambda: rate(self._items(self.pictures, len(few)), self.model),
+        }
+
+    def _fresh(self, every: int) -> BatchReader:
+        return BatchReader(open_fakes(self.folder, check_every=every).view(), BATCH, self.steps, ahead=0)
+
+    def _items(self, dataset: Dataset[Any], steps: int | None = None) -> Batches:
+        loader = DataLoader(dataset, batch_size=BATCH, shuffle=True)
+        for number, batch in enumerate(loader):
+            if steps is not None and number >= steps:
+                return
+            yield batch
+
+
+def read_cold(folder: Path) -> dict[str, float]:
+    """Images a second of the first pass after the page cache was emptied, checksums left out."""
+    found = {}
+    for name, ahead in (("cold", 0), ("cold, told 16 batches ahead", 16)):
+        gc.collect()
+        drop_from_cache(folder)
+        fakes = open_fakes(folder, check=False)
+        found[f"{name}, images/s"] = rate(BatchReader(fakes.view(), BATCH, len(fakes) // BATCH, ahead=ahead))
+        del fakes
+    return found
+
+
+def with_ratios(found: dict[str, float]) -> dict[str, float]:
+    """Images a second, and each side as a share of the tensor's rate; the reader as a multiple of the others."""
+    table = {f"{side}, images/s": value for side, value in found.items()}
+    for end in ("", ", model"):
+        sides = ("reader", "first pass", "h5py", "ImageFolder") if end else tuple(
+            side for side in found if side != "tensor" and not side.endswith("model")
+        )  # fmt: skip
+        table |= {f"{side}{end} / tensor{end}": found[side + end] / found["tensor" + end] for side in sides}
+        table |= {
+            f"reader{end} / {side}{end}": found["reader" + end] / found[side + end] for side in ("h5py", "ImageFolder")
+        }
+    return table
 
 
 def main() -> None:
@@ -125,10 +298,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="a few seconds")
     small = parser.parse_args().small
-    tables = [compare(10_000 if small else 60_000, 1, 16, 3), compare(3_000 if small else 20_000, 3, 64, 3)]
-    for table in tables:
+    sizes = [(6_000, 3, 32)] if small else [(60_000, 3, 32), (20_000, 3, 64)]
+    tables = []
+    for count, channels, resolution_px in sizes:
+        table = compare(count, channels, resolution_px, 3)
         for key, value in table.items():
-            print(f"{key:>24}  {value:.4g}" if isinstance(value, float) else f"{key:>24}  {value}", file=sys.stderr)
+            print(f"{key:>32}  {value:.4g}" if isinstance(value, float) else f"{key:>32}  {value}", file=sys.stderr)
+        tables.append(table)
     print(json.dumps(tables))
 
 

@@ -171,6 +171,7 @@ def throughput(per_label: int, rounds: int) -> dict[str, Any]:
         "candidates_per_s": float((candidates + pilot) / whole),
         "ratio": float(ratios[0]),
         "ratio_processor_time": float(ratios[1]),
+        "ratio_of_fastest": float(measured[:, 1, 0].min() / measured[:, 0, 0].min()),
     }
 
 

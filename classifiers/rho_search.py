@@ -107,10 +107,10 @@ def search(
         raise UserError("the rho grid is empty; give at least one rho, one student and one seed.")
     out = Path(out)
     work = partial(_work_through, tuple(cells), run_cell, out, prune)
-    if engine is None or engine.workers == 1:
+    if engine is None:
         work(0)
     else:
-        for _ in engine.map(work, range(engine.workers)):
+        for _ in engine.map(work, range(min(engine.workers, len(cells)))):
             pass
     return read_results(cells, out)
 

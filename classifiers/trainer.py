@@ -2,7 +2,8 @@
 
 Promised: the result is a function of (images, settings, teacher) alone on CPU, also after any number of kills; every
 run takes `settings.steps` steps, whatever its data; only validation images choose anything.  Test images have no way
-in.  Real and fake images come as one source (cGAN-KD: concatenate and shuffle; no loss weight, no batch ratio).
+in.  Real and fake images come as one source (cGAN-KD: concatenate and shuffle; no batch ratio); a row
+counts once in the loss, or as its source's weights say.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from classifiers.settings import ClassifierSettings
 from classifiers.training_state import TrainingState
 from image_data.augment import augment
 from image_data.batches import BatchOrder
-from image_data.sources import ImageSource
+from image_data.sources import ImageSource, row_weights
 from interfaces import LabelSpace, Predictor
 from runtime.checkpoints import CheckpointFolder
 from runtime.errors import UserError
@@ -180,6 +181,9 @@ def _step(
     generator = torch_generator(settings.seed, "classifier augmentation", step)
     images = augment(torch.from_numpy(task.train.images(rows)), task.augmentations, generator).to(task.device)
     batch = {"labels": labels[torch.from_numpy(rows)].to(task.device)}
+    weights = row_weights(task.train)
+    if weights is not None:
+        batch["weights"] = torch.from_numpy(weights[rows]).to(task.device)
     soft: dict[str, torch.Tensor] = {}
     if task.teacher is not None and distiller.needs_teacher:  # it sees the same augmented view
         soft = {"output": _teacher_output(task.teacher, images, task.label_space)}

@@ -66,7 +66,9 @@ def _same_options(options: Options) -> None:
 
     record = options.workspace / "demo.json"
     now = {
-        name: value for name, value in plain(options).items() if name not in {"workers", "json", "dry_run", "device"}
+        name: value
+        for name, value in plain(options).items()
+        if name not in {"workers", "json", "dry_run", "device", "ray_address"}
     }
     if record.is_file():
         if json.loads(record.read_text()) != now:

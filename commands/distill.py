@@ -70,6 +70,8 @@ def protocol(options: Options, train: Any) -> dict[str, Any]:
         "method": options.method,
         "train_on": options.train_on,
         "rho": options.rho if options.train_on != "real" else None,
+        "keep": options.keep if options.train_on != "real" else None,
+        "weights": options.weights if options.train_on != "real" else "none",
         "real_share": options.real_share if options.train_on == "mixed" else None,
         "images": len(train),
         "steps": options.steps,

@@ -2,11 +2,14 @@
 
 The features come from InceptionV3 where its weights file is given or cached (then the score is called FID), otherwise
 from an independent judge network that neither filtered nor labelled anything (then it is called FD-judge).
+The kinds of images are measured side by side where there is more than one worker.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -33,31 +36,58 @@ class Options(DataOptions):
     judge_seed: int = Field(100, ge=0, description="Seed of the judge's training.")
 
 
-def run(options: Options) -> dict[str, Any]:
-    """Train the judge where there is none yet, draw images, compare."""
-    from commands.measuring import image_sets, obtain_judge, real_reference
-    from evaluation.quality import choose_feature_network, image_quality
-    from runtime.atomic import write_json
-    from runtime.devices import pick_device, set_threads
+@dataclass(frozen=True)
+class _Measuring:
+    """Measures one kind of images; picklable, so that worker processes can do it."""
+
+    options: Options
+    found: dict[str, Path | None]
+
+    def __call__(self, kind: str) -> tuple[str, dict[str, Any]]:
+        from commands.measuring import image_set, real_reference
+        from evaluation.quality import image_quality
+        from runtime.devices import pick_device
+
+        data, judge, network = _instruments(self.options)
+        images = image_set(kind, self.options, self.found, pick_device(self.options.device))
+        real = real_reference(data)
+        return kind, image_quality(images, real, data.label_space, network, judge=judge, real_role=ROLE)
+
+
+@lru_cache(maxsize=1)
+def _instruments(options: Options) -> tuple[Any, Any, Any]:
+    """Real data, judge and feature network, once in each process."""
+    from commands.measuring import obtain_judge
+    from evaluation.quality import choose_feature_network
+    from runtime.devices import pick_device
 
     device = pick_device(options.device)
-    set_threads(options.workers)
     data = load_data(options, real_per_class=None)
+    judge = obtain_judge(options, data, device)
+    return data, judge, choose_feature_network(judge, options.inception, device)
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Train the judge where there is none yet, draw images, compare."""
+    from commands.engine import make_engine
+    from commands.measuring import set_names
+    from runtime.atomic import write_json
+    from runtime.devices import set_threads
+
+    set_threads(options.workers)
     found = {kind: _folder(kind, options) for kind in ("teacher", "fakes", "student")}
     if not any(found.values()):
         raise UserError(f"nothing to evaluate in {options.workspace}; give --teacher, --fakes or --student.")
     parents = {kind: artefact_digest(kind, folder) for kind, folder in found.items() if folder}
-    judge = obtain_judge(options, data, device)
+    data = _instruments(options)[0]  # the judge is trained before several processes want it
     with artefact("evaluate", "evaluation", options, {"data": data.digest, **parents}) as made:
         result_file = made.folder / "result.json"
         if not made.finished:
-            network = choose_feature_network(judge, options.inception, device)
-            real = real_reference(data)
-            rows = {
-                name: image_quality(images, real, data.label_space, network, judge=judge, real_role=ROLE)
-                for name, images in image_sets(options, found, device).items()
-            }
-            write_json(result_file, rows)
+            names = set_names(options, found)
+            engine = make_engine(options, made.folder, min(options.workers, len(names)))
+            rows = dict(engine.map(_Measuring(options, found), names))
+            write_json(result_file, {name: rows[kind] for kind, name in names.items()})
+    _instruments.cache_clear()
     return {"evaluation": str(made.folder), "rows": json.loads(result_file.read_text())}
 
 

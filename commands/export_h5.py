@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from commands.fake_options import FakesOptions, fakes_folder
-from commands.selection import select_fakes
+from commands.selection import CUT_HELP, KEEP_HELP, KeepText, select_fakes
 from runtime.errors import UserError
 
 POSITIONAL = "fakes"
@@ -21,6 +21,8 @@ class Options(FakesOptions):
     nfake: int | None = Field(None, ge=1, description="Fakes in all, balanced over the classes.")
     relabel: bool = Field(False, description="Replace the asked label by the predictor's.")
     scope: Literal["class", "global"] | None = Field(None, description="Over what the rho-quantile is taken.")
+    cut: Literal["rank-exact", "strict"] = Field("rank-exact", description=CUT_HELP)
+    keep: KeepText | None = Field(None, description=KEEP_HELP)
 
 
 def run(options: Options) -> dict[str, Any]:

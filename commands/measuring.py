@@ -43,33 +43,40 @@ def real_reference(data: RealData) -> ImageSource:
     return Concatenation([data.train, data.val])
 
 
-def image_sets(options: Any, found: dict[str, Path | None], device: Any) -> dict[str, Any]:
-    """Equally many images of every kind: all the teacher makes, accepted, kept by rho, and the student's."""
+def set_names(options: Any, found: dict[str, Path | None]) -> dict[str, str]:
+    """The kinds of images that can be measured, with their names in a table, in the table's order."""
+    names = {}
+    if found["teacher"] is not None:
+        names["teacher"] = "teacher"
+    if found["fakes"] is not None:
+        names |= {"accepted": "accepted", "kept": f"accepted, rho {options.rho:g}"}
+    if found["student"] is not None:
+        names["student"] = "student"
+    return names
+
+
+def image_set(kind: str, options: Any, found: dict[str, Path | None], device: Any) -> ImageSource:
+    """Images of one kind: all the teacher makes, accepted, kept by rho, or the student's; equally many of each kind."""
     from filters import select
     from image_data.fake import open_fakes
 
-    sets: dict[str, Any] = {}
-    for kind in ("teacher", "student"):
+    if kind in ("teacher", "student"):
         folder = found[kind]
-        if folder is not None:
-            generator = teacher_behind(found["fakes"] if kind == "teacher" else None, folder, device)
-            sets[kind] = draw_images(generator, options.images_per_class, options.seed)
-    if found["fakes"] is not None:
-        fakes = open_fakes(found["fakes"])
-        classes = fakes.label_space.kind == "classes"
-        labels = len(np.unique(fakes.labels, axis=0))
-        per_label = options.images_per_class if classes else max(1, 10 * options.images_per_class // labels)
+        if folder is None:
+            raise ValueError(f"there is no {kind} to measure")
+        generator = teacher_behind(found["fakes"] if kind == "teacher" else None, folder, device)
+        return draw_images(generator, options.images_per_class, options.seed)
+    if found["fakes"] is None:
+        raise ValueError("there are no fakes to measure")
+    fakes = open_fakes(found["fakes"])
+    classes = fakes.label_space.kind == "classes"
+    labels = len(np.unique(fakes.labels, axis=0))
+    per_label = options.images_per_class if classes else max(1, 10 * options.images_per_class // labels)
+    rows = np.arange(len(fakes))
+    if kind == "kept":
         rho = options.rho if fakes.score_sets() else 1.0
-        kept = select(fakes, rho=rho, scope="class" if classes else "global")
-        sets["accepted"] = _subset(fakes, np.arange(len(fakes)), per_label, options.seed)
-        sets["kept"] = _subset(fakes, kept.rows, per_label, options.seed)
-    names = {
-        "teacher": "teacher",
-        "accepted": "accepted",
-        "kept": f"accepted, rho {options.rho:g}",
-        "student": "student",
-    }
-    return {name: sets[kind] for kind, name in names.items() if kind in sets}
+        rows = select(fakes, rho=rho, scope="class" if classes else "global").rows
+    return _subset(fakes, rows, per_label, options.seed)
 
 
 def _subset(fakes: Any, rows: Any, per_label: int, seed: int) -> ImageSource:

@@ -48,13 +48,17 @@ class SharedOptions(BaseModel):
     workspace: Path = Field(Path("runs/digits"), description="Folder in which commands find each other's results.")
     seed: int = Field(0, ge=0, description="Every random draw follows from it.")
     workers: int = Field(1, ge=1, description="Processes; each gets cores / workers threads.")
-    engine: Literal["local"] = Field("local", description="Where work items run.")
+    engine: Literal["local", "ray"] = Field("local", description="Where work items run; ray needs a cluster.")
+    ray_address: str | None = Field(
+        None, description="Ray cluster: HOST:PORT, auto, or local to start one  [default: RAY_ADDRESS]"
+    )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     json_: bool = Field(False, alias="json", description="Print one JSON object.")
     dry_run: bool = Field(False, description="Print the options, the inputs and what is needed, and stop.")
 
 
-PLUMBING = {"out", "workspace", "workers", "engine", "device", "json", "json_", "dry_run"}
+PLUMBING = {"extend", "out", "workspace", "workers", "engine", "ray_address", "device", "json", "json_", "dry_run"}
+ENGINE_USERS = ("sample", "score", "repair", "search-rho", "evaluate")
 
 
 class DataOptions(SharedOptions):
@@ -126,6 +130,8 @@ def execute(name: str, module: types.ModuleType, options: SharedOptions) -> int:
         plan["needs"] = needs(options) if needs else {}
         _print(plan, options.json_, None)
         return 0
+    if options.engine != "local" and name not in ENGINE_USERS:
+        raise UserError(f"--engine {options.engine} is for {', '.join(ENGINE_USERS)}; {name} runs here, leave it out.")
     result = module.run(options)
     _print(result, options.json_, getattr(module, "show", None))
     return int(result.get("exit_code", 0))

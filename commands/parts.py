@@ -78,6 +78,7 @@ class SamplingRecipe:
     device: str
     ceiling_quantile: float = 0.999
     adaptation: Adaptation | None = None
+    accept_all: bool = False  # with a filter: its ratios are stored, and nothing is rejected
 
     def __call__(self) -> SamplingParts:
         from filters.acceptance import Acceptance
@@ -91,9 +92,13 @@ class SamplingRecipe:
             teacher=generator,
             density_ratio=load_density_ratio(self.filter, device) if self.filter else None,
             predictor=load_predictor(self.predictor, device) if self.predictor else None,
-            acceptance=Acceptance(quantile=self.ceiling_quantile) if self.filter else Acceptance.none(),
+            acceptance=Acceptance(quantile=self.ceiling_quantile) if self._rejects else Acceptance.none(),
             error=error_function(generator.label_space),
         )
+
+    @property
+    def _rejects(self) -> bool:
+        return self.filter is not None and not self.accept_all
 
 
 def predictor_factory(folder: Path, device: str) -> partial[Predictor]:

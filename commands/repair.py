@@ -25,9 +25,9 @@ class Options(FakesOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Repair what verify finds; nothing else is touched."""
+    from commands.engine import make_engine
     from image_data.fake import verify_fakes
     from image_data.fake.manifest import read_manifest
-    from runtime.engines import LocalEngine
     from teacher_sampler.adapted import Adaptation
     from teacher_sampler.repair import repair
 
@@ -50,6 +50,7 @@ def run(options: Options) -> dict[str, Any]:
         options.device,
         made_with["ceiling_quantile"],
         adaptation,
+        accept_all=content["has_ratio"] and not content["needs_ratio"],
     )
-    mended = repair(folder, recipe, LocalEngine(options.workers))
+    mended = repair(folder, recipe, make_engine(options, folder))
     return {"fakes": str(folder), "repaired": mended, "problems": verify_fakes(folder)}

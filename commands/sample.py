@@ -2,14 +2,16 @@
 
 `--nfake-per-class N --rho R` accepts ceil(N / R) of each class, so that N of lowest teacher error remain after the
 filter.  `--filter none` accepts everything, `--predictor none` measures no errors: no real image is needed then.
-The same command continues after any stop, with any number of workers, to the same bytes.
+The same command continues after any stop, with any number of workers, to the same bytes.  `--out DIR --extend` with
+a larger number lets a dataset grow: its shards stay, and it can be read as it was until the new ones are there.
 """
 
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -36,18 +38,24 @@ class Options(_Settings, TeacherOptions, SharedOptions):
     workers: int = Field(0, ge=0, description="Processes of one thread each; 0: one a core where it pays off.")
     filter: str | None = Field(None, description="Folder of the filter, or none.")
     predictor: str | None = Field(None, description="Folder of the predictor, or none.")
+    accept: Literal["ratio", "all"] = Field(
+        "ratio", description="all: reject nothing, store the filter's ratios (distill --weights, --keep)."
+    )
     nfake_per_class: int | None = Field(None, ge=1, description="Fakes of each class  [default: 1000]")
     nfake_per_label: int | None = Field(None, ge=1, description="Fakes of each value of --labels (continuous labels).")
     labels: str | None = Field(None, description="LOW:HIGH:COUNT or v1,v2,...: label values (continuous labels).")
+    extend: bool = Field(False, description="Let the fakes in --out DIR grow to the number asked for.")
     rho: float = Field(1.0, gt=0, le=1, description="Accept ceil(N / rho), so that N remain after the error filter.")
 
 
 def run(options: Options) -> dict[str, Any]:
     """Sample, or continue, or find it done."""
+    from commands.engine import make_engine
     from image_data.fake import describe_fakes
-    from runtime.engines import LocalEngine
-    from teacher_sampler.sampler import sample
+    from teacher_sampler.sampler import is_complete, sample
 
+    if options.extend and options.out is None:
+        raise UserError("--extend needs --out DIR, the folder of the fakes that shall grow.")
     teacher = ChosenTeacher(options)
     plan = label_plan(options, teacher)
     chosen_filter = None if options.filter == "none" else resolve_input("filter", _path(options.filter), options)
@@ -62,23 +70,50 @@ def run(options: Options) -> dict[str, Any]:
         parents["predictor"] = artefact_digest("predictor", predictor)
     settings = settings_from(options, SamplerSettings, **{f"{kind}_digest": digest for kind, digest in parents.items()})
     recipe = SamplingRecipe(
-        teacher.reference, chosen_filter, predictor, options.device, options.ceiling_quantile, teacher.adaptation
+        teacher.reference,
+        chosen_filter,
+        predictor,
+        options.device,
+        options.ceiling_quantile,
+        teacher.adaptation,
+        accept_all=options.accept == "all",
     )
-    with artefact("sample", "fakes", options, parents) as made:
+    changeable = _changeable(options, plan.per_label)
+    complete = partial(is_complete, per_label=plan.per_label)
+    with artefact("sample", "fakes", options, parents, changeable=changeable, complete=complete) as made:
         if not made.finished:
-            sample(recipe, plan, settings, made.folder, LocalEngine(_processes(options, plan)))
+            engine = make_engine(options, made.folder, _processes(options, plan))
+            sample(recipe, plan, settings, made.folder, engine, extend=options.extend)
     return {"fakes": str(made.folder), **describe_fakes(made.folder)}
+
+
+def _changeable(options: Options, per_label: int) -> set[str]:
+    """Options in which the folder may differ from this command: those of no effect, and the number if it grows."""
+    from teacher_sampler.runs import RUN_FILE, load_run
+
+    if not options.extend or options.out is None:
+        return {"max_candidates_per_label"}
+    if (options.out / RUN_FILE).is_file():
+        _, before = load_run(options.out)
+        if per_label < before:
+            raise UserError(
+                f"--out {options.out} was begun with {before} fakes of each label, and {per_label} are asked for; "
+                f"--extend only adds, select fewer of them instead."
+            )
+    return {"max_candidates_per_label", "nfake_per_class", "nfake_per_label", "rho"}
 
 
 def _processes(options: Options, plan: Any) -> int:
     """Starting a process costs some seconds, so a small dataset is made in this one; the bytes are the same."""
-    from runtime.devices import pick_device, threads_for, usable_cores
+    from runtime.devices import pick_device, threads_for, usable_cores, visible_gpus
 
     if options.workers:
         return options.workers
-    small = plan.per_label * len(plan.labels) < _WORTH_A_PROCESS
-    one = small or pick_device(options.device).type != "cpu"
-    return 1 if one else max(1, min(usable_cores(), threads_for(1)))
+    if plan.per_label * len(plan.labels) < _WORTH_A_PROCESS:
+        return 1
+    if pick_device(options.device).type != "cpu":
+        return max(1, len(visible_gpus(options.device)))
+    return max(1, min(usable_cores(), threads_for(1)))
 
 
 def label_plan(options: Options, teacher: ChosenTeacher) -> Any:
@@ -119,22 +154,33 @@ def parse_labels(text: str | None, space: Any) -> Any:
 
 
 def needs(options: Options) -> dict[str, Any]:
-    """Disk and memory, from the teacher's card where it is there."""
+    """Disk and memory, from the teacher's card where it is there, beside what is free."""
     from commands.workspace import SEAL
+    from runtime.room import free_disk_bytes, free_memory_bytes
+    from teacher_sampler.plan import RunContent
+    from teacher_sampler.room import GUESSED_RATE, estimate
 
     missing = options.teacher is None and not (options.workspace / "teacher" / "latest" / SEAL["teacher"]).is_file()
     if missing or is_url(options.teacher or ""):
         return {"disk": "known once the teacher exists" if missing else "known once the service is asked"}
     teacher = ChosenTeacher(options)
-    card = teacher.card
     plan = label_plan(options, teacher)
-    latent_bytes = 4 * int(card.latent.get("dimension", 0))
-    row_bytes = card.channels * card.resolution_px**2 + latent_bytes + 64
-    total = plan.total
+    space = teacher.label_space
+    settings = settings_from(options, SamplerSettings)
+    shape = (teacher.card.channels, teacher.card.resolution_px, teacher.card.resolution_px)
+    resolved = settings.resolve(len(plan.labels), plan.per_label, space.kind == "classes", math.prod(shape))
+    filtered, scored = options.filter != "none", options.predictor != "none"
+    latents = teacher.card.latent.get("dimension")
+    content = RunContent(resolved, space.to_json(), plan.labels, shape, latents, filtered, filtered, scored, {})
+    found = estimate(content, plan.per_label, workers=_processes(options, plan))
+    out, free = options.out or options.workspace, free_memory_bytes()
     return {
-        "fakes": total,
-        "disk_mb": round(total * row_bytes * 1.15 / 1e6, 1),
-        "memory": "constant, below 1 GB a worker",
+        "fakes": plan.total,
+        "disk_mb": round(found.disk_bytes / 1e6, 2),
+        "disk_free_mb": round(free_disk_bytes(out) / 1e6, 2),
+        "memory_mb": round(found.memory_bytes / 1e6, 1),
+        "memory_free_mb": "unknown" if free is None else round(free / 1e6, 1),
+        "acceptance": f"taken as {GUESSED_RATE:.2f}; the pilot will tell" if filtered else "all",
     }
 
 

@@ -1,15 +1,24 @@
-"""Add a predictor's outputs and errors to a dataset of fakes; the shards themselves stay untouched."""
+"""Add scores to a dataset of fakes; the shards themselves stay untouched.
+
+With a predictor: its outputs and errors.  With --nearest: how far each fake lies from its nearest training image and
+from the nearest other fake of its label, for `--keep`, `inspect` and the report.  A damaged set is made anew.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from commands.fake_options import FakesOptions, fakes_folder
-from commands.parts import error_function, predictor_factory
-from commands.workspace import artefact_digest, resolve_input
+from commands.options import DataOptions
+from commands.parts import error_function, load_data, load_density_ratio, predictor_factory
+from commands.workspace import DATA_FLAGS, artefact_digest, data_flags, resolve_input
+from runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from image_data.real import RealData
 
 POSITIONAL = "fakes"
 
@@ -18,17 +27,70 @@ class Options(FakesOptions):
     """Flags of score."""
 
     predictor: Path | None = Field(None, description="Folder of the predictor.")
+    nearest: bool = Field(False, description="Add distances to training images and between fakes.")
+    filter: Path | None = Field(None, description="Folder of the filter whose features --nearest compares.")
+    data: str | None = Field(None, description="Real images of --nearest  [default: those of the teacher]")
+    fold: int | None = Field(None, ge=0, description="Cross-fitting fold of the embedded digits (0, 1 or 2).")
+    resolution: int | None = Field(None, ge=8, le=512, description="Side of the images in pixels.")
+    real_per_class: int | None = Field(None, ge=1, description="Use only this many training images a class.")
+    data_seed: int | None = Field(None, ge=0, description="Which images --real-per-class takes.")
+    download: bool = Field(False, description="Allow the dataset to be downloaded.")
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Score every shard that has no scores of this predictor yet."""
+    """Score every shard that has no such scores yet."""
     from image_data.fake import open_fakes
-    from runtime.engines import LocalEngine
-    from teacher_sampler.scoring import score
+    from image_data.fake.distances import nearest_finding
 
     folder = fakes_folder(options)
-    predictor = resolve_input("predictor", options.predictor, options)
+    if not options.nearest:
+        _predict(options, folder)
+        return {"fakes": str(folder), "scores": open_fakes(folder).score_sets()}
+    if options.predictor is not None:
+        _predict(options, folder)
+    _measure(options, folder)
+    fakes = open_fakes(folder)
+    return {"fakes": str(folder), "scores": fakes.score_sets(), "nearest": nearest_finding(fakes)}
+
+
+def _shared(options: Options) -> FakesOptions:
+    """The options without --data: what is missing is then made from the images that the teacher learnt from."""
+    return FakesOptions.model_construct(**{name: getattr(options, name) for name in FakesOptions.model_fields})
+
+
+def _predict(options: Options, folder: Path) -> None:
+    from commands.engine import make_engine
+    from image_data.fake import open_fakes
+    from teacher_sampler.scoring import score
+
+    predictor = resolve_input("predictor", options.predictor, _shared(options))
     digest = artefact_digest("predictor", predictor)
     error = error_function(open_fakes(folder).label_space)
-    score(folder, predictor_factory(predictor, options.device), error, digest, LocalEngine(options.workers))
-    return {"fakes": str(folder), "scores": open_fakes(folder).score_sets()}
+    score(folder, predictor_factory(predictor, options.device), error, digest, make_engine(options, folder))
+
+
+def _measure(options: Options, folder: Path) -> None:
+    from filters.nearest_scores import score_nearest
+    from image_data.fake import open_fakes
+    from runtime.devices import pick_device, set_threads
+    from runtime.digests import digest_of
+
+    set_threads(1)
+    given, data = _real_images(options)
+    fakes = open_fakes(folder)
+    if fakes.label_space.kind != data.label_space.kind or fakes.image_shape != data.train.pixels.shape[1:]:
+        raise UserError(f"--fakes {folder} has other labels or another size than --data {given['data']}; give its own.")
+    chosen = resolve_input("filter", options.filter, _shared(options))
+    features = load_density_ratio(chosen, pick_device(options.device)).features  # type: ignore[attr-defined]
+    compared = digest_of({"features": artefact_digest("filter", chosen), "data": data.digest, **given})
+    score_nearest(folder, features, data.train, data.val, data.label_space.kind, compared)
+
+
+def _real_images(options: Options) -> tuple[dict[str, Any], RealData]:
+    """The flags that name the real images, and these."""
+    given = {name: getattr(options, name) for name in DATA_FLAGS if getattr(options, name) is not None}
+    if "data" not in given:
+        given = {**data_flags(_shared(options)), **given}
+    if given.get("data", "unknown") == "unknown":
+        raise UserError("--nearest compares with the teacher's training images, which are not known; give --data.")
+    return given, load_data(DataOptions(**given, workspace=options.workspace, download=options.download))

@@ -72,9 +72,9 @@ def run(options: Options) -> dict[str, Any]:
     from classifiers.rho_choice import choose, render, write_choice
     from classifiers.rho_plot import plot_rho
     from classifiers.rho_search import grid, read_results, search
+    from commands.engine import make_engine
     from runtime.atomic import write_json
     from runtime.devices import set_threads
-    from runtime.engines import LocalEngine
 
     set_threads(options.workers)
     cells = grid(options.rhos, options.networks, options.seeds)
@@ -93,7 +93,7 @@ def run(options: Options) -> dict[str, Any]:
                 _Training(options, fakes, predictor),
                 made.folder,
                 prune=options.prune,
-                engine=LocalEngine(options.workers),
+                engine=make_engine(options, made.folder),
             )
         choice = choose(read_results(cells, made.folder))
         unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from commands.options import DataOptions
+from filters.keep_language import checked
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
     from image_data.fake import FakeDataset
     from image_data.real import RealData
     from image_data.sources import ImageSource
+
+KeepText = Annotated[str, AfterValidator(checked)]
+KEEP_HELP = 'Rows to use, before --rho, e.g. "density_ratio > 0.1 and error rank < 0.9".'
+CUT_HELP = "rank-exact keeps ceil(rho n); strict is the published rule, error below the quantile."
+WEIGHTS_HELP = "Let each fake count as much as its density ratio says (sample --accept all)."
 
 
 class SelectionOptions(DataOptions):
@@ -28,6 +34,9 @@ class SelectionOptions(DataOptions):
     nfake: int | None = Field(None, ge=1, description="Fakes in all, balanced over the classes.")
     relabel: bool = Field(False, description="Replace the asked label by the predictor's.")
     scope: Literal["class", "global"] | None = Field(None, description="Over what the rho-quantile is taken.")
+    cut: Literal["rank-exact", "strict"] = Field("rank-exact", description=CUT_HELP)
+    keep: KeepText | None = Field(None, description=KEEP_HELP)
+    weights: Literal["none", "density_ratio"] = Field("none", description=WEIGHTS_HELP)
 
 
 def open_matching_fakes(folder: Path, options: SelectionOptions, data: RealData) -> FakeDataset:
@@ -67,10 +76,11 @@ def _repeats(share: float | None, real: int, fakes: int) -> int:
 
 
 def select_fakes(options: Any, fakes: FakeDataset, rho: float) -> Any:
-    """The rows that rho, the counts and relabelling leave."""
+    """The rows that --keep, rho and the counts leave, with their labels and weights."""
     from filters import select
+    from runtime.progress import say
 
-    return select(
+    chosen = select(
         fakes,
         rho=rho,
         nfake_per_label=options.nfake_per_class,
@@ -78,4 +88,28 @@ def select_fakes(options: Any, fakes: FakeDataset, rho: float) -> Any:
         relabel=options.relabel,
         scope=options.scope or ("class" if fakes.label_space.kind == "classes" else "global"),
         seed=options.seed,
+        keep=options.keep,
+        weights=getattr(options, "weights", "none"),
+        cut=options.cut,
     )
+    facts = chosen.recipe["weights"]
+    if facts is not None:
+        say(
+            f"weights by density ratio: {len(chosen)} fakes are worth {facts['effective_share'] * len(chosen):.0f} of "
+            f"equal weight, clipped mass {facts['clipped_mass']:.2%}"
+        )
+    return chosen
+
+
+def kept_by_label(fakes: FakeDataset, keep: str) -> dict[str, Any]:
+    """What a --keep leaves, for `inspect`: its text as it was understood, how many fakes, and of each label."""
+    import numpy as np
+
+    from filters import select
+
+    chosen = select(fakes, keep=keep)
+    values, counts = np.unique(np.asarray(fakes.labels)[chosen.rows], axis=0, return_counts=True)
+    by_label = [
+        {"label": label, "images": count} for label, count in zip(values.tolist(), counts.tolist(), strict=True)
+    ]
+    return {"keep": chosen.recipe["keep"], "images": len(chosen), "of": len(fakes), "by_label": by_label}

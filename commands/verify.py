@@ -1,9 +1,10 @@
-"""Check a dataset of fakes: the SHA-256 of every file, the CRC of every row, the manifest's own digest."""
+"""Check a dataset of fakes: the SHA-256 of every file, the CRC of every row, the digests of manifest and records."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from commands.command_record import record_problems
 from commands.fake_options import FakesOptions, fakes_folder
 
 POSITIONAL = "fakes"
@@ -18,7 +19,7 @@ def run(options: Options) -> dict[str, Any]:
     from image_data.fake import verify_fakes
 
     folder = fakes_folder(options)
-    problems = verify_fakes(folder)
+    problems = [*record_problems(folder), *verify_fakes(folder)]
     return {"fakes": str(folder), "problems": problems, "exit_code": 2 if problems else 0}
 
 

@@ -7,7 +7,6 @@ first and decides whether the same command continues the folder or another one i
 
 from __future__ import annotations
 
-import fcntl
 import importlib
 import json
 import os
@@ -15,21 +14,22 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from commands.command_record import COMMAND_FILE, check_record, write_record
 from commands.options import PLUMBING, SharedOptions, plain, resolve
 from commands.table import COMMANDS
-from runtime.atomic import remove_leftovers, write_bytes, write_json
+from runtime.atomic import remove_leftovers, write_bytes
 from runtime.digests import digest_of, file_sha256
 from runtime.errors import UserError
+from runtime.locks import exclusive_lock
 from teacher_sampler.loaders.address import is_url
 
-COMMAND_FILE = "command.json"
 SEAL = {  # the file whose presence says that an artefact of this kind is finished
     "teacher": "card.json",
     "student": "card.json",
@@ -77,26 +77,40 @@ def call(command: str, **given: Any) -> dict[str, Any]:
 
 @contextmanager
 def artefact(
-    command: str, kind: str, options: SharedOptions, parents: dict[str, str], shared: bool = False
+    command: str,
+    kind: str,
+    options: SharedOptions,
+    parents: dict[str, str],
+    shared: bool = False,
+    changeable: Set[str] = frozenset(),
+    complete: Callable[[Path], bool] | None = None,
 ) -> Iterator[Artefact]:
     """Open (or continue) the folder of this command's result; point `latest` to it when the block ends well.
 
-    `shared` folders have their own claims and let several processes in.
+    `shared` folders have their own claims and let several processes in.  A folder may have been begun with other
+    values of the `changeable` options; `complete` tells whether a sealed folder is all that these options ask for.
     """
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
     digest = digest_of(identity)
     folder = options.out or options.workspace / kind / digest[:8]
-    check_folder(folder, identity, digest)
+    check_folder(folder, identity, changeable)
     folder.mkdir(parents=True, exist_ok=True)
-    with nullcontext() if shared else _lock(folder):
+    refusal = f"{folder} is being written by another process; wait for it or give another --out."
+    with nullcontext() if shared else exclusive_lock(folder / ".command.lock", refusal):
+        recorded = check_folder(folder, identity, changeable)  # again, with the folder to ourselves
         if not shared:
             remove_leftovers(folder)
-        finished = (folder / SEAL[kind]).is_file()
+        finished = (folder / SEAL[kind]).is_file() and (complete is None or complete(folder))
         if finished:
             _say(f"{kind} {folder} is finished; nothing to do")
-        elif not (folder / COMMAND_FILE).is_file():
-            write_json(folder / COMMAND_FILE, {"digest": digest, "content": identity, "provenance": provenance()})
-        yield Artefact(kind, folder, finished, parents)
+        elif not recorded:
+            write_record(folder, identity, provenance())
+        try:
+            yield Artefact(kind, folder, finished, parents)
+        except UserError:
+            if not any(path for path in folder.iterdir() if path.name != COMMAND_FILE and path.name[0] != "."):
+                (folder / COMMAND_FILE).unlink(missing_ok=True)  # refused before it began: the name is free again
+            raise
         if options.out is None and (folder / SEAL[kind]).is_file():
             _point_latest(folder)
 
@@ -107,25 +121,17 @@ def content_options(options: SharedOptions) -> dict[str, Any]:
     return {name: value for name, value in plain(options).items() if name not in skip}
 
 
-def check_folder(folder: Path, identity: dict[str, Any], digest: str) -> None:
-    """Refuse a folder that holds something else than this command's work."""
-    record = folder / COMMAND_FILE
+def check_folder(folder: Path, identity: dict[str, Any], changeable: Set[str] = frozenset()) -> bool:
+    """Refuse a folder that holds something else than this command's work; whether it records this very command."""
     if not folder.exists():
-        return
+        return False
     if not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give the name of a new folder.")
-    if not record.is_file():
-        if any(path for path in folder.iterdir() if not path.name.startswith(".")):
-            raise UserError(f"--out {folder} is not empty and was not made by this program; give a new folder.")
-        return
-    try:
-        before = json.loads(record.read_text())
-        known = before["digest"], before["content"]
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{record} is damaged; remove the folder or give another --out.") from error
-    if known[0] != digest:
-        changed = _differences(known[1], identity)
-        raise UserError(f"--out {folder} was made with other options ({changed}); give a new folder.")
+    if (folder / COMMAND_FILE).is_file():
+        return check_record(folder, identity, changeable)
+    if any(path for path in folder.iterdir() if not path.name.startswith(".")):
+        raise UserError(f"--out {folder} is not empty and was not made by this program; give a new folder.")
+    return False
 
 
 def resolve_input(kind: str, given: str | Path | None, options: SharedOptions, **make: Any) -> Any:
@@ -245,33 +251,3 @@ def _point_latest(folder: Path) -> None:
         os.replace(temporary, link)
     except OSError:
         write_bytes(link.with_suffix(".txt"), folder.name.encode())
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """One writer a folder; the lock ends with the process, however it ends."""
-    with open(folder / ".command.lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"{folder} is being written by another process; wait for it or give another --out."
-            ) from error
-        yield
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    found = []
-    for part in ("options", "parents"):
-        old, new = before.get(part, {}), now[part]
-        for key in sorted(set(old) | set(new)):
-            if old.get(key) != new.get(key):
-                found.append(f"{key}: {_short(old.get(key))} then, {_short(new.get(key))} now")
-    if before.get("command") != now["command"]:
-        found.insert(0, f"command {before.get('command')} then, {now['command']} now")
-    return "; ".join(found[:4]) or "an older version"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 20 else f"{text[:8]}..."

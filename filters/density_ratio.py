@@ -9,6 +9,7 @@ every departure from it and the last ReLU cannot start dead.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from filters.features import Features
+from filters.nearest_ratio import NearestNeighbourRatio
 from interfaces import LabelSpace
 from runtime.registry import Registry
 
@@ -24,6 +26,8 @@ RATIO_NETWORKS.register("mlp3")((2048, 1024, 512))
 RATIO_NETWORKS.register("mlp5")((2048, 1024, 512, 256, 128))
 RATIO_NETWORKS.register("mlp7")((2048, 2048, 1024, 1024, 512, 256, 128))
 RATIO_NETWORKS.register("mlp9")((2048, 2048, 1024, 1024, 512, 512, 256, 256, 128))
+RATIO_NETWORKS.register("mlp3-regression")((512, 256, 128))  # the journal version's, for continuous labels
+RATIO_NETWORKS.register("mlp5-regression")((1024, 512, 256, 128, 64))
 
 _GROUPS = 8
 _NARROWEST = 4 * _GROUPS  # in groups of two channels GroupNorm leaves little but a sign
@@ -60,6 +64,7 @@ class RatioNetwork(nn.Module):
     """psi and e: (phi(x) float N x d, encoded labels) -> ratios N >= 0.
 
     feature_dim: d, which counts the agreement column where there is one (`Features.with_label`).
+    label_kind: classes, continuous, or none for a network that sees no label.
     mlp: a name in RATIO_NETWORKS; width: factor on the published widths (rounded to multiples of 8, at least 32).
     Hidden layers are Linear, GroupNorm(8), ReLU, Dropout; the output is Linear, ReLU.  Features are standardised by the
     constants of `set_standardisation` first, so that the learning rate does not depend on the extractor's scale.
@@ -72,8 +77,10 @@ class RatioNetwork(nn.Module):
         self, feature_dim: int, label_kind: str, label_width: int, mlp: str, width: float, dropout: float
     ) -> None:
         super().__init__()
-        self.embedding: nn.Module
-        if label_kind == "classes":
+        self.embedding: nn.Module | None
+        if label_kind == "none":
+            self.embedding, embedded = None, 0
+        elif label_kind == "classes":
             self.embedding, embedded = _class_embedding(label_width), label_width
         else:
             self.embedding, embedded = ContinuousEmbedding(label_width), _CONTINUOUS_EMBEDDING
@@ -98,8 +105,26 @@ class RatioNetwork(nn.Module):
 
     def forward(self, features: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
         standard = (features.float() - self.feature_mean) * self.feature_scale
-        joined = torch.cat([self.embedding(encoded), standard], dim=1)
+        joined = standard if self.embedding is None else torch.cat([self.embedding(encoded), standard], dim=1)
         return torch.relu(self.output(self.hidden(joined))).squeeze(1)
+
+
+class PerClassRatio(nn.Module):
+    """One ratio network without label input for each class (DRE-F-SP+RS): C times the training, no shared weights.
+
+    Called like RatioNetwork; each row goes to its class's network.
+    """
+
+    def __init__(self, networks: Sequence[RatioNetwork]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, features: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        ratios = torch.zeros(len(features), dtype=torch.float32, device=features.device)
+        for value in torch.unique(encoded).tolist():
+            rows = torch.nonzero(encoded == value).squeeze(1)
+            ratios[rows] = self.networks[value](features[rows], encoded[rows])
+        return ratios
 
 
 def _class_embedding(classes: int) -> nn.Embedding:
@@ -110,9 +135,16 @@ def _class_embedding(classes: int) -> nn.Embedding:
     return embedding
 
 
-def build_ratio_network(arguments: dict[str, Any]) -> RatioNetwork:
-    """The network of a card's `ratio` entry."""
-    return RatioNetwork(**arguments)
+def build_ratio_network(arguments: dict[str, Any]) -> nn.Module:
+    """The network of a card's `ratio` entry: (features, encoded labels) -> ratios; `form` tells which kind."""
+    rest = {name: value for name, value in arguments.items() if name != "form"}
+    form = arguments.get("form", "conditional")
+    if form == "nearest-neighbours":
+        return NearestNeighbourRatio(**rest)
+    if form == "per-class":
+        count = int(rest.pop("classes"))
+        return PerClassRatio([RatioNetwork(**rest) for _ in range(count)])
+    return RatioNetwork(**rest)
 
 
 class DensityRatio:
@@ -121,9 +153,7 @@ class DensityRatio:
     `card["sha256"]` names the weights; `features` is the frozen extractor.
     """
 
-    def __init__(
-        self, features: Features, network: RatioNetwork, label_space: LabelSpace, card: dict[str, Any]
-    ) -> None:
+    def __init__(self, features: Features, network: nn.Module, label_space: LabelSpace, card: dict[str, Any]) -> None:
         self.features, self.label_space, self.card, self.device = features, label_space, card, features.device
         self.network = network.to(self.device).eval().requires_grad_(False)
 

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from filters.density_ratio import DensityRatio, RatioNetwork, build_ratio_network
+from filters.density_ratio import DensityRatio, build_ratio_network
 from filters.fake_pool import check_teacher
 from filters.features import Features, build_feature_network
 from filters.fitting import (
@@ -25,8 +26,8 @@ from filters.fitting import (
     held_out_rows,
     judge,
     train_extractor,
-    train_ratio,
 )
+from filters.ratio_forms import check_form, fit_ratio
 from filters.settings import FilterSettings
 from image_data.augment import check_augmentations
 from image_data.labels import label_space_from_json
@@ -64,15 +65,7 @@ def fit_filter(
     extractor_args = extractor_arguments(fit)
     extractor = train_extractor(fit, extractor_args)
     tables = feature_tables(fit, Features(extractor, device, {}))
-    ratio_args = {
-        "feature_dim": extractor_args["feature_dim"] + int(settings.agreement),
-        "label_kind": label_space.kind,
-        "label_width": label_space.width,
-        "mlp": settings.mlp,
-        "width": settings.width,
-        "dropout": settings.dropout,
-    }
-    network, best = train_ratio(fit, ratio_args, extractor, tables)
+    network, ratio_args, best = fit_ratio(fit, extractor, extractor_args["feature_dim"], tables)
     _save_weights(out / WEIGHTS_FILE, module_tensors("extractor", extractor) | module_tensors("ratio", network))
     card = {
         "format_version": FORMAT_VERSION,
@@ -83,7 +76,7 @@ def fit_filter(
         "ratio": ratio_args,
         "normalisation": "pixel / 127.5 - 1, inside the extractor",
         "teacher": teacher.card.source_digest,
-        "settings": asdict(settings),
+        "settings": asdict(settings) | {"agreement": settings.sees_agreement},
         "extractor_score": {
             "train": extractor_score(fit, extractor, fit.train_rows),
             "held_out": extractor_score(fit, extractor, fit.held_rows),
@@ -109,6 +102,7 @@ def _begin(
         raise UserError(f"the real data holds {len(data)} images; a density ratio needs at least 2, and ten a class.")
     label_space.check(data.labels, "the real data")
     check_teacher(teacher, label_space, data.images(np.array([0])).shape[1:])
+    check_form(settings, label_space, data.labels)
     names = check_augmentations(allowed_augmentations, "the real data")
     train_rows, held_rows = held_out_rows(data.labels, label_space, settings.held_out, settings.seed)
     out.mkdir(parents=True, exist_ok=True)
@@ -117,7 +111,7 @@ def _begin(
 
 
 def _findings(
-    network: RatioNetwork, tables: tuple[FeatureTable, FeatureTable], best: dict[str, Any], penalty: float
+    network: nn.Module, tables: tuple[FeatureTable, FeatureTable], best: dict[str, Any], penalty: float
 ) -> dict[str, Any]:
     """The card's numbers.  Reals far above held-out reals tell overfitting; a mean on fakes far below 1, separation."""
     train, held = (judge(network, table, penalty) for table in tables)
@@ -134,6 +128,7 @@ def _findings(
         "stopped_at_step": best["best_step"],
         "held_out_loss": best["best_loss"],
         "is_constant": best["best_step"] == 0,
+        "fitted": {name: value for name, value in best.items() if name not in ("best_step", "best_loss")},
     }
 
 

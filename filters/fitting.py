@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
-from filters.density_ratio import RatioNetwork, build_ratio_network, penalised_softplus
+from filters.density_ratio import RatioNetwork, penalised_softplus
 from filters.fake_pool import teacher_features
 from filters.features import FeatureNetwork, Features, build_feature_network, default_feature_dim, label_loss
 from filters.settings import FilterSettings
@@ -169,13 +170,18 @@ class FeatureTable:
     encoded: torch.Tensor
     fakes: torch.Tensor
 
+    def of_class(self, value: int) -> FeatureTable:
+        """The part of one class."""
+        rows = torch.nonzero(self.encoded == value).squeeze(1)
+        return FeatureTable(self.real[rows], self.encoded[rows], self.fakes[:, rows])
+
 
 def feature_tables(fit: Fit, phi: Features) -> tuple[FeatureTable, FeatureTable]:
     """Features of (training, held-out) reals and of fakes that share their labels, each fake seen in one table only."""
     settings, rows = fit.settings, np.concatenate([fit.train_rows, fit.held_rows])
 
     def describe(images: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
-        return phi.with_label(images, fit.label_space.encode(labels), settings.agreement)
+        return phi.with_label(images, fit.label_space.encode(labels), settings.sees_agreement)
 
     real = torch.cat([describe(fit.pixels(block), fit.data.labels[block]) for block in _blocks(rows)])
     copies = max(settings.fakes_per_real, -(-settings.fakes_at_least // len(rows)))
@@ -190,7 +196,7 @@ def feature_tables(fit: Fit, phi: Features) -> tuple[FeatureTable, FeatureTable]
 
 
 @torch.inference_mode()
-def judge(network: RatioNetwork, table: FeatureTable, penalty: float) -> dict[str, float]:
+def judge(network: nn.Module, table: FeatureTable, penalty: float) -> dict[str, float]:
     """Penalised loss over a whole table without dropout, the mean ratio of its reals and of its fakes, and the spread
     of the fakes' ratios (standard deviation over mean): near 0, acceptance does not tell one fake from another.
     """
@@ -203,14 +209,27 @@ def judge(network: RatioNetwork, table: FeatureTable, penalty: float) -> dict[st
     return {"loss": float(loss), "mean_r_real": float(r_real.mean()), "mean_r_fake": mean, "spread_r_fake": spread}
 
 
+@dataclass(frozen=True)
+class Phase:
+    """Where the training of one ratio network stands: it begins after `first` steps, and draws by `name`.
+
+    `tensors` and `scalars` of what was finished before it go into its checkpoints.
+    """
+
+    first: int
+    name: str = "filter.ratio"
+    tensors: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    scalars: Mapping[str, Any] = field(default_factory=dict)
+
+
 def train_ratio(
-    fit: Fit, arguments: dict[str, Any], extractor: FeatureNetwork, tables: tuple[FeatureTable, FeatureTable]
+    fit: Fit, arguments: dict[str, Any], tables: tuple[FeatureTable, FeatureTable], phase: Phase
 ) -> tuple[RatioNetwork, dict[str, Any]]:
     """Train psi and e; the weights with the lowest held-out loss win (step 0, the constant 1, competes)."""
-    settings, first, total = fit.settings, fit.settings.extractor_steps, fit.settings.ratio_steps
+    settings, first, total = fit.settings, phase.first, fit.settings.ratio_steps
     train, held = tables
-    seed_step(settings.seed, "filter.ratio.init", 0)
-    network = build_ratio_network(arguments).to(fit.device)
+    seed_step(settings.seed, f"{phase.name}.init", 0)
+    network = RatioNetwork(**arguments).to(fit.device)
     network.set_standardisation(torch.cat([train.real, *train.fakes]))
     optimizer = torch.optim.Adam(
         network.parameters(), lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay
@@ -223,18 +242,16 @@ def train_ratio(
         load_module("ratio", network, fit.resumed.tensors)
         load_optimizer("ratio_optimizer", optimizer, fit.resumed.tensors)
         best_tensors = {name: value for name, value in fit.resumed.tensors.items() if name.startswith("best.")}
-        best = dict(fit.resumed.scalars)
-    order = BatchOrder(len(train.real), settings.ratio_batch, settings.seed, "filter.ratio")
-    frozen = module_tensors("extractor", extractor)
+        best = {name: fit.resumed.scalars[name] for name in best}
+    order = BatchOrder(len(train.real), settings.ratio_batch, settings.seed, phase.name)
 
     def tensors() -> dict[str, torch.Tensor]:
-        return (
-            frozen | module_tensors("ratio", network) | optimizer_tensors("ratio_optimizer", optimizer) | best_tensors
-        )
+        moving = module_tensors("ratio", network) | optimizer_tensors("ratio_optimizer", optimizer)
+        return {**phase.tensors, **moving, **best_tensors}
 
-    with progress("density ratio", total, start) as bar:
+    with progress(phase.name.replace("filter.ratio", "density ratio"), total, start) as bar:
         for step in range(start, total):
-            loss = _ratio_step(fit, network, optimizer, train, order.rows(step), step)
+            loss = _ratio_step(fit, network, optimizer, train, order.rows(step), step, phase.name)
             done = step + 1
             if done % settings.evaluate_every_steps == 0 or done == total:
                 found = judge(network, held, settings.penalty)
@@ -243,7 +260,7 @@ def train_ratio(
                     best_tensors = {name: value.clone() for name, value in module_tensors("best", network).items()}
                 fit.log.write({"phase": "ratio", "step": first + done, "train_loss": loss, "held_out": found})
                 bar.advance(done - bar.done, f"held-out loss {found['loss']:.4f}")
-            fit.save_if_due(first + done, first + total, tensors, best)
+            fit.save_if_due(first + done, first + total, tensors, {**phase.scalars, **best})
     load_module("best", network, best_tensors)
     return network.eval(), best
 
@@ -255,15 +272,18 @@ def _ratio_step(
     train: FeatureTable,
     rows: np.ndarray,
     step: int,
+    name: str,
 ) -> float:
     """One optimiser step on a batch of reals and as many fakes with the same labels; returns the loss."""
     settings = fit.settings
-    seed_step(settings.seed, "filter.ratio", step)
+    seed_step(settings.seed, name, step)
     drops = sum(step >= share * settings.ratio_steps for share in _RATIO_LR_DROPS)
     for group in optimizer.param_groups:
         group["lr"] = settings.lr * 0.1**drops
     chosen = torch.from_numpy(rows).to(fit.device)
-    copies = numpy_generator(settings.seed, "filter.fakes", step).integers(len(train.fakes), size=len(rows))
+    copies = numpy_generator(settings.seed, name.replace("ratio", "fakes"), step).integers(
+        len(train.fakes), size=len(rows)
+    )
     encoded = train.encoded[chosen]
     fakes = train.fakes[torch.from_numpy(copies).to(fit.device), chosen]
     network.train()

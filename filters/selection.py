@@ -6,11 +6,15 @@ Nothing is copied: any rho, any number and any relabelling is a list of rows ove
 from __future__ import annotations
 
 import math
+from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from filters.keep import kept_rows
+from filters.keep_language import fields_of, show
+from filters.weights import Weights, row_weights
 from image_data.fake.selection import Selection
 from image_data.labels import ContinuousLabels
 from runtime.errors import UserError
@@ -20,6 +24,7 @@ if TYPE_CHECKING:
     from image_data.fake.dataset import FakeDataset, Scores
 
 Scope = Literal["class", "global"]
+Cut = Literal["rank-exact", "strict"]
 
 
 def select(
@@ -32,53 +37,95 @@ def select(
     scope: Scope | None = None,
     scores: str | None = None,
     seed: int = 0,
+    keep: str | None = None,
+    weights: Weights = "none",
+    cut: Cut = "rank-exact",
 ) -> Selection:
     """Choose rows of `fakes`; rows come in ascending order.
 
-    rho in (0, 1]: of each asked label (scope "class", the default for classes) or of the whole dataset (scope "global",
-    the default for continuous labels), exactly ceil(rho n) rows of lowest teacher error stay; ties go to the first.
+    keep: an expression over the rows' numbers (`filters.keep_language`); only rows that it keeps go on.
+    rho in (0, 1]: of each asked label (scope "class", the default for classes) or of all rows (scope "global", the
+    default for continuous labels), exactly ceil(rho n) rows of lowest teacher error stay; ties go to the first.
+    cut "strict": the published rule instead, error < rho-quantile, whose number of rows varies with ties.
     nfake_per_label: of what stays, so many of each asked label, drawn by `seed` without replacement.
     nfake: so many in all.  Classes share them evenly, the remainder falls on classes drawn by `seed`, and where a class
     has fewer the others fill up; continuous labels are drawn uniformly.
     relabel: the training label becomes the predictor's: its likeliest class, or its prediction clipped to the range.
     scores: which score set (a digest or its beginning); None takes the dataset's own.
+    weights "density_ratio": the selection carries importance weights (`filters.weights`).
 
     Raises UserError for values out of range, missing scores, and where fewer rows exist than asked for.
     """
-    _check_request(rho, nfake_per_label, nfake, scope)
-    found = _scores(fakes, rho, relabel, scores)
-    asked = np.asarray(fakes.labels)
+    _check_request(rho, nfake_per_label, nfake, scope, cut)
     used: Scope = scope or ("class" if fakes.label_space.kind == "classes" else "global")
+    return _select(fakes, _Request(rho, used, nfake_per_label, nfake, relabel, scores, seed, keep, weights, cut))
+
+
+@dataclass(frozen=True)
+class _Request:
+    """What `select` was asked for."""
+
+    rho: float
+    scope: Scope
+    nfake_per_label: int | None
+    nfake: int | None
+    relabel: bool
+    scores: str | None
+    seed: int
+    keep: str | None
+    weights: Weights
+    cut: Cut
+
+
+def _select(fakes: FakeDataset, request: _Request) -> Selection:
+    rho, relabel = request.rho, request.relabel
+    found = _scores(fakes, request) if rho < 1.0 or relabel else None
+    asked = np.asarray(fakes.labels)
     values, label_of_row = np.unique(asked, axis=0, return_inverse=True)
     label_of_row = label_of_row.reshape(len(asked))
-    kept = np.arange(len(asked), dtype=np.int64)
+    kept, tree = np.arange(len(asked), dtype=np.int64), None
+    if request.keep is not None:
+        kept, tree = kept_rows(fakes, request.keep, lambda: _scores(fakes, request).error, label_of_row)
+    kept_by_keep = len(kept)
     if found is not None and rho < 1.0:
-        groups = label_of_row if used == "class" else np.zeros(len(asked), dtype=np.int64)
-        kept = lowest_share(found.error, groups, rho)
-    rows = kept
-    if nfake_per_label is not None:
-        rows = _draw_per_label(kept, label_of_row, values, nfake_per_label, rho, seed)
-    elif nfake is not None:
-        rows = _draw_total(kept, label_of_row, len(values), fakes.label_space.kind, nfake, rho, seed)
-    labels, changed = asked[rows], 0
-    if relabel and found is not None:
-        labels = predicted_labels(found.output[rows], fakes.label_space)
-        changed = int((labels != asked[rows]).reshape(len(rows), -1).any(axis=1).sum())
+        groups = label_of_row if request.scope == "class" else np.zeros(len(asked), dtype=np.int64)
+        rule = below_quantile if request.cut == "strict" else lowest_share
+        kept = kept[rule(found.error[kept], groups[kept], rho)]
+    given = np.ones(len(values), dtype=bool)  # labels that have to come out
+    if tree is not None and "label" in fields_of(tree):  # those that it leaves no row of were not wanted
+        given = np.bincount(label_of_row[kept], minlength=len(values)) > 0
+    rows = _draw_rows(request, kept, label_of_row, values, given, fakes.label_space.kind)
+    labels = asked[rows] if found is None or not relabel else predicted_labels(found.output[rows], fakes.label_space)
+    weight, facts = (None, None) if request.weights == "none" else row_weights(fakes, rows, label_of_row[rows])
     recipe: dict[str, Any] = {
+        **asdict(request),
         "rho": float(rho),
-        "scope": used,
-        "nfake_per_label": nfake_per_label,
-        "nfake": nfake,
-        "relabel": relabel,
+        "keep": None if tree is None else show(tree),
         "scores": found.digest if found is not None else None,
-        "seed": seed,
+        "weights": facts,
         "available": len(asked),
+        "kept_by_keep": kept_by_keep,
         "kept_by_rho": len(kept),
         "selected": len(rows),
-        "relabelled": changed,
+        "relabelled": int((labels != asked[rows]).reshape(len(rows), -1).any(axis=1).sum()) if len(rows) else 0,
         "largest_error": float(found.error[rows].max()) if found is not None and len(rows) else None,
     }
-    return Selection(rows=rows, labels=labels, recipe=recipe, fakes_digest=fakes.digest)
+    return Selection(rows=rows, labels=labels, recipe=recipe, fakes_digest=fakes.digest, weights=weight)
+
+
+def _draw_rows(
+    request: _Request,
+    kept: np.ndarray,
+    label_of_row: np.ndarray,
+    values: np.ndarray,
+    given: np.ndarray,
+    kind: str,
+) -> np.ndarray:
+    if request.nfake_per_label is not None:
+        return _draw_per_label(kept, label_of_row, values, given, request)
+    if request.nfake is not None:
+        return _draw_total(kept, label_of_row, len(values), kind, request.nfake, request.rho, request.seed)
+    return kept
 
 
 def lowest_share(errors: np.ndarray, groups: np.ndarray, rho: float) -> np.ndarray:
@@ -94,6 +141,18 @@ def lowest_share(errors: np.ndarray, groups: np.ndarray, rho: float) -> np.ndarr
     rank = np.arange(len(errors)) - np.repeat(starts, sizes)
     quota = np.array([math.ceil(share * int(size)) for size in sizes], dtype=np.int64)
     return np.sort(order[rank < np.repeat(quota, sizes)]).astype(np.int64)
+
+
+def below_quantile(errors: np.ndarray, groups: np.ndarray, rho: float) -> np.ndarray:
+    """Of each group the rows with error < its rho-quantile (linear interpolation), as cGAN-KD cuts; int64, ascending.
+
+    Rows that equal the quantile are lost, so that ties can leave far fewer than rho n rows, or none.
+    """
+    below = np.zeros(len(errors), dtype=bool)
+    for group in np.unique(groups):
+        mine = groups == group
+        below[mine] = errors[mine] < np.quantile(errors[mine].astype(np.float64), rho)
+    return np.flatnonzero(below).astype(np.int64)
 
 
 def predicted_labels(output: np.ndarray, label_space: Any) -> np.ndarray:
@@ -128,7 +187,7 @@ def balanced_quotas(available: np.ndarray, total: int, seed: int) -> np.ndarray:
     return quotas
 
 
-def _check_request(rho: float, nfake_per_label: int | None, nfake: int | None, scope: str | None) -> None:
+def _check_request(rho: float, nfake_per_label: int | None, nfake: int | None, scope: str | None, cut: str) -> None:
     if not 0.0 < rho <= 1.0:
         raise UserError(f"--rho is {rho:g}; it must be above 0 and at most 1 (1 keeps everything).")
     if nfake_per_label is not None and nfake is not None:
@@ -136,20 +195,21 @@ def _check_request(rho: float, nfake_per_label: int | None, nfake: int | None, s
     for name, value in (("--nfake-per-label", nfake_per_label), ("--nfake", nfake)):
         if value is not None and value < 1:
             raise UserError(f"{name} is {value}; it must be at least 1.")
+    if cut not in ("rank-exact", "strict"):
+        raise UserError(f"the cut {cut!r} of --rho is unknown; use rank-exact or strict.")
     if scope not in (None, "class", "global"):
         raise UserError(f"the scope {scope!r} of --rho is unknown; use class or global.")
 
 
-def _scores(fakes: FakeDataset, rho: float, relabel: bool, digest: str | None) -> Scores | None:
-    if rho >= 1.0 and not relabel:
-        return None
+def _scores(fakes: FakeDataset, request: _Request) -> Scores:
     if not fakes.score_sets():
-        reason = f"--rho {rho:g}" if rho < 1.0 else "--relabel"
+        rho = request.rho
+        reason = f"--rho {rho:g}" if rho < 1.0 else "--relabel" if request.relabel else "error in --keep"
         raise UserError(
             f"{reason} needs a predictor's scores and these fakes have none; run `score` on them with a --predictor "
-            "first, or use --rho 1 without --relabel."
+            "first, or do without it (--rho 1)."
         )
-    found = fakes.scores(digest)
+    found = fakes.scores(request.scores)
     if not np.isfinite(found.error).all():
         bad = int(np.flatnonzero(~np.isfinite(found.error))[0])
         raise UserError(f"score set {found.digest[:8]}: the error of row {bad} is not finite; mend the predictor.")
@@ -167,16 +227,17 @@ def _remedy(rho: float) -> str:
 
 
 def _draw_per_label(
-    kept: np.ndarray, label_of_row: np.ndarray, values: np.ndarray, count: int, rho: float, seed: int
+    kept: np.ndarray, label_of_row: np.ndarray, values: np.ndarray, given: np.ndarray, request: _Request
 ) -> np.ndarray:
+    count, rho = int(request.nfake_per_label or 0), request.rho
     available = np.bincount(label_of_row[kept], minlength=len(values))
-    if len(values) and available.min() < count:
-        short = int(available.argmin())
+    if (available[given] < count).any():
+        short = int(np.where(given, available, len(kept) + 1).argmin())
         raise UserError(
             f"--nfake-per-label {count}: label {values[short]} has only {available[short]} fakes left at rho {rho:g}; "
             f"{_remedy(rho)}."
         )
-    return _per_group(kept, label_of_row, np.full(len(values), count), seed)
+    return _per_group(kept, label_of_row, np.where(given, count, 0), request.seed)
 
 
 def _draw_total(

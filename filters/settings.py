@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from runtime.errors import UserError
+
+Ratio = Literal["conditional", "per-class", "nearest-neighbours"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class FilterSettings:
     extractor_width: int = 16
     feature_dim: int | None = None  # None: `default_feature_dim`
     # the density ratio psi
+    ratio: Ratio = "conditional"  # one network that sees the label, one network a class, or no training at all
+    neighbours: int = 3  # k of nearest-neighbours; more where a label has more than some tens of real images
     ratio_steps: int = 400
     ratio_batch: int = 128
     lr: float = 1e-3
@@ -37,8 +42,8 @@ class FilterSettings:
     penalty: float = 0.1
     mlp: str = "mlp3"
     width: float = 0.125
-    dropout: float = 0.5
-    agreement: bool = True  # psi also sees how well the extractor's head agrees with the asked label
+    dropout: float | None = None  # 0.5, or 0.4 per class
+    agreement: bool = True  # psi also sees how well the extractor's head agrees with the label (not the neighbours)
     fakes_per_real: int = 5
     fakes_at_least: int = 5000
     # bookkeeping
@@ -52,17 +57,30 @@ class FilterSettings:
         RATIO_NETWORKS.get(self.mlp)
         if not 0.0 < self.held_out < 1.0:
             raise UserError(f"held_out is {self.held_out:g}; it must lie between 0 and 1.")
-        if not 0.0 <= self.dropout < 1.0:
+        if self.ratio not in ("conditional", "per-class", "nearest-neighbours"):
+            raise UserError(f"ratio is {self.ratio!r}; it must be conditional, per-class or nearest-neighbours.")
+        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
             raise UserError(f"dropout is {self.dropout:g}; it must be at least 0 and below 1.")
         for name in ("extractor_steps", "ratio_steps", "fakes_at_least"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must not be negative.")
         positive = (
             "extractor_batch extractor_lr extractor_width ratio_batch lr width fakes_per_real evaluate_every_steps "
-            "checkpoint_every_steps checkpoint_every_seconds"
+            "checkpoint_every_steps checkpoint_every_seconds neighbours"
         )
         for name in positive.split():
             if not getattr(self, name) > 0:
                 raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
         if self.feature_dim is not None and self.feature_dim < 1:
             raise UserError(f"feature_dim is {self.feature_dim}; it must be at least 1.")
+
+    @property
+    def resolved_dropout(self) -> float:
+        """The published rates where none was asked for: 0.5, and 0.4 for the ratio of one class."""
+        default = 0.4 if self.ratio == "per-class" else 0.5
+        return default if self.dropout is None else self.dropout
+
+    @property
+    def sees_agreement(self) -> bool:
+        """Whether psi's input has the column of `Features.with_label`; neighbours are sought among features alone."""
+        return self.agreement and self.ratio != "nearest-neighbours"

@@ -12,7 +12,8 @@ import numpy as np
 class ImageSource(Protocol):
     """`labels` (user's units, length N) and `images(rows)` -> uint8 len(rows) x C x H x W.
 
-    A source whose fakes carry latents also offers `latents(rows)` -> float32 len(rows) x z.
+    A source whose fakes carry latents also offers `latents(rows)` -> float32 len(rows) x z, and one whose rows do not
+    count alike `weights`, float32 N (`row_weights`).
     """
 
     @property
@@ -41,6 +42,12 @@ class ArraySource:
         return ArraySource(self.pixels[rows], self.labels[rows])
 
 
+def row_weights(source: ImageSource) -> np.ndarray | None:
+    """How much each row counts in a training loss, float32 N; None where all count alike."""
+    found: np.ndarray | None = getattr(source, "weights", None)
+    return found
+
+
 class Concatenation:
     """Several sources, one behind the other (cGAN-KD's mixing rule: real and fake, concatenated and shuffled)."""
 
@@ -48,6 +55,13 @@ class Concatenation:
         self._sources = list(sources)
         self._ends = np.cumsum([len(source) for source in self._sources])
         self.labels = np.concatenate([source.labels for source in self._sources])
+        weights = [row_weights(source) for source in self._sources]
+        self.weights: np.ndarray | None = None
+        if any(found is not None for found in weights):  # rows without a weight of their own count once
+            parts = zip(weights, self._sources, strict=True)
+            self.weights = np.concatenate(
+                [np.ones(len(source), dtype=np.float32) if found is None else found for found, source in parts]
+            )
 
     def __len__(self) -> int:
         return int(self._ends[-1])

@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from runtime.errors import UserError
 from runtime.failure_points import failure_point
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
+
+
+@contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """A full or failing disk becomes a UserError that names `place`; any other OSError passes.
+
+    For work that commits as it goes, and that the same command continues.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        raise UserError(
+            f"{place}: {os.strerror(error.errno)}; nothing committed is lost, make room and run the same "
+            f"command again to continue."
+        ) from error
 
 
 def fsync_path(path: Path) -> None:

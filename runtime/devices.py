@@ -42,3 +42,11 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"--device {name} asks for a GPU, and torch finds none on this machine; use --device cpu.")
     return device
+
+
+def visible_gpus(device: str) -> list[str]:
+    """Names (as in CUDA_VISIBLE_DEVICES) of the GPUs among which `device` leaves the choice: none for cpu or cuda:N."""
+    if device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return []
+    named = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return named or [str(number) for number in range(torch.cuda.device_count())]

@@ -1,7 +1,8 @@
-"""The local engine: work items over the processes of this machine.
+"""The local engine: work items over the processes, and the GPUs, of this machine.
 
 Worker processes are spawned (no inherited HDF5 or thread state), get cores / workers threads each, and die with
-their parent.  A worker that dies is reported as an error that says so; nothing that was committed is lost.
+their parent.  Where there are several GPUs, each process sees one of them.  A worker that dies is reported as an error
+that says so; nothing that was committed is lost.
 """
 
 from __future__ import annotations
@@ -11,23 +12,25 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from runtime.devices import set_threads, threads_for
+from runtime.devices import set_threads, threads_for, visible_gpus
 from runtime.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
 
 
-def _start_worker(workers: int, parent: int) -> None:
+def _start_worker(workers: int, parent: int, gpus: Any) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(1)
     os.environ["OMP_NUM_THREADS"] = str(threads_for(workers))  # an engine inside this worker keeps to the same share
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()  # before this process first asks for a GPU
     set_threads(workers)
 
 
@@ -35,12 +38,14 @@ class LocalEngine:
     """Runs items in this process (workers = 1) or in `workers` spawned processes.
 
     The processes start with the first `map` and serve later ones too, until `close` or until the engine is let go.
+    `gpus` are dealt out to the processes in turn (default: those that `device` leaves the choice among).
     """
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, device: str = "cpu", gpus: Sequence[str] | None = None) -> None:
         if workers < 1:
             raise UserError(f"--workers {workers} is too few; give 1 or more.")
         self.workers = workers
+        self._gpus = visible_gpus(device) if gpus is None else list(gpus)
         self._executor: ProcessPoolExecutor | None = None
 
     def close(self) -> None:
@@ -82,10 +87,13 @@ class LocalEngine:
 
     def _started(self) -> ProcessPoolExecutor:
         if self._executor is None:
+            context = multiprocessing.get_context("spawn")
+            gpus = None
+            if len(self._gpus) > 1:
+                gpus = context.SimpleQueue()
+                for number in range(self.workers):
+                    gpus.put(self._gpus[number % len(self._gpus)])
             self._executor = ProcessPoolExecutor(
-                self.workers,
-                mp_context=multiprocessing.get_context("spawn"),
-                initializer=_start_worker,
-                initargs=(self.workers, os.getpid()),
+                self.workers, context, initializer=_start_worker, initargs=(self.workers, os.getpid(), gpus)
             )
         return self._executor

@@ -7,54 +7,60 @@ from pathlib import Path
 
 import numpy as np
 
-from image_data.fake.manifest import read_manifest, score_path, shard_path
+from image_data.fake.manifest import RUN_FILE, Manifest, read_manifest, score_path, shard_path
 from image_data.fake.verify import PILOT_FOLDER, damaged_units
 from interfaces import Engine
+from runtime.atomic import disk_errors
 from runtime.errors import UserError
 from runtime.progress import progress
 from teacher_sampler.plan import MakeParts, RunContent, Unit
-from teacher_sampler.runs import load_run
+from teacher_sampler.runs import load_run, mend_run_file, one_writer
 from teacher_sampler.scoring import matches
 from teacher_sampler.units import PilotWorker, UnitWorker, release
 
 
 def repair(path: Path, make_parts: MakeParts, engine: Engine) -> list[str]:
-    """Make the damaged files again (pilots, shards, the run's own scores); returns their names.
+    """Make the damaged files again (run.json, pilots, shards, the run's own scores); returns their names.
 
     Each file is checked against the manifest's SHA-256.  Raises UserError where one comes out otherwise (another
-    device, software or teacher), and where a score set of another predictor is damaged, which `score` makes again.
+    device, software or teacher), where a score set of another predictor is damaged, which `score` makes again, and
+    where another process is writing.
     """
     folder = Path(path)
-    manifest = read_manifest(folder)
+    read_manifest(folder)  # a folder that is none gets no lock file either
+    token = secrets.token_hex(8)
+    try:
+        with disk_errors(folder), one_writer(folder):
+            return _repair(folder, read_manifest(folder), make_parts, engine, token)
+    finally:
+        release(token)
+
+
+def _repair(folder: Path, manifest: Manifest, make_parts: MakeParts, engine: Engine, token: str) -> list[str]:
+    repaired = [RUN_FILE] if mend_run_file(folder, manifest) else []
     content, _ = load_run(folder)
     damaged = damaged_units(folder, manifest)
     foreign = {kind for kinds in damaged.values() for kind in kinds} - {"shard", content.predictor_digest}
     stated = {entry.name: entry.sha256 for entry in manifest.shards}
     scored = {entry.name: entry.sha256 for entry in manifest.scores.get(content.predictor_digest, [])}
     units = [Unit(entry.group, entry.index) for entry in manifest.shards if entry.name in damaged]
-    token = secrets.token_hex(8)
     ceilings = manifest.content["ceilings"]
     bounds = None if ceilings is None else np.asarray(ceilings, dtype=np.float64)
-    worker = UnitWorker(folder, make_parts, content, content.digest, bounds, token)
-    repaired: list[str] = []
     for name, kinds in damaged.items():
         _set_aside(folder, content, name, kinds)
-    try:
-        repaired += _repair_pilots(
-            folder, manifest.content["pilots"], PilotWorker(folder, make_parts, content, content.digest, token)
-        )
-        with progress("repairing", len(units)) as bar:
-            for result in engine.map(worker, units):
-                name = result.unit.name
-                if result.sha256 != stated[name] or (content.has_predictor and result.score_sha256 != scored[name]):
-                    raise UserError(
-                        f"{shard_path(folder, name)} comes out otherwise than the manifest says: the teacher, the "
-                        f"device or the software is another than at sampling; sample into a new folder."
-                    )
-                repaired.append(name)
-                bar.advance(1)
-    finally:
-        release(token)
+    pilots = PilotWorker(folder, make_parts, content, content.digest, token)
+    repaired += _repair_pilots(folder, manifest.content["pilots"], pilots)
+    worker = UnitWorker(folder, make_parts, content, content.digest, bounds, token)
+    with progress("repairing", len(units)) as bar:
+        for result in engine.map(worker, units):
+            name = result.unit.name
+            if result.sha256 != stated[name] or (content.has_predictor and result.score_sha256 != scored[name]):
+                raise UserError(
+                    f"{shard_path(folder, name)} comes out otherwise than the manifest says: the teacher, the "
+                    f"device or the software is another than at sampling; sample into a new folder."
+                )
+            repaired.append(name)
+            bar.advance(1)
     if foreign:
         raise UserError(
             f"score sets {', '.join(sorted(foreign))} are damaged; run `score` with their predictors again."

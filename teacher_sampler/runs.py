@@ -4,23 +4,37 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from image_data.fake.manifest import RUN_FILE
+from image_data.fake.manifest import RUN_FILE, Manifest, run_file_bytes, run_file_of
+from image_data.fake.sealed import sealed_attributes
+from image_data.fake.verify import PILOT_FOLDER
 from interfaces import Teacher
 from layers.generator import sampling_notes
-from runtime.atomic import write_json
+from runtime.atomic import write_bytes
 from runtime.errors import UserError
+from runtime.locks import exclusive_lock
 from teacher_sampler.plan import PILOT_START, LabelPlan, RunContent, SamplingParts, candidate_keys, check_enough
+from teacher_sampler.room import check_room
 from teacher_sampler.settings import SamplerSettings
 
 
-def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: SamplingParts) -> RunContent:
-    """Check the request against the teacher, work out what was left open, and write `run.json`."""
+@contextmanager
+def one_writer(out: Path) -> Iterator[None]:
+    """Hold the folder against other writers (sampling, scoring, repair); UserError where there is one at work."""
+    refusal = f"another process is writing into {out}; wait for it or choose another folder."
+    with exclusive_lock(out / ".lock", refusal):
+        yield
+
+
+def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: SamplingParts, workers: int) -> RunContent:
+    """Check the request against the teacher and the machine, work out what was left open, and write `run.json`."""
     card, space = parts.teacher.card, parts.teacher.label_space
     plan.check(space)
     if parts.acceptance.needs_ratio and parts.density_ratio is None:
@@ -45,8 +59,22 @@ def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: Samp
         teacher=describe_teacher(parts.teacher),
         available=available,
     )
+    _check_own(out, content)
+    check_room(out, content, plan.per_label, None, workers)
     _write(out, content, plan.per_label)
     return content
+
+
+def _check_own(out: Path, content: RunContent) -> None:
+    """Files of a run whose `run.json` is lost are taken over where they say that they belong to the same settings."""
+    committed = sorted(path for name in (PILOT_FOLDER, "shards") for path in (out / name).glob("*.h5"))
+    for path in committed:
+        stated = sealed_attributes(path).get("settings")
+        if stated not in (None, content.digest):
+            raise UserError(
+                f"{path} was sampled with other settings, and {RUN_FILE}, which told them, is missing; restore it, or "
+                f"choose another folder."
+            )
 
 
 def describe_teacher(teacher: Teacher) -> dict[str, Any]:
@@ -77,7 +105,7 @@ def _available(plan: LabelPlan, parts: SamplingParts) -> list[int] | None:
 
 
 def _write(out: Path, content: RunContent, per_label: int) -> None:
-    write_json(out / RUN_FILE, {"digest": content.digest, "content": content.to_json(), "per_label": per_label})
+    write_bytes(out / RUN_FILE, run_file_bytes(content.to_json(), content.digest, per_label))
 
 
 def load_run(out: Path) -> tuple[RunContent, int]:
@@ -92,10 +120,13 @@ def load_run(out: Path) -> tuple[RunContent, int]:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; restore it.") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged; restore it, or sample into another folder.") from error
+        raise UserError(
+            f"{path} is damaged; restore it, or remove it and run the same `sample` command again (`repair` for a "
+            f"finished dataset), which makes it anew."
+        ) from error
 
 
-def read_run(out: Path, plan: LabelPlan, settings: SamplerSettings, extend: bool) -> RunContent:
+def read_run(out: Path, plan: LabelPlan, settings: SamplerSettings, extend: bool, workers: int) -> RunContent:
     """The stored content, where it is what is asked for; otherwise a UserError that names what differs."""
     stored, per_label = load_run(out)
     asked = settings.filled_from(stored.settings)
@@ -115,8 +146,31 @@ def read_run(out: Path, plan: LabelPlan, settings: SamplerSettings, extend: bool
         )
     check_enough(stored.label_space, plan, stored.available)
     if plan.per_label > per_label:
+        check_room(out, stored, plan.per_label, None, workers)
         _write(out, stored, plan.per_label)
     return stored
+
+
+def mend_run_file(out: Path, manifest: Manifest) -> bool:
+    """Write `run.json` of a finished dataset from its manifest, unless it is whole; returns whether it was written.
+
+    One that asks for more fakes than there are belongs to a run that extends the dataset, and is left as it is.
+    """
+    path, wanted = out / RUN_FILE, run_file_of(manifest)
+    if path.is_file():
+        if path.read_bytes() == wanted:
+            return False
+        try:
+            content, per_label = load_run(out)
+        except UserError:
+            pass
+        else:
+            whole = run_file_bytes(content.to_json(), content.digest, per_label) == path.read_bytes()
+            same = content.digest == manifest.content["settings_digest"]
+            if whole and same and per_label > manifest.content["per_label"]:
+                return False
+    write_bytes(path, wanted)
+    return True
 
 
 def describe_run(out: Path) -> dict[str, Any]:

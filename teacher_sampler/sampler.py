@@ -6,13 +6,10 @@ depend on the number of workers, the order of the units, or kills.  With other s
 
 from __future__ import annotations
 
-import errno
 import os
 import secrets
-import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,19 +19,18 @@ import numpy as np
 from image_data.fake import FakeDataset, open_fakes
 from image_data.fake.manifest import MANIFEST_FILE, RUN_FILE, read_manifest
 from interfaces import Engine
-from runtime.atomic import remove_leftovers
+from runtime.atomic import disk_errors, remove_leftovers
 from runtime.errors import UserError
 from teacher_sampler.finish import finish_dataset
 from teacher_sampler.pilot import run_pilot
-from teacher_sampler.plan import LabelPlan, MakeParts, RunContent, SamplingParts
-from teacher_sampler.runs import begin_run, read_run
+from teacher_sampler.plan import LabelPlan, MakeParts, RunContent, SamplingParts, Unit
+from teacher_sampler.room import check_room
+from teacher_sampler.runs import begin_run, one_writer, read_run
 from teacher_sampler.schedule import Schedule
 from teacher_sampler.settings import SamplerSettings
-from teacher_sampler.units import UnitWorker, built, release
+from teacher_sampler.units import UnitResult, UnitWorker, built, overlapped, release
 
 __all__ = ["LabelPlan", "SamplerSettings", "SamplingParts", "sample"]
-
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 def sample(
@@ -57,37 +53,29 @@ def sample(
     out = Path(out)
     token = secrets.token_hex(8)
     try:
-        with _only_one_process(out):
-            content = _open_run(make_parts, plan, settings, out, token, extend)
-            finished = _finished(out, plan)
-            if finished is not None:
-                return finished
+        with disk_errors(out), one_writer(out):
+            content = _open_run(make_parts, plan, settings, out, token, extend, engine.workers)
+            if is_complete(out, plan.per_label):
+                return open_fakes(out)
             _fill(make_parts, plan, content, settings.cap(plan.per_label), out, token, engine, dict(provenance or {}))
-    except OSError as error:
-        if error.errno not in _DISK_ERRORS:
-            raise
-        raise UserError(
-            f"{out}: {error.strerror}; nothing committed is lost, make room and run the same command again to continue."
-        ) from error
     finally:
         release(token)
     return open_fakes(out)
 
 
 def _open_run(
-    make_parts: MakeParts, plan: LabelPlan, settings: SamplerSettings, out: Path, token: str, extend: bool
+    make_parts: MakeParts, plan: LabelPlan, settings: SamplerSettings, out: Path, token: str, extend: bool, workers: int
 ) -> RunContent:
     if (out / RUN_FILE).is_file():
-        return read_run(out, plan, settings, extend)
-    if (out / MANIFEST_FILE).exists() or (out / "shards").exists():
-        raise UserError(f"{out} holds a dataset without its {RUN_FILE}; restore that file or choose another folder.")
-    return begin_run(out, plan, settings, built(token, make_parts))
+        return read_run(out, plan, settings, extend, workers)
+    if (out / MANIFEST_FILE).exists():
+        raise UserError(f"{out} holds a dataset without its {RUN_FILE}; `repair` makes it from the manifest.")
+    return begin_run(out, plan, settings, built(token, make_parts), workers)
 
 
-def _finished(out: Path, plan: LabelPlan) -> FakeDataset | None:
-    if not (out / MANIFEST_FILE).is_file():
-        return None
-    return open_fakes(out) if read_manifest(out).content["per_label"] == plan.per_label else None
+def is_complete(out: Path, per_label: int) -> bool:
+    """Whether the folder holds a finished dataset of so many fakes of each label."""
+    return (out / MANIFEST_FILE).is_file() and bool(read_manifest(out).content["per_label"] == per_label)
 
 
 def _fill(
@@ -103,12 +91,22 @@ def _fill(
     started = time.time()
     for folder in (out, *(path for path in out.rglob("*") if path.is_dir())):
         remove_leftovers(folder)
+    check_room(out, content, plan.per_label, None, engine.workers)
     pilot = run_pilot(out, make_parts, lambda: built(token, make_parts).acceptance, content, token, engine)
+    if content.needs_ratio:
+        check_room(out, content, plan.per_label, pilot.rates, engine.workers)
     schedule = Schedule(content, plan.per_label, cap, pilot)
     worker = UnitWorker(out, make_parts, content, content.digest, pilot.ceilings, token)
-    schedule.run(partial(engine.map, worker), engine.workers)
+    schedule.run(partial(_make_units, engine, worker), engine.workers)
     times = {"started": started, "finished": time.time(), "workers": engine.workers}
     finish_dataset(out, content, plan.per_label, pilot, schedule.results, {**provenance, **times, **_versions()})
+
+
+def _make_units(engine: Engine, worker: UnitWorker, units: Iterable[Unit]) -> Iterator[UnitResult]:
+    """One process writes while it computes; of several, one computes while another writes."""
+    if engine.workers == 1:
+        return overlapped(engine.map(worker.compute, units), worker.commit)
+    return iter(engine.map(worker, units))
 
 
 def _versions() -> dict[str, Any]:
@@ -127,23 +125,3 @@ def _versions() -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
-
-
-@contextmanager
-def _only_one_process(out: Path) -> Iterator[None]:
-    """Hold the folder's lock; the operating system lets it go when the process dies."""
-    out.mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        yield
-        return
-    import fcntl
-
-    with open(out / ".lock", "w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                yield  # a file system without locks
-                return
-            raise UserError(f"another process is sampling into {out}; wait for it or choose another folder.") from error
-        yield

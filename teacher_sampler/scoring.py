@@ -16,11 +16,11 @@ from image_data.fake.manifest import (
 )
 from image_data.fake.sealed import SHARD_LAYOUT, read_sealed
 from interfaces import Engine, Predictor
-from runtime.atomic import remove_leftovers
+from runtime.atomic import disk_errors, remove_leftovers
 from runtime.digests import file_sha256
 from runtime.progress import progress
 from teacher_sampler.plan import ErrorFunction, RunContent
-from teacher_sampler.runs import load_run
+from teacher_sampler.runs import load_run, one_writer
 from teacher_sampler.units import built, commit_scores, fixed_numerics, release
 
 
@@ -55,15 +55,31 @@ def score(
     """Score every row of a finished dataset with another predictor; returns the digest of the score set.
 
     Continues where it was interrupted; returns at once where the set is complete.  The dataset's own digest stays.
-    Raises UserError where the dataset is unfinished or a shard is damaged.
+    Raises UserError where the dataset is unfinished, a shard is damaged, or another process is writing.
     """
     folder = Path(fakes_path)
+    read_manifest(folder)  # a folder that is none gets no lock file either
+    with disk_errors(folder), one_writer(folder):
+        return _score(folder, make_predictor, error, predictor_digest, engine)
+
+
+def _score(
+    folder: Path,
+    make_predictor: Callable[[], Predictor],
+    error: ErrorFunction,
+    predictor_digest: str,
+    engine: Engine,
+) -> str:
     manifest = read_manifest(folder)
     names = [entry.name for entry in manifest.shards]
     listed = manifest.scores.get(predictor_digest, [])
     whole = {entry.name for entry in listed} >= set(names)
-    if whole and all(matches(score_path(folder, predictor_digest, entry.name), entry.sha256) for entry in listed):
+    paths = {score_path(folder, predictor_digest, entry.name): entry.sha256 for entry in listed}
+    damaged = [path for path, sha256 in paths.items() if not matches(path, sha256)]
+    if whole and not damaged:
         return predictor_digest
+    for path in damaged:  # the worker keeps any file that is whole in itself
+        path.unlink(missing_ok=True)
     content, _ = load_run(folder)
     remove_leftovers(folder / "scores" / predictor_digest)
     token = secrets.token_hex(8)

@@ -6,7 +6,8 @@ whole is not made again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,8 +202,22 @@ def compute_unit(
 
 
 @dataclass(frozen=True, eq=False)
+class MadeUnit:
+    """A computed unit that waits for its commit: arrays, or the SHA-256 of a file that is there and whole."""
+
+    unit: Unit
+    accepted: np.ndarray
+    candidates: int
+    shard: dict[str, np.ndarray] | str
+    scores: dict[str, np.ndarray] | str | None
+
+
+@dataclass(frozen=True, eq=False)
 class UnitWorker:
-    """Makes, checks and commits units; picklable, builds the parts once in each process."""
+    """Makes, checks and commits units; picklable, builds the parts once in each process.
+
+    Calling it is a whole task.  `compute` and `commit` are its halves, for those who write while they compute.
+    """
 
     folder: Path
     make_parts: MakeParts
@@ -212,19 +227,34 @@ class UnitWorker:
     token: str
 
     def __call__(self, unit: Unit) -> UnitResult:
+        return self.commit(self.compute(unit))
+
+    def compute(self, unit: Unit) -> MadeUnit:
+        """All that needs the networks; files that are there and whole are not made again."""
+        path = shard_path(self.folder, unit.name)
         with fixed_numerics(self.content.settings):
-            path = shard_path(self.folder, unit.name)
             arrays = _whole(path, SHARD_LAYOUT, self.attributes(unit))
+            shard: dict[str, np.ndarray] | str
             if arrays is None:
-                arrays = compute_unit(self._parts(), self.content, self.ceilings, unit)
-                failure_point("sampler.unit_computed")
-                sha256 = commit_sealed(path, arrays, self.attributes(unit))
+                shard = arrays = compute_unit(self._parts(), self.content, self.ceilings, unit)
             else:
-                sha256 = file_sha256(path)
+                shard = file_sha256(path)
             group = self.content.labels[self.content.group_rows(unit.group)]
             accepted = count_labels(group, arrays["fake_labels"])
-            score = self._score(unit, arrays) if self.content.has_predictor else None
-            return UnitResult(unit, accepted, len(arrays["candidates/k"]), sha256, score)
+            scores = self._scores(unit, arrays) if self.content.has_predictor else None
+        return MadeUnit(unit, accepted, len(arrays["candidates/k"]), shard, scores)
+
+    def commit(self, made: MadeUnit) -> UnitResult:
+        """Write what is not there: the shard, then its scores."""
+        failure_point("sampler.unit_computed")
+        unit = made.unit
+        sha256 = _commit(shard_path(self.folder, unit.name), made.shard, self.attributes(unit))
+        score_sha256 = None
+        if made.scores is not None:
+            digest = self.content.predictor_digest
+            path = score_path(self.folder, digest, unit.name)
+            score_sha256 = _commit(path, made.scores, score_attributes(self.content, digest, unit.name))
+        return UnitResult(unit, made.accepted, made.candidates, sha256, score_sha256)
 
     def attributes(self, unit: Unit) -> dict[str, Any]:
         """What a shard says of itself."""
@@ -234,13 +264,52 @@ class UnitWorker:
         parts: SamplingParts = built(self.token, self.make_parts)
         return parts
 
-    def _score(self, unit: Unit, arrays: dict[str, np.ndarray]) -> str:
+    def _scores(self, unit: Unit, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray] | str:
         parts = self._parts()
         if parts.predictor is None:
             raise UserError(f"{self.folder} was begun with a predictor; give the same one again.")
-        return commit_scores(
-            self.folder, self.content, self.content.predictor_digest, unit.name, arrays, parts.predictor, parts.error
-        )
+        digest = self.content.predictor_digest
+        return make_scores(self.folder, self.content, digest, unit.name, arrays, parts.predictor, parts.error)
+
+
+def overlapped(made: Iterable[MadeUnit], commit: Callable[[MadeUnit], UnitResult]) -> Iterator[UnitResult]:
+    """Commit each unit in a thread while `made` computes the next one; results come when their files are committed."""
+    with ThreadPoolExecutor(1, "commit") as writer:
+        writing: Future[UnitResult] | None = None
+        for unit in made:
+            if writing is not None:
+                yield writing.result()
+            writing = writer.submit(commit, unit)
+        if writing is not None:
+            yield writing.result()
+
+
+def _commit(path: Path, made: dict[str, np.ndarray] | str, attributes: dict[str, Any]) -> str:
+    return made if isinstance(made, str) else commit_sealed(path, made, attributes)
+
+
+def score_attributes(content: RunContent, predictor_digest: str, name: str) -> dict[str, Any]:
+    """What a score file says of itself."""
+    return {"format_version": 1, "settings": content.digest, "predictor": predictor_digest, "shard": name}
+
+
+def make_scores(
+    folder: Path,
+    content: RunContent,
+    predictor_digest: str,
+    name: str,
+    arrays: dict[str, np.ndarray],
+    predictor: Predictor,
+    error: ErrorFunction,
+) -> dict[str, np.ndarray] | str:
+    """The arrays of one shard's score file, or the SHA-256 of the file that is there and whole."""
+    path = score_path(folder, predictor_digest, name)
+    stored = _whole(path, SCORE_LAYOUT, score_attributes(content, predictor_digest, name))
+    if stored is not None and len(stored["error"]) == len(arrays["fake_labels"]):
+        return file_sha256(path)
+    classes = content.label_space["kind"] == "classes"
+    size = int(content.settings.block_size or 1)
+    return predict(predictor, error, arrays["fake_images"], arrays["fake_labels"], size, classes)
 
 
 def commit_scores(
@@ -253,15 +322,9 @@ def commit_scores(
     error: ErrorFunction,
 ) -> str:
     """Write the score file of one shard unless it is there and whole; returns its SHA-256."""
+    made = make_scores(folder, content, predictor_digest, name, arrays, predictor, error)
     path = score_path(folder, predictor_digest, name)
-    attributes = {"format_version": 1, "settings": content.digest, "predictor": predictor_digest, "shard": name}
-    stored = _whole(path, SCORE_LAYOUT, attributes)
-    if stored is not None and len(stored["error"]) == len(arrays["fake_labels"]):
-        return file_sha256(path)
-    classes = content.label_space["kind"] == "classes"
-    size = int(content.settings.block_size or 1)
-    found = predict(predictor, error, arrays["fake_images"], arrays["fake_labels"], size, classes)
-    return commit_sealed(path, found, attributes)
+    return _commit(path, made, score_attributes(content, predictor_digest, name))
 
 
 @dataclass(frozen=True, eq=False)

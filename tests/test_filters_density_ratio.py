@@ -90,7 +90,7 @@ def test_every_network_gives_ratios(name: str, kind: str, width: int) -> None:
     torch.testing.assert_close(
         torch.cat([network(features[:7], encoded[:7]), network(features[7:], encoded[7:])]), found
     )
-    assert len(REGISTERED) == 4
+    assert len(REGISTERED) == 6
 
 
 def test_standardisation_survives_a_constant_feature() -> None:

@@ -89,6 +89,35 @@ def test_exactly_the_lowest_errors_stay(
     assert found.recipe["selected"] == len(found.rows)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    count=st.integers(1, 60),
+    seed=st.integers(0, 99),
+    rho=st.sampled_from([0.1, 0.5, 0.75, 0.9]),
+    ties=st.booleans(),
+    scope=st.sampled_from(["class", "global"]),
+)
+def test_the_strict_cut_is_the_published_rule(count: int, seed: int, rho: float, ties: bool, scope: str) -> None:
+    """error < alpha, alpha the rho-quantile by linear interpolation between sorted errors, by hand."""
+    fakes = make_fakes(count, 3, seed, ties)
+    found = select(fakes, rho=rho, scope=scope, cut="strict")
+    slow = []
+    for row in range(count):
+        same = fakes.labels == fakes.labels[row] if scope == "class" else np.ones(count, dtype=bool)
+        ordered = np.sort(fakes.error[same].astype(np.float64))
+        place = rho * (len(ordered) - 1)
+        low = int(place)
+        alpha = ordered[low] + (place - low) * (ordered[min(low + 1, len(ordered) - 1)] - ordered[low])
+        tied = ordered[low] == ordered[min(low + 1, len(ordered) - 1)]
+        if not tied and abs(fakes.error[row] - alpha) < 1e-9:  # equal but for rounding: either is right
+            slow += [row] if row in found.rows else []
+        elif fakes.error[row] < alpha:
+            slow.append(row)
+    assert found.rows.tolist() == slow
+    assert set(found.rows) <= set(select(fakes, rho=rho, scope=scope).rows)
+    assert found.recipe["cut"] == "strict"
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=8), st.data())
 def test_quotas_are_exact_even_and_within_reach(available: list[int], data: st.DataObject) -> None:
@@ -168,6 +197,7 @@ def test_a_selection_survives_its_file(tmp_path: Path) -> None:
         ({"nfake": 81}, "only 80 fakes are left"),
         ({"rho": 0.5, "nfake_per_label": 60}, "label 1 has only 20 fakes left at rho 0.5"),
         ({"scope": "row"}, "scope"),
+        ({"cut": "sharp"}, "the cut 'sharp'"),
     ],
 )
 def test_bad_requests_name_the_option(request_: dict, words: str) -> None:

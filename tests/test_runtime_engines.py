@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from interfaces import Engine
-from runtime.devices import pick_device, set_threads, threads_for, usable_cores
+from runtime.devices import pick_device, set_threads, threads_for, usable_cores, visible_gpus
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from runtime.registry import Registry
@@ -79,6 +79,27 @@ def test_an_error_in_a_worker_comes_out_as_it_is() -> None:
 def test_a_killed_worker_is_reported() -> None:
     with pytest.raises(UserError, match="worker process died"):
         list(LocalEngine(2).map(die_at_three, range(6)))
+
+
+def gpu_of(number: int) -> tuple[int, str | None]:
+    time.sleep(0.05)
+    return os.getpid(), os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def test_gpus_are_dealt_out_to_the_workers() -> None:
+    found = dict(LocalEngine(3, gpus=["4", "7"]).map(gpu_of, range(30)))
+    assert sorted(str(gpu) for gpu in found.values()) == ["4", "4", "7"]
+    assert os.environ.get("CUDA_VISIBLE_DEVICES") != "4"
+
+
+def test_one_gpu_is_left_to_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert visible_gpus("auto") == ["3"]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert visible_gpus("cuda") == ["0", "1"]
+    assert visible_gpus("cuda:1") == visible_gpus("cpu") == []
 
 
 def test_too_few_workers_are_refused() -> None:

@@ -1,12 +1,8 @@
-"""Kill, disk errors, repair, later scores: nothing that was committed is lost and the bytes come out the same."""
+"""Disk errors, repair, later scores: nothing that was committed is lost and the bytes come out the same."""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import signal
-import time
 from functools import partial
 from pathlib import Path
 
@@ -31,19 +27,6 @@ from tests.tiny_sampling import (
     tiny_settings,
 )
 
-POINTS = (
-    "sampler.unit_computed:4",
-    "store.shard_written:2",  # a pilot
-    "store.shard_written:6",
-    "store.shard_synced:7",
-    "store.shard_committed:4",
-    "store.shard_committed:5",  # between a shard and its scores
-    "atomic.before_rename:1",  # run.json
-    "atomic.before_rename:8",
-    "atomic.after_rename:1",
-    "store.before_manifest",
-)
-
 
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -57,60 +40,8 @@ def undisturbed(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return out
 
 
-@pytest.fixture(scope="module")
-def server() -> multiprocessing.context.ForkServerContext:
-    """Processes forked from a fresh interpreter that has torch loaded."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.tiny_sampling", "teacher_sampler.sampler"])
-    return context
-
-
-def run_once(teacher: Path, out: Path, armed: str) -> None:
-    os.environ["RETORT_FAILURE_POINT"] = armed
-    sample(TinyParts(teacher), class_plan(), tiny_settings(), out, LocalEngine(1))
-
-
 def same(one: Path, two: Path) -> bool:
     return file_bytes(one) == file_bytes(two) and open_fakes(one).digest == open_fakes(two).digest
-
-
-@pytest.mark.parametrize("armed", POINTS)
-def test_killed_at_a_failure_point(
-    teacher: Path, undisturbed: Path, armed: str, tmp_path: Path, server: multiprocessing.context.ForkServerContext
-) -> None:
-    out = tmp_path / "o"
-    process = server.Process(target=run_once, args=(teacher, out, armed))
-    process.start()
-    process.join(60)
-    assert process.exitcode == -signal.SIGKILL
-    assert not (out / "manifest.json").exists()
-    with pytest.raises(UserError):
-        open_fakes(out)
-    sample(TinyParts(teacher), class_plan(), tiny_settings(), out, LocalEngine(1))
-    assert same(out, undisturbed)
-    assert verify_fakes(out) == []
-    assert not list(out.rglob(".*.tmp"))
-
-
-def test_every_failure_point_of_the_store_is_tried() -> None:
-    tried = {point.split(":")[0] for point in POINTS}
-    wanted = {name for name in failure_points.FAILURE_POINTS if name.startswith(("store.", "sampler.", "atomic."))}
-    assert tried == wanted
-
-
-def test_killed_at_random_moments(
-    teacher: Path, undisturbed: Path, tmp_path: Path, server: multiprocessing.context.ForkServerContext
-) -> None:
-    """The same folder is killed again and again until the call gets through."""
-    out, random = tmp_path / "o", np.random.default_rng(0)
-    for _ in range(8):
-        process = server.Process(target=run_once, args=(teacher, out, ""))
-        process.start()
-        time.sleep(float(random.uniform(0.02, 0.3)))
-        process.kill()
-        process.join(60)
-    sample(TinyParts(teacher), class_plan(), tiny_settings(), out, LocalEngine(1))
-    assert same(out, undisturbed)
 
 
 @pytest.mark.parametrize("action", ["enospc", "eio"])
@@ -154,14 +85,6 @@ def _flip(path: Path, position: int) -> None:
     data = bytearray(path.read_bytes())
     data[position] ^= 0x10
     path.write_bytes(data)
-
-
-def test_a_second_process_is_refused(teacher: Path, tmp_path: Path) -> None:
-    fcntl = pytest.importorskip("fcntl")
-    with open(tmp_path / ".lock", "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process"):
-            sample(TinyParts(teacher), class_plan(), tiny_settings(), tmp_path, LocalEngine(1))
 
 
 def test_repair_makes_the_same_bytes(teacher: Path, undisturbed: Path, tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 Opening reads the manifest only.  No HDF5 handle and no lock is kept: a shard is looked at once, when its first row is
 asked for, and its pages are mapped.  Each image, and each other array as a whole, is checked against its CRC-32 the
-first time that a process reads it.
+first time that a process reads it; of the images it may be every k-th only.
 A missing, short or damaged shard is an error that names it, never zeros.
 """
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from image_data.fake.manifest import Manifest, ShardEntry, read_manifest, score_path, shard_path
+from image_data.fake.manifest import NEAREST_PREFIX, Manifest, ShardEntry, read_manifest, score_path, shard_path
+from image_data.fake.row_maps import RowMaps
 from image_data.fake.sealed import SCORE_LAYOUT, SHARD_LAYOUT, Layout, Place, check_crc32, locate, map_place
 from image_data.fake.selection import Selection
 from image_data.fake.view import FakeView
@@ -79,24 +81,24 @@ class FakeDataset:
     Picklable: only the path travels, and each process maps the shards anew.  Safe after fork.
     """
 
-    def __init__(self, path: Path, check: bool = True) -> None:
+    def __init__(self, path: Path, check: bool = True, check_every: int = 1) -> None:
+        if check_every < 1:
+            raise UserError(f"check_every is {check_every}; give 1 (check every image once) or more.")
         self.path = Path(path)
-        self.check = check
+        self.check, self.check_every = check, check_every
         self.manifest: Manifest = read_manifest(self.path)
         self.label_space: LabelSpace = self.manifest.label_space
         ends = np.cumsum([entry.used for entry in self.manifest.shards], dtype=np.int64)
         self._starts = np.concatenate([np.zeros(1, dtype=np.int64), ends])
         self._shards: dict[int, _MappedFile] = {}
         self._used: dict[int, np.ndarray | None] = {}
-        self._checked: np.ndarray | None = None  # N: rows whose checksum was looked at
-        self._local: np.ndarray | None = None  # N: each row's place in its shard, filled in shard by shard
-        self._pixels: dict[int, memoryview] = {}  # all bytes of `fake_images` of the shards that were looked at
+        self._rows_read: _RowsRead | None = None  # made with the first image
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "check": self.check}
+        return {"path": self.path, "check": self.check, "check_every": self.check_every}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        FakeDataset.__init__(self, state["path"], state["check"])
+        FakeDataset.__init__(self, **state)
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -135,39 +137,40 @@ class FakeDataset:
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         """uint8 len(rows) x C x H x W, in the order asked for."""
-        rows = self._rows(rows)
-        owners, local = self._places(rows)
-        out = np.empty((len(rows), *self.image_shape), dtype=np.uint8)
-        if not len(rows):
-            return out
-        size = out[0].size
-        target = out.reshape(-1).data
-        fresh = self._fresh(rows)
-        # One copy of bytes a row: for random rows of many shards this is several times faster than fancy indexing.
-        for position, (owner, row) in enumerate(zip(owners.tolist(), local.tolist(), strict=True)):
-            pixels = self._pixels[owner][row * size : (row + 1) * size]
-            target[position * size : (position + 1) * size] = pixels
-            if fresh is not None and fresh[position]:
-                self._check_image(owner, row, pixels)
-        if fresh is not None and self._checked is not None:
-            self._checked[rows] = True
-        return out
+        rows = np.asarray(rows, dtype=np.int64).reshape(-1)
+        known = self._rows_read or self._read_rows()
+        positions = self._positions(known, rows)
+        pixels = known.maps.take(positions)
+        if known.unchecked and self.check:
+            self._check_images(known, rows, positions, pixels)
+        return pixels.reshape(known.shape)
+
+    def expect(self, rows: np.ndarray) -> None:
+        """Ask the operating system to begin reading the images of these rows from the disk; does not wait."""
+        known = self._read_rows()
+        known.maps.expect(self._positions(known, np.asarray(rows, dtype=np.int64).reshape(-1)))
+
+    @property
+    def image_bytes(self) -> int:
+        """Bytes of all images, rows past the cut included."""
+        return sum(entry.rows for entry in self.manifest.shards) * math.prod(self.image_shape)
 
     def latents(self, rows: np.ndarray) -> np.ndarray | None:
         """float32 len(rows) x z, or None where none were stored."""
         if not self.has_latents:
             return None
         rows = self._rows(rows)
-        owners, local = self._places(rows)
+        owners = self._owners(rows)
         out = np.empty((len(rows), int(self.manifest.content["latent_dimension"])), dtype=np.float32)
         for shard in np.unique(owners).tolist():
             mine = np.flatnonzero(owners == shard)
-            out[mine] = self._shard(shard).array("latents")[local[mine]]
+            local, used = rows[mine] - self._starts[shard], self._used_rows(shard)
+            out[mine] = self._shard(shard).array("latents")[local if used is None else used[local]]
         return out
 
     def score_sets(self) -> list[str]:
         """Digests of the predictors that have scored this dataset."""
-        return sorted(self.manifest.scores)
+        return sorted(name for name in self.manifest.scores if not name.startswith(NEAREST_PREFIX))
 
     def scores(self, digest: str | None = None) -> Scores:
         """The scores of one predictor; without a digest, those of the sampling run, or the only set.
@@ -191,7 +194,7 @@ class FakeDataset:
                 raise UserError(f"{path} is not there yet; run `score` again with the same predictor.")
             file = _MappedFile(path, SCORE_LAYOUT, entry.rows, self.check)
             for name, pieces in found.items():
-                pieces.append(self._cut(number, file.array(name)))
+                pieces.append(self.cut(number, file.array(name)))
         return Scores(np.concatenate(found["output"]), np.concatenate(found["error"]), matches[0])
 
     def view(self, selection: Selection | None = None) -> FakeView:
@@ -203,7 +206,7 @@ class FakeDataset:
                 f"the selection belongs to the fakes {selection.fakes_digest[:8]}, not to {self.path} "
                 f"({self.digest[:8]}); select again."
             )
-        return FakeView(self, self._rows(selection.rows), selection.labels)
+        return FakeView(self, self._rows(selection.rows), selection.labels, selection.weights)
 
     def ledger(self) -> Iterator[UnitLedger]:
         """Unit by unit, every candidate, the rejected ones and those past the cut too."""
@@ -252,13 +255,14 @@ class FakeDataset:
             self._used[number] = rows
         return self._used[number]
 
-    def _cut(self, number: int, array: np.ndarray) -> np.ndarray:
+    def cut(self, number: int, array: np.ndarray) -> np.ndarray:
+        """The rows of an array, aligned with shard `number`, that belong to the dataset."""
         rows = self._used_rows(number)
         return np.array(array if rows is None else array[rows])
 
     def _column(self, name: str) -> np.ndarray:
         return np.concatenate(
-            [self._cut(number, self._shard(number).array(name)) for number in range(len(self.manifest.shards))]
+            [self.cut(number, self._shard(number).array(name)) for number in range(len(self.manifest.shards))]
         )
 
     def _rows(self, rows: np.ndarray) -> np.ndarray:
@@ -267,39 +271,66 @@ class FakeDataset:
             raise IndexError(f"rows {rows.min()} to {rows.max()} of a fake dataset of {len(self)}")
         return rows
 
-    def _places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The shard of each row, and the row's place in it; the shards are looked at where that was not yet done."""
-        owners = np.searchsorted(self._starts, rows, side="right") - 1
-        if self._local is None:
-            self._local = np.zeros(len(self), dtype=np.int32)
-        for shard in set(owners.tolist()) - self._pixels.keys():
-            span = slice(int(self._starts[shard]), int(self._starts[shard + 1]))
-            used = self._used_rows(shard)
-            self._local[span] = np.arange(span.stop - span.start) if used is None else used
-            self._pixels[shard] = self._shard(shard).array("fake_images").data.cast("B")
-        return owners, self._local[rows]
+    def _owners(self, rows: np.ndarray) -> np.ndarray:
+        """The shard of each row."""
+        return np.searchsorted(self._starts, rows, side="right") - 1
 
-    def _fresh(self, rows: np.ndarray) -> list[bool] | None:
-        """Which rows this process reads for the first time; None where nothing is to be checked."""
-        if not self.check:
-            return None
-        if self._checked is None:
-            self._checked = np.zeros(len(self), dtype=bool)
-        fresh: list[bool] = (~self._checked[rows]).tolist()
-        return fresh if any(fresh) else None
+    def _read_rows(self) -> _RowsRead:
+        if self._rows_read is None:
+            self._rows_read = _RowsRead(len(self), [entry.rows for entry in self.manifest.shards], self.image_shape)
+        return self._rows_read
 
-    def _check_image(self, shard: int, row: int, pixels: memoryview) -> None:
-        file = self._shards[shard]
-        if zlib.crc32(pixels) != file.array("row_crc32")[row]:
-            raise UserError(
-                f"{file.path}: row {row} does not match its checksum; the file is damaged, run `verify` and `repair`."
-            )
+    def _positions(self, known: _RowsRead, rows: np.ndarray) -> np.ndarray:
+        """Each row's place in the maps; shards are looked at, and mapped, where that was not yet done."""
+        if rows.size and np.minimum.reduce(rows) < 0:
+            raise IndexError(f"row {rows.min()} of a fake dataset of {len(self)}")
+        found: np.ndarray = known.position[rows]  # an IndexError where a row is too large
+        if len(known.sums) < len(known.first) and rows.size and found.min() < 0:
+            for shard in np.unique(self._owners(rows[found < 0])).tolist():
+                file, used = self._shard(shard), self._used_rows(shard)
+                span = slice(int(self._starts[shard]), int(self._starts[shard + 1]))
+                local = np.arange(span.stop - span.start) if used is None else used
+                known.first[shard] = known.maps.fill(shard, file.path, file.places["fake_images"])
+                known.sums[shard] = file.array("row_crc32").data
+                known.position[span] = known.first[shard] + local * known.maps.row_bytes
+            found = known.position[rows]
+        return found
+
+    def _check_images(self, known: _RowsRead, rows: np.ndarray, positions: np.ndarray, pixels: np.ndarray) -> None:
+        """Compare with its CRC-32 every k-th image that was not yet compared in this process."""
+        fresh = np.flatnonzero(~known.checked[rows])
+        chosen = fresh[-known.offered % self.check_every :: self.check_every]
+        known.offered += len(fresh)
+        owners = self._owners(rows[chosen])
+        local = (positions[chosen] - known.first[owners]) // known.maps.row_bytes
+        for place, shard, row in zip(chosen.tolist(), owners.tolist(), local.tolist(), strict=True):
+            if zlib.crc32(pixels[place]) != known.sums[shard][row]:
+                raise UserError(
+                    f"{self._shards[shard].path}: row {row} does not match its checksum; the file is damaged, run "
+                    f"`verify` and `repair`."
+                )
+        known.checked[rows[chosen]] = True
+        known.unchecked -= len(np.unique(rows[chosen]))
 
 
-def open_fakes(path: Path, check: bool = True) -> FakeDataset:
+class _RowsRead:
+    """What a process knows of the images: maps, where each row lies in them, and which rows were checked."""
+
+    def __init__(self, count: int, rows: list[int], image_shape: tuple[int, int, int]) -> None:
+        self.maps = RowMaps(rows, math.prod(image_shape))
+        self.shape = (-1, *image_shape)
+        self.position = np.full(count, -1, dtype=np.int64)  # -1: its shard was not yet looked at
+        self.first = np.zeros(len(rows), dtype=np.int64)  # position of each shard's first row
+        self.sums: dict[int, memoryview] = {}  # row_crc32 of the shards that were looked at
+        self.checked = np.zeros(count, dtype=bool)
+        self.unchecked, self.offered = count, 0  # rows never compared; how many such rows were read so far
+
+
+def open_fakes(path: Path, check: bool = True, check_every: int = 1) -> FakeDataset:
     """Open a finished fake dataset; reads the manifest only.
 
     `check`: compare each image, and each other array of a shard, with its CRC-32 on its first use in a process.
+    `check_every` k above 1: only every k-th reading of an image that this process has not compared yet.
     Raises UserError where `path` holds no finished dataset.
     """
-    return FakeDataset(Path(path), check)
+    return FakeDataset(Path(path), check, check_every)

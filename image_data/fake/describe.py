@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from image_data.fake.dataset import FakeDataset, open_fakes
+from image_data.fake.distances import nearest_finding
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 _LABELS_LISTED = 1000
@@ -38,6 +39,7 @@ def describe_fakes(path: Path) -> dict[str, Any]:
         "by_label": drawn["by_label"][:_LABELS_LISTED],
         "density_ratio": None if ratio is None else _quantiles(ratio),
         "scores": {digest: {"error": _quantiles(fakes.scores(digest).error)} for digest in _complete_sets(fakes)},
+        "nearest": nearest_finding(fakes),
         "latents": fakes.has_latents,
         "shards": len(fakes.manifest.shards),
         "bytes_on_disk": sum(file.stat().st_size for file in fakes.path.rglob("*") if file.is_file()),
@@ -50,7 +52,8 @@ def describe_fakes(path: Path) -> dict[str, Any]:
 
 def _complete_sets(fakes: FakeDataset) -> list[str]:
     wanted = {entry.name for entry in fakes.manifest.shards}
-    return [name for name, entries in fakes.manifest.scores.items() if {entry.name for entry in entries} >= wanted]
+    sets = {name: fakes.manifest.scores[name] for name in fakes.score_sets()}
+    return [name for name, entries in sets.items() if {entry.name for entry in entries} >= wanted]
 
 
 def _quantiles(values: np.ndarray) -> dict[str, float]:

@@ -26,6 +26,9 @@ from runtime.seeds import label_bits
 MANIFEST_FILE = "manifest.json"
 RUN_FILE = "run.json"
 FORMAT_VERSION = 1
+NEAREST_PREFIX = "nearest-"  # of the names of distance sets, which stand among the score sets
+_NOT_IN_RUN_FILE = frozenset({"format_version", "settings_digest", "per_label", "ceilings", "pilots", "cut", "shards"})
+_REMEDY = "restore it, or remove it and run the same `sample` command again, which makes it from the shards"
 _FILE_NAME = re.compile(r"[A-Za-z0-9_-]{1,100}\.h5")
 _DIGEST = re.compile(r"[A-Za-z0-9_-]{1,128}")
 
@@ -142,6 +145,18 @@ def write_manifest(
     write_bytes(folder / MANIFEST_FILE, _as_bytes(seal_manifest(content, scores, provenance)))
 
 
+def run_file_bytes(content: dict[str, Any], digest: str, per_label: int) -> bytes:
+    """`run.json`: what is sampled (`content`, whose digest is in every shard) and how many fakes of each label."""
+    found = {"digest": digest, "content": content, "per_label": per_label}
+    return (json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def run_file_of(manifest: Manifest) -> bytes:
+    """`run.json` as the run of this finished dataset wrote it; all of it stands in the manifest too."""
+    content = {key: value for key, value in manifest.content.items() if key not in _NOT_IN_RUN_FILE}
+    return run_file_bytes(content, manifest.content["settings_digest"], manifest.content["per_label"])
+
+
 def read_manifest(folder: Path) -> Manifest:
     """The manifest of a finished dataset.
 
@@ -163,12 +178,12 @@ def read_manifest(folder: Path) -> Manifest:
             raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}.")
         stated = found.pop("seal")
         if digest_of(found) != stated or digest_of(found["content"]) != found["digest"]:
-            raise UserError(f"{path} does not match its own digest; it was changed or damaged, restore it.")
+            raise UserError(f"{path} does not match its own digest; it was changed or damaged; {_REMEDY}.")
         if _as_bytes({**found, "seal": stated}) != raw:
-            raise UserError(f"{path} is not as `sample` wrote it; restore it.")
+            raise UserError(f"{path} is not as `sample` wrote it; {_REMEDY}.")
         return _parse(found)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no manifest of a fake dataset; restore it.") from error
+        raise UserError(f"{path} is no manifest of a fake dataset; {_REMEDY}.") from error
 
 
 def _parse(found: dict[str, Any]) -> Manifest:

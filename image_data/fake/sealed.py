@@ -41,6 +41,13 @@ SCORE_LAYOUT: Layout = {
     "output": (("float16", "float32"), (1, 2)),
     "error": (("float32",), (1,)),
 }
+DISTANCE_LAYOUT: Layout = {
+    "training_distance": (("float32",), (1,)),
+    "training_row": (("int64",), (1,)),
+    "duplicate_distance": (("float32",), (1,)),
+    "duplicate_row": (("int64",), (1,)),
+    "sparse_distance": (("float32",), (1,)),
+}
 PILOT_LAYOUT: Layout = {
     "k": (("int64",), (1,)),
     "r": (("float32",), (2,)),
@@ -163,6 +170,15 @@ def _place(path: Path, file: h5py.File, name: str, rule: tuple[tuple[str, ...], 
     return Place(int(offset), dataset.dtype, tuple(dataset.shape), int(dataset.attrs["crc32"]))
 
 
+def sealed_attributes(path: Path) -> dict[str, Any]:
+    """The attributes of a sealed file; an empty dict where they cannot be read (a damaged file is made again)."""
+    try:
+        with open_trusted_layout(path) as file:
+            return dict(file.attrs)
+    except (UserError, OSError, RuntimeError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def map_place(path: Path, place: Place) -> np.ndarray:
     """The dataset as a read-only array over the file's pages."""
     if 0 in place.shape:
@@ -180,6 +196,15 @@ def read_sealed(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> di
     for name, array in arrays.items():
         check_crc32(path, name, array, places[name])
     return arrays
+
+
+def check_rows(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Raise UserError where an image of a shard does not match its own CRC-32."""
+    bad = np.flatnonzero(rows_crc32(arrays["fake_images"]) != arrays["row_crc32"])
+    if len(bad):
+        raise UserError(
+            f"{path}: {len(bad)} rows do not match their checksums, e.g. row {bad[0]}; make it again with `repair`."
+        )
 
 
 def check_crc32(path: Path, name: str, array: np.ndarray, place: Place) -> None:

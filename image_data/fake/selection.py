@@ -23,17 +23,21 @@ _KIND = "retort selection 1"
 class Selection:
     """`rows` int64 n; `labels` n (or n x d) in the user's units, one for each row; `recipe` tells how it was made.
 
-    `fakes_digest` names the dataset that the rows count in.
+    `fakes_digest` names the dataset that the rows count in.  `weights`: float32 n, how much each row counts in a
+    training loss (mean 1), or None where all count alike.
     """
 
     rows: np.ndarray
     labels: np.ndarray
     recipe: dict[str, Any] = field(default_factory=dict)
     fakes_digest: str = ""
+    weights: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.rows.dtype != np.int64 or self.rows.ndim != 1 or len(self.labels) != len(self.rows):
             raise ValueError("a selection is int64 rows and as many labels")
+        if self.weights is not None and self.weights.shape != self.rows.shape:
+            raise ValueError("a selection has one weight for each row")
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,7 +45,7 @@ class Selection:
     @property
     def digest(self) -> str:
         """Names the selection by its contents."""
-        return _digest(self.rows, self.labels, self.recipe, self.fakes_digest)
+        return _digest(self.rows, self.labels, self.recipe, self.fakes_digest, self.weights)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file in one step."""
@@ -52,6 +56,8 @@ class Selection:
             "digest": self.digest,
         }
         tensors = {"rows": np.ascontiguousarray(self.rows), "labels": np.ascontiguousarray(self.labels)}
+        if self.weights is not None:
+            tensors["weights"] = np.ascontiguousarray(self.weights)
         write_bytes(Path(path), save(tensors, metadata=metadata))
 
     @staticmethod
@@ -65,8 +71,9 @@ class Selection:
             if metadata.get("kind") != _KIND:
                 raise UserError(f"{path} is no selection; give a file that `sample` or `filters.select` saved.")
             tensors = load(data)
+            recipe = json.loads(metadata["recipe"])
             found = Selection(
-                tensors["rows"], tensors["labels"], json.loads(metadata["recipe"]), metadata["fakes_digest"]
+                tensors["rows"], tensors["labels"], recipe, metadata["fakes_digest"], tensors.get("weights")
             )
             whole = found.digest == metadata["digest"]
         except FileNotFoundError as error:
@@ -78,7 +85,11 @@ class Selection:
         return found
 
 
-def _digest(rows: np.ndarray, labels: np.ndarray, recipe: dict[str, Any], fakes_digest: str) -> str:
+def _digest(
+    rows: np.ndarray, labels: np.ndarray, recipe: dict[str, Any], fakes_digest: str, weights: np.ndarray | None
+) -> str:
     whole = hashlib.sha256(np.ascontiguousarray(rows).data)
     whole.update(np.ascontiguousarray(labels).data)
+    if weights is not None:
+        whole.update(np.ascontiguousarray(weights).data)
     return digest_of([whole.hexdigest(), str(labels.dtype), list(labels.shape), recipe, fakes_digest])

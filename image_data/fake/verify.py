@@ -1,23 +1,49 @@
-"""Is every byte of a fake dataset as it was written?"""
+"""Is every byte of a fake dataset as it was written?
+
+Several files are read at a time, since hashing lets other threads run: the disk is the limit, or the cores.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
-
-from image_data.fake.manifest import Manifest, read_manifest, score_path, shard_path
-from image_data.fake.sealed import SCORE_LAYOUT, SHARD_LAYOUT, read_sealed, rows_crc32
+from image_data.fake.manifest import (
+    MANIFEST_FILE,
+    NEAREST_PREFIX,
+    RUN_FILE,
+    Manifest,
+    ShardEntry,
+    read_manifest,
+    run_file_of,
+    score_path,
+    shard_path,
+)
+from image_data.fake.sealed import (
+    DISTANCE_LAYOUT,
+    SCORE_LAYOUT,
+    SHARD_LAYOUT,
+    check_crc32,
+    check_rows,
+    locate,
+    map_place,
+    read_sealed,
+)
+from runtime.devices import usable_cores
 from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.progress import progress
 
 PILOT_FOLDER = "pilot"
+_MOST_THREADS = 8  # each maps one shard at a time
+
+Check = Callable[[], list[str]]
 
 
 def verify_fakes(path: Path) -> list[str]:
-    """Read everything once: SHA-256 of each file, CRC-32 of each array and row, the manifest's digests, rows, strays.
+    """Read everything once: SHA-256 of each file, CRC-32 of each array and row, `run.json`, the manifest's digests,
+    numbers of rows, strays.
 
     Returns one sentence for each problem, naming the file; an empty list where all is well.  A damaged manifest is a
     problem too; only a folder that holds no dataset raises UserError.
@@ -26,53 +52,78 @@ def verify_fakes(path: Path) -> list[str]:
     try:
         manifest = read_manifest(path)
     except UserError as error:
-        if not (path / "manifest.json").is_file():
+        if not (path / MANIFEST_FILE).is_file():
             raise
         return [str(error)]
-    total = len(manifest.shards) * (1 + len(manifest.scores))
-    with progress("verifying", total) as bar:
-        problems: list[str] = []
-        for found in _problems(path, manifest):
+    checks = list(_checks(path, manifest))
+    problems: list[str] = []
+    with progress("verifying", len(checks)) as bar:
+        for found in _in_threads(checks):
             bar.advance(1)
             problems += found
-    return problems + _strays(path, manifest)
+    return [*problems, *_whole_problems(path, manifest), *_strays(path, manifest)]
 
 
 def damaged_units(path: Path, manifest: Manifest) -> dict[str, list[str]]:
     """File name of each unit -> what is damaged: "shard", or the digest of a score set."""
-    found: dict[str, list[str]] = {}
-    for entry in manifest.shards:
-        if _file_problems(shard_path(path, entry.name), entry.sha256):
-            found.setdefault(entry.name, []).append("shard")
+    files = [(entry.name, "shard", shard_path(path, entry.name), entry.sha256) for entry in manifest.shards]
     for digest, entries in manifest.scores.items():
-        for score in entries:
-            if _file_problems(score_path(path, digest, score.name), score.sha256):
-                found.setdefault(score.name, []).append(digest)
+        files += [(score.name, digest, score_path(path, digest, score.name), score.sha256) for score in entries]
+    checks = [_file_check(file, sha256) for _, _, file, sha256 in files]
+    found: dict[str, list[str]] = {}
+    for (name, kind, _, _), problems in zip(files, _in_threads(checks), strict=True):
+        if problems:
+            found.setdefault(name, []).append(kind)
     return found
 
 
-def _problems(path: Path, manifest: Manifest) -> Iterator[list[str]]:
+def _in_threads(checks: Iterable[Check]) -> Iterator[list[str]]:
+    """What each check finds, in their order."""
+    with ThreadPoolExecutor(min(_MOST_THREADS, usable_cores())) as pool:
+        yield from pool.map(lambda check: check(), checks)
+
+
+def _checks(path: Path, manifest: Manifest) -> Iterator[Check]:
     for name, sha256 in manifest.content.get("pilots", {}).items():
-        found = _file_problems(path / PILOT_FOLDER / name, sha256)
-        if found:
-            yield found
-    used = 0
+        yield _file_check(path / PILOT_FOLDER / name, sha256)
     for entry in manifest.shards:
-        file = shard_path(path, entry.name)
-        found = _file_problems(file, entry.sha256)
-        yield found or _shard_problems(file, manifest, entry.name)
-        used += entry.used
-    planned = int(manifest.content["per_label"]) * len(manifest.labels)
-    if used != planned:
-        yield [f"{path}: the shards hold {used} rows of the dataset where {planned} were planned."]
-    names = {entry.name: entry.rows for entry in manifest.shards}
+        yield _shard_check(shard_path(path, entry.name), manifest, entry)
+    rows = {entry.name: entry.rows for entry in manifest.shards}
     for digest, entries in manifest.scores.items():
         for score in entries:
-            file = score_path(path, digest, score.name)
-            yield _file_problems(file, score.sha256) or _score_problems(file, names.get(score.name))
-        missing = sorted(set(names) - {score.name for score in entries})
+            yield _score_check(score_path(path, digest, score.name), score.sha256, rows.get(score.name))
+
+
+def _whole_problems(path: Path, manifest: Manifest) -> list[str]:
+    """What concerns no single file of the store."""
+    found = []
+    used = sum(entry.used for entry in manifest.shards)
+    planned = int(manifest.content["per_label"]) * len(manifest.labels)
+    if used != planned:
+        found.append(f"{path}: the shards hold {used} rows of the dataset where {planned} were planned.")
+    names = {entry.name for entry in manifest.shards}
+    for digest, entries in manifest.scores.items():
+        missing = sorted(names - {score.name for score in entries})
         if missing:
-            yield [f"{path}/scores/{digest} lacks {len(missing)} files, e.g. {missing[0]}; run `score` again."]
+            found.append(f"{path}/scores/{digest} lacks {len(missing)} files, e.g. {missing[0]}; run `score` again.")
+    run = path / RUN_FILE
+    if not run.is_file():
+        found.append(f"{run} is missing.")
+    elif run.read_bytes() != run_file_of(manifest):
+        found.append(f"{run} is not what the manifest says: a run that extends the dataset is unfinished, or damage.")
+    return found
+
+
+def _file_check(file: Path, sha256: str) -> Check:
+    return lambda: _file_problems(file, sha256)
+
+
+def _shard_check(file: Path, manifest: Manifest, entry: ShardEntry) -> Check:
+    return lambda: _file_problems(file, entry.sha256) or _shard_problems(file, manifest, entry)
+
+
+def _score_check(file: Path, sha256: str, rows: int | None) -> Check:
+    return lambda: _file_problems(file, sha256) or _score_problems(file, rows)
 
 
 def _file_problems(file: Path, sha256: str) -> list[str]:
@@ -86,28 +137,32 @@ def _file_problems(file: Path, sha256: str) -> list[str]:
     return [f"{file} does not match its SHA-256 in the manifest."]
 
 
-def _shard_problems(file: Path, manifest: Manifest, name: str) -> list[str]:
-    entry = next(item for item in manifest.shards if item.name == name)
+def _shard_problems(file: Path, manifest: Manifest, entry: ShardEntry) -> list[str]:
     try:
-        arrays = read_sealed(file, SHARD_LAYOUT, {})
+        places = locate(file, SHARD_LAYOUT)
+        arrays = {name: map_place(file, place) for name, place in places.items()}
+        for name in arrays.keys() - {"fake_images"}:
+            check_crc32(file, name, arrays[name], places[name])
+        check_rows(file, arrays)  # the images, once
         manifest.used_rows(entry, arrays["fake_labels"], arrays["sample_index"])
     except UserError as error:
         return [str(error)]
     if len(arrays["fake_images"]) != entry.rows or len(arrays["candidates/k"]) != entry.candidates:
         return [f"{file} holds another number of rows than the manifest says."]
-    bad = np.flatnonzero(rows_crc32(arrays["fake_images"]) != arrays["row_crc32"])
-    return [f"{file}: {len(bad)} rows do not match their checksums, e.g. row {bad[0]}."] if len(bad) else []
+    return []
 
 
 def _score_problems(file: Path, rows: int | None) -> list[str]:
     try:
-        arrays = read_sealed(file, SCORE_LAYOUT, {})
+        nearest = file.parent.name.startswith(NEAREST_PREFIX)
+        arrays = read_sealed(file, DISTANCE_LAYOUT if nearest else SCORE_LAYOUT, {})
     except UserError as error:
         return [str(error)]
     if rows is None:
         return [f"{file} belongs to no shard."]
-    if len(arrays["error"]) != rows:
-        return [f"{file} holds {len(arrays['error'])} rows where its shard has {rows}."]
+    found = len(arrays["training_row" if nearest else "error"])
+    if found != rows:
+        return [f"{file} holds {found} rows where its shard has {rows}."]
     return []
 
 

@@ -23,15 +23,27 @@ class FakeView(Dataset[Item]):
     Nothing is copied.  Picklable, and safe in DataLoader workers under fork, forkserver and spawn.
     """
 
-    def __init__(self, fakes: FakeDataset, rows: np.ndarray | None, labels: np.ndarray | None) -> None:
+    def __init__(
+        self,
+        fakes: FakeDataset,
+        rows: np.ndarray | None,
+        labels: np.ndarray | None,
+        weights: np.ndarray | None = None,
+    ) -> None:
         self.fakes = fakes
         self.rows = rows
         self._labels = labels
+        self._weights = weights
 
     @property
     def labels(self) -> np.ndarray:
         """Labels to train on, in the user's units: the selection's (perhaps replaced) ones, or those asked for."""
         return self.fakes.labels if self._labels is None else self._labels
+
+    @property
+    def weights(self) -> np.ndarray | None:
+        """float32, how much each row counts in a training loss (mean 1); None where all count alike."""
+        return self._weights
 
     @property
     def has_latents(self) -> bool:
@@ -44,6 +56,10 @@ class FakeView(Dataset[Item]):
     def images(self, rows: np.ndarray) -> np.ndarray:
         """uint8 len(rows) x C x H x W."""
         return self.fakes.images(self._translate(rows))
+
+    def expect(self, rows: np.ndarray) -> None:
+        """Ask the operating system to begin reading these rows' images from the disk; does not wait."""
+        self.fakes.expect(self._translate(rows))
 
     def latents(self, rows: np.ndarray) -> np.ndarray:
         """float32 len(rows) x z; UserError where the dataset was sampled without latents."""
@@ -68,7 +84,7 @@ class FakeView(Dataset[Item]):
         return list(zip(images, labels, strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"fakes": self.fakes, "rows": self.rows, "_labels": self._labels}
+        return {"fakes": self.fakes, "rows": self.rows, "_labels": self._labels, "_weights": self._weights}
 
     def _translate(self, rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows, dtype=np.int64)
