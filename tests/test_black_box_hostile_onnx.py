@@ -159,7 +159,7 @@ def test_functions_of_the_model_itself_are_no_custom_operators(tmp_path: Path) -
     model.functions.append(helper.make_function("mine", "Squash", ["x"], ["t"], body, [helper.make_opsetid("", 18)]))
     model.opset_import.append(helper.make_opsetid("mine", 1))
     path.write_bytes(model.SerializeToString())
-    imported(tmp_path / "t", path, class_names=ABC)
+    assert imported(tmp_path / "t", path, class_names=ABC)
 
 
 def test_what_the_library_does_not_know_is_dropped(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ and one budget of steps bounds all readings of a file together.  Protocols 2 to 
 from __future__ import annotations
 
 import struct
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -50,12 +51,12 @@ class Known:
         self.call, self.empty = call, empty
 
 
-class Adjustable:
+class Adjustable(ABC):
     """A stub that takes a state tuple after it was made (the BUILD opcode)."""
 
+    @abstractmethod
     def set_state(self, state: tuple[Any, ...]) -> None:
         """Damaged where the state is none that it knows."""
-        raise NotImplementedError
 
 
 FindKnown = Callable[[str, str], Known]  # (module, name) -> what it stands for; Refused where it is not allowed
