@@ -25,7 +25,11 @@ from teacher_sampler.sampler import sample
 from tests.tiny_sampling import CLASSES, TinyParts, class_plan, file_bytes, save_tiny_teacher, tiny_settings
 
 ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [
+    pytest.mark.xdist_group("ray"),
+    # Ray leaves sockets and processes of a stopped cluster to the garbage collector, which then warns in some test.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 ROOT = Path(__file__).resolve().parent.parent
 
 
