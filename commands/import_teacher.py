@@ -138,6 +138,8 @@ def _refuse_foreign_flags(options: Options) -> None:
         name for name in type(options).model_fields if getattr(options, name) != Options.model_fields[name].default
     }
     strange = sorted(name for name in given & set(BELONGS_TO) if options.arch not in BELONGS_TO[name])
+    if "standing_batch_size" in given and options.standing_batches is None:
+        raise UserError("--standing-batch-size is the size of --standing-batches; give both or neither.")
     if strange:
         flags = ", ".join("--" + name.replace("_", "-") for name in strange)
         raise UserError(f"{flags}: --arch {options.arch} has no use for it; leave it out.")

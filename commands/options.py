@@ -130,6 +130,8 @@ def execute(name: str, module: types.ModuleType, options: SharedOptions) -> int:
         plan["needs"] = needs(options) if needs else {}
         _print(plan, options.json_, None)
         return 0
+    if options.ray_address is not None and options.engine != "ray":
+        raise UserError(f"--ray-address {options.ray_address} is for --engine ray; give both or neither.")
     if options.engine != "local" and name not in ENGINE_USERS:
         raise UserError(f"--engine {options.engine} is for {', '.join(ENGINE_USERS)}; {name} runs here, leave it out.")
     result = module.run(options)

@@ -170,8 +170,9 @@ def needs(options: Options) -> dict[str, Any]:
     shape = (teacher.card.channels, teacher.card.resolution_px, teacher.card.resolution_px)
     resolved = settings.resolve(len(plan.labels), plan.per_label, space.kind == "classes", math.prod(shape))
     filtered, scored = options.filter != "none", options.predictor != "none"
+    rejecting = filtered and options.accept == "ratio"
     latents = teacher.card.latent.get("dimension")
-    content = RunContent(resolved, space.to_json(), plan.labels, shape, latents, filtered, filtered, scored, {})
+    content = RunContent(resolved, space.to_json(), plan.labels, shape, latents, filtered, rejecting, scored, {})
     found = estimate(content, plan.per_label, workers=_processes(options, plan))
     out, free = options.out or options.workspace, free_memory_bytes()
     return {
@@ -180,7 +181,7 @@ def needs(options: Options) -> dict[str, Any]:
         "disk_free_mb": round(free_disk_bytes(out) / 1e6, 2),
         "memory_mb": round(found.memory_bytes / 1e6, 1),
         "memory_free_mb": "unknown" if free is None else round(free / 1e6, 1),
-        "acceptance": f"taken as {GUESSED_RATE:.2f}; the pilot will tell" if filtered else "all",
+        "acceptance": f"taken as {GUESSED_RATE:.2f}; the pilot will tell" if rejecting else "all",
     }
 
 

@@ -8,7 +8,7 @@ import torch
 from image_data.sources import ArraySource
 from interfaces import Teacher
 from layers.pixels import quantise
-from runtime.seeds import label_bits
+from runtime.seeds import numbered_keys
 
 _BLOCK_ROWS = 128
 
@@ -22,7 +22,7 @@ def generated_images(
     so that every forward pass has the same shape.  Only stored images or these are scored, never raw floats.
     """
     labels = np.asarray(labels)
-    keys = _keys(labels)
+    keys = numbered_keys(labels)
     found = []
     for start in range(0, len(labels), block_rows):
         rows = np.arange(start, start + block_rows)
@@ -33,15 +33,3 @@ def generated_images(
             raise ValueError("the generator returned values that are not finite numbers")
         found.append(quantise(images)[: len(labels) - start].cpu().numpy())
     return ArraySource(np.concatenate(found), labels)
-
-
-def _keys(labels: np.ndarray) -> np.ndarray:
-    """int64 N x 2: the label's bits and the running number of the image within its label."""
-    bits = label_bits(labels)
-    order = np.argsort(bits, kind="stable")
-    ordered = bits[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(bits) else np.zeros(0, np.int64)
-    counts = np.diff(np.r_[starts, len(bits)])
-    k = np.empty(len(bits), dtype=np.int64)
-    k[order] = np.arange(len(bits)) - np.repeat(starts, counts)
-    return np.stack([bits, k], axis=1)

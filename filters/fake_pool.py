@@ -11,22 +11,10 @@ from interfaces import LabelSpace, Teacher
 from layers.pixels import quantise
 from runtime.errors import UserError
 from runtime.progress import progress
-from runtime.seeds import label_bits
+from runtime.seeds import numbered_keys
 
 FIRST_CANDIDATE = 1 << 41  # candidate numbers from here on belong to fitting: no pilot and no dataset shares a latent
 _BLOCK = 256
-
-
-def candidate_keys(labels: np.ndarray, first: int = FIRST_CANDIDATE) -> np.ndarray:
-    """int64 N x 2, (label bits, k): the j-th appearance of a label gets k = first + j, so that no key comes twice."""
-    bits = label_bits(labels)
-    order = np.argsort(bits, kind="stable")
-    ordered = bits[order]
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(bits) else np.zeros(0, dtype=np.int64)
-    run = np.arange(len(bits)) - np.repeat(starts, np.diff(np.r_[starts, len(bits)]))
-    k = np.empty(len(bits), dtype=np.int64)
-    k[order] = first + run
-    return np.stack([bits, k], axis=1)
 
 
 def teacher_features(
@@ -36,7 +24,7 @@ def teacher_features(
 
     labels: in the user's units, N or N x d; a label may come many times.  Works in fixed blocks, in order.
     """
-    keys = candidate_keys(labels)
+    keys = numbered_keys(labels, FIRST_CANDIDATE)
     pieces: list[torch.Tensor] = []
     with progress("fakes for the density ratio", len(labels)) as bar:
         for begin in range(0, len(labels), _BLOCK):

@@ -50,6 +50,18 @@ def label_bits(labels: np.ndarray) -> np.ndarray:
     return np.array([derive_seed(row.tobytes().hex()) for row in values], dtype=np.int64)
 
 
+def numbered_keys(labels: np.ndarray, first: int = 0) -> np.ndarray:
+    """int64 N x 2, (label bits, k): the j-th appearance of a label gets k = first + j, so that no key comes twice."""
+    bits = label_bits(labels)
+    order = np.argsort(bits, kind="stable")
+    ordered = bits[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(bits) else np.zeros(0, dtype=np.int64)
+    run = np.arange(len(bits)) - np.repeat(starts, np.diff(np.r_[starts, len(bits)]))
+    k = np.empty(len(bits), dtype=np.int64)
+    k[order] = first + run
+    return np.stack([bits, k], axis=1)
+
+
 def sample_uniforms(keys: np.ndarray, seed: int, purpose: str, count: int) -> np.ndarray:
     """float64 N x count in [0, 1): a pure function of (seed, purpose, label bits, k).  `keys` is int64 N x 2."""
     keys = np.asarray(keys, dtype=np.int64)

@@ -144,6 +144,8 @@ class AdaptedTeacher:
         self.device = getattr(teacher, "device", torch.device("cpu"))
         card = teacher.card
         label_map = adaptation.label_map
+        if label_map is None and hasattr(teacher, "labels"):
+            self.labels = teacher.labels  # ready images know which they have
         self.label_space: LabelSpace = teacher.label_space if label_map is None else ClassLabels(label_map.names)
         self.card = replace(
             card,

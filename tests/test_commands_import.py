@@ -187,3 +187,15 @@ def test_a_flag_without_use_is_refused(flag: str, tmp_path: Path, capsys: pytest
     assert code == 2
     assert flag.split()[0] in error
     assert "no use for it" in error
+
+
+def test_flags_that_need_another_are_refused_without_it(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "x.pth").write_bytes(b"")
+    asked = f"import-teacher --arch biggan --checkpoint {tmp_path / 'x.pth'} --standing-batch-size 8"
+    code, _, error = typed(capsys, asked)
+    assert code == 2
+    assert "--standing-batches" in error
+    code, _, error = typed(capsys, f"sample --ray-address 127.0.0.1:6379 --workspace {tmp_path / 'w'}")
+    assert code == 2
+    assert "--engine ray" in error
+    assert not (tmp_path / "w").exists()

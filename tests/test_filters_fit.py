@@ -12,13 +12,15 @@ import torch
 
 import filters.fitting as fitting
 from filters import FilterSettings, fit_filter, load_filter
-from filters.fake_pool import FIRST_CANDIDATE, candidate_keys, quantise
+from filters.fake_pool import FIRST_CANDIDATE
 from filters.fitting import held_out_rows
 from image_data.labels import ClassLabels
 from image_data.real import load_real
 from image_data.sources import ArraySource
 from interfaces import DensityRatio, FeatureExtractor
+from layers.pixels import quantise
 from runtime.errors import UserError
+from runtime.seeds import numbered_keys
 from tests.noisy_teacher import NoisyTeacher
 
 CPU = torch.device("cpu")
@@ -49,7 +51,7 @@ def fitted(digits: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def candidates(teacher: NoisyTeacher, labels: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
-    keys = candidate_keys(labels, first=0)
+    keys = numbered_keys(labels)
     return quantise(teacher.generate(None, labels, keys, 0)), teacher.is_wrong(keys)
 
 
@@ -160,10 +162,10 @@ def test_quantise_and_keys() -> None:
     levels = torch.arange(256, dtype=torch.float64)
     assert torch.equal(quantise((levels / 127.5 - 1.0).float()), levels.to(torch.uint8))
     assert quantise(torch.tensor([-1.5, 1.5, 0.0])).tolist() == [0, 255, 128]
-    keys = candidate_keys(np.array([3, 1, 3, 3, 1]))
+    keys = numbered_keys(np.array([3, 1, 3, 3, 1]), FIRST_CANDIDATE)
     assert (keys[:, 1] - FIRST_CANDIDATE).tolist() == [0, 0, 1, 2, 1]
     assert keys[:, 0].tolist() == [3, 1, 3, 3, 1]
-    assert len(candidate_keys(np.zeros(0, dtype=np.int64))) == 0
+    assert len(numbered_keys(np.zeros(0, dtype=np.int64))) == 0
 
 
 def test_bad_data_is_refused_before_any_work(digits: tuple, tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ import torch
 
 from filters import FilterSettings, fit_filter, load_filter
 from filters.density_ratio import penalised_softplus
-from filters.fake_pool import candidate_keys, quantise
 from filters.nearest_ratio import NearestNeighbourRatio, Statistic
 from filters.ratio_forms import SLOPES, calibrate
 from image_data.labels import ClassLabels
 from image_data.real import load_real
 from image_data.sources import ArraySource
 from interfaces import DensityRatio
+from layers.pixels import quantise
+from runtime.seeds import numbered_keys
 from tests.noisy_teacher import NoisyTeacher
 
 CPU = torch.device("cpu")
@@ -147,7 +148,7 @@ def test_wrong_labels_get_low_ratios_without_training(digits: tuple, fitted: Pat
     teacher, ratio = digits[2], load_filter(fitted, CPU)
     assert isinstance(ratio, DensityRatio)
     labels = np.repeat(np.arange(10), 30)
-    keys = candidate_keys(labels, first=0)
+    keys = numbered_keys(labels)
     images, wrong = quantise(teacher.generate(None, labels, keys, 0)), teacher.is_wrong(keys)
     r = ratio(images, labels).numpy()
     assert r.dtype == np.float32
@@ -173,7 +174,7 @@ def test_continuous_labels(tmp_path: Path) -> None:
     settings = dataclasses.replace(SMALL, extractor_steps=200)
     folder = fit_filter(data.train, data.label_space, teacher, settings, tmp_path / "f", CPU, ("translate",))
     labels = np.linspace(-55.0, 55.0, 120)
-    keys = candidate_keys(labels, first=0)
+    keys = numbered_keys(labels)
     images, wrong = quantise(teacher.generate(None, labels, keys, 0)), teacher.is_wrong(keys)
     ratio = load_filter(folder, CPU)
     r = ratio(images, labels).numpy()

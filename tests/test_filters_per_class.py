@@ -13,12 +13,13 @@ import torch
 import filters.fitting as fitting
 from filters import FilterSettings, fit_filter, load_filter
 from filters.density_ratio import RATIO_NETWORKS, PerClassRatio, RatioNetwork
-from filters.fake_pool import candidate_keys, quantise
 from image_data.labels import ClassLabels
 from image_data.real import load_real
 from image_data.sources import ArraySource
 from interfaces import DensityRatio
+from layers.pixels import quantise
 from runtime.errors import UserError
+from runtime.seeds import numbered_keys
 from tests.noisy_teacher import NoisyTeacher
 
 CPU = torch.device("cpu")
@@ -124,7 +125,7 @@ def test_wrong_labels_get_low_ratios(digits: tuple, fitted: Path) -> None:
     teacher, ratio = digits[2], load_filter(fitted, CPU)
     assert isinstance(ratio, DensityRatio)
     labels = np.repeat(np.arange(10), 30)
-    keys = candidate_keys(labels, first=0)
+    keys = numbered_keys(labels)
     images, wrong = quantise(teacher.generate(None, labels, keys, 0)), teacher.is_wrong(keys)
     r = ratio(images, labels).numpy()
     assert r[~wrong].mean() > 1.5 * r[wrong].mean()
