@@ -39,6 +39,14 @@ def train(out: Path, name: str = "digits", **changes: object) -> Path:
     return train_teacher(data.train, data.label_space, settings, out, CPU, data.allowed_augmentations, {"name": name})
 
 
+def test_reduced_precision_changes_the_passes_and_nothing_else(tmp_path):
+    found = {name: load_teacher(train(tmp_path / name, precision=name), CPU) for name in ("float32", "bfloat16")}
+    weights = [dict(found[name].network.named_parameters()) for name in ("float32", "bfloat16")]
+    assert {value.dtype for value in weights[1].values()} == {torch.float32}
+    moved = [float((weights[0][name] - weights[1][name]).abs().max()) for name in weights[0]]
+    assert 0 < max(moved) < 6 * 5 * TINY.lr_g  # six Adam steps of nearly the same directions
+
+
 class Killed(Exception):
     pass
 
@@ -49,6 +57,7 @@ class Killed(Exception):
         ("digits", {}),
         ("digits", {"r1_weight": 0.1, "diffaugment": (), "lr_decay_from": 0.5}),
         ("rotated-digits", {"vicinity": "hard"}),
+        ("digits", {"precision": "bfloat16"}),
     ],
 )
 def test_a_stopped_run_ends_with_the_weights_of_an_undisturbed_one(tmp_path, monkeypatch, name, changes):

@@ -35,6 +35,7 @@ class TeacherSettings:
     diffaugment: tuple[str, ...] = ("auto",)  # auto, or of color, translation, cutout and, where allowed, flip
     vicinity: Literal["soft", "hard"] = "soft"  # continuous labels: weights exp(-nu d^2), or 1
     vicinity_gaps: float = 2.0  # continuous labels: kappa = this * largest gap between neighbouring labels
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks' passes; weights and updates are float32
     standing_batches: int = 50  # forward passes for the batch-norm statistics of the average
     seed: int = 0
     stats_every_steps: int = 50  # a line in stats.jsonl

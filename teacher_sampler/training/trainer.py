@@ -144,14 +144,15 @@ class _Run:
         batch = self.drawer.discriminator(position)
         draws = torch_generator(self.settings.seed, "teacher-draws-d", position)
         real = self._real(batch)
-        with torch.no_grad():
-            fake = self.generator(self._latents(draws), self._tensor(batch.fake))
+        with torch.no_grad(), self._passes():
+            fake = self.generator(self._latents(draws), self._tensor(batch.fake)).float()
         images = diff_augment(torch.cat([real, fake]), self.policy, draws)
         target = self._tensor(batch.target)
         penalised = self.settings.r1_weight > 0
         images.requires_grad_(penalised)
-        logits = self.discriminator(images, torch.cat([target, target]))
-        real_logits, fake_logits = logits.chunk(2)
+        with self._passes():
+            logits = self.discriminator(images, torch.cat([target, target]))
+        real_logits, fake_logits = logits.float().chunk(2)
         loss = hinge_discriminator(
             real_logits, fake_logits, self._tensor(batch.real_weights), self._tensor(batch.fake_weights)
         )
@@ -179,9 +180,10 @@ class _Run:
         self.discriminator.eval().requires_grad_(False)
         draws = torch_generator(self.settings.seed, "teacher-draws-g", position)
         encoded = self._tensor(self.drawer.generator(position))
-        fake = self.generator(self._latents(draws), encoded)
-        logits = self.discriminator(diff_augment(fake, self.policy, draws), encoded)
-        loss = hinge_generator(logits)
+        with self._passes():
+            fake = self.generator(self._latents(draws), encoded).float()
+            logits = self.discriminator(diff_augment(fake, self.policy, draws), encoded)
+        loss = hinge_generator(logits.float())
         self.optimizer_g.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer_g.step()
@@ -244,6 +246,11 @@ class _Run:
             _lay_out_like_parameters(optimizer)
         self.average.images_seen = found.scalars["images_seen"]
         return found.step
+
+    def _passes(self) -> torch.autocast:
+        """The precision of the networks' convolutions and products; losses, averages and updates stay float32."""
+        reduced = self.settings.precision == "bfloat16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced)
 
     def _latents(self, draws: torch.Generator) -> torch.Tensor:
         latents = torch.randn(self.settings.batch_size, self.settings.latent_dim, generator=draws)
