@@ -34,8 +34,9 @@ lint: setup-dev
 	$(BIN)/mypy
 
 bench: setup-dev
-	$(BIN)/python benchmarks/sampling.py
-	$(BIN)/python benchmarks/reading.py
+	$(BIN)/python cli.py benchmark sampling
+	$(BIN)/python cli.py benchmark reading
+	$(BIN)/python cli.py benchmark verify
 	$(BIN)/python benchmarks/teachers.py
 	$(BIN)/python benchmarks/serving.py
 

@@ -8,6 +8,8 @@ import sys
 import click
 
 from commands.table import COMMANDS
+from runtime.errors import EXIT_BAD_INPUT, UserError
+from runtime.ranks import error_report, is_main_process
 
 
 class _LazyGroup(click.Group):
@@ -44,18 +46,19 @@ def main(arguments: list[str] | None = None) -> int:
         result = retort.main(args=arguments, prog_name="retort", standalone_mode=False)
         return int(result) if isinstance(result, int) else 0
     except click.ClickException as error:
-        error.show()
-        return 2
+        with error_report() as speaker:
+            if speaker is not None:
+                error.show()
+        return EXIT_BAD_INPUT
     except (KeyboardInterrupt, click.Abort):
-        print("interrupted; the same command continues where this one stopped", file=sys.stderr)
+        if is_main_process():
+            print("interrupted; the same command continues where this one stopped", file=sys.stderr)
         return 130
-    except Exception as error:
-        from runtime.errors import EXIT_BAD_INPUT, UserError
-
-        if isinstance(error, UserError):
-            print(f"error: {error}", file=sys.stderr)
-            return EXIT_BAD_INPUT
-        raise
+    except UserError as error:
+        with error_report() as speaker:
+            if speaker is not None:
+                print(f"error: {speaker}{error}", file=sys.stderr, flush=True)
+        return EXIT_BAD_INPUT
 
 
 if __name__ == "__main__":

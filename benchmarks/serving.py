@@ -26,13 +26,14 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from image_data.labels import ClassLabels
-from interfaces import Teacher, TeacherCard
-from layers.generator import save_generator
+from benchmarks.measuring import table_text
+from benchmarks.untrained import biggan, class_space, save
+from filters.acceptance import Acceptance
+from filters.teacher_error import classification_error
+from interfaces import Teacher
 from runtime.engines import LocalEngine
 from runtime.seeds import label_bits
 from teacher_sampler import load_teacher
-from teacher_sampler.networks import TEACHERS
 from teacher_sampler.plan import LabelPlan, SamplingParts
 from teacher_sampler.sampler import sample
 from teacher_sampler.settings import SamplerSettings
@@ -40,25 +41,7 @@ from teacher_sampler.units import fixed_numerics
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES, BLOCK = 4, 256
-SPACE = ClassLabels(tuple(str(index) for index in range(CLASSES)))
-
-
-@dataclass(frozen=True)
-class AcceptAll:
-    """No filter."""
-
-    needs_ratio: bool = False
-
-    def ceiling(self, r: np.ndarray, label: str) -> float:
-        return 1.0
-
-    def accept(self, uniforms: np.ndarray, r: np.ndarray, ceiling: float | np.ndarray) -> np.ndarray:
-        return np.ones(len(r), dtype=bool)
-
-
-def no_error(output: torch.Tensor, labels: np.ndarray) -> np.ndarray:
-    """Without a predictor there is none."""
-    return np.zeros(len(labels), dtype=np.float32)
+SPACE = class_space(CLASSES)
 
 
 @dataclass(frozen=True)
@@ -68,28 +51,8 @@ class Parts:
     teacher: str
 
     def __call__(self) -> SamplingParts:
-        return SamplingParts(load_teacher(self.teacher, torch.device("cpu")), None, None, AcceptAll(), no_error)
-
-
-def save_teacher(folder: Path, width: int) -> Path:
-    """An untrained network costs what a trained one costs."""
-    torch.manual_seed(0)
-    arguments = {"resolution_px": 32, "channels": 3, "width": width, "latent_dim": 64, "label_dim": 32}
-    arguments["spectral_normed"] = False
-    card = TeacherCard(
-        architecture="biggan",
-        arguments=arguments,
-        resolution_px=32,
-        channels=3,
-        label_space=SPACE.to_json(),
-        latent={"distribution": "normal", "dimension": 64},
-        truncation={},
-        source_digest="",
-        licence="none",
-        allowed_augmentations=[],
-    )
-    save_generator(folder, card, TEACHERS.get("biggan")(arguments, SPACE))
-    return folder
+        teacher = load_teacher(self.teacher, torch.device("cpu"))
+        return SamplingParts(teacher, None, None, Acceptance.none(), classification_error)
 
 
 @contextmanager
@@ -126,7 +89,7 @@ def compare(per_label: int, rounds: int, width: int) -> dict[str, Any]:
     """Medians over rounds, each of which runs both sides once."""
     rows = []
     with tempfile.TemporaryDirectory() as place:
-        folder = save_teacher(Path(place) / "teacher", width)
+        folder = save(biggan(SPACE, 32, 3, width, torch.device("cpu")), Path(place) / "teacher")
         with served(folder) as address:
             teachers = [load_teacher(name, torch.device("cpu")) for name in (str(folder), address)]
             blocks = -(-CLASSES * per_label // BLOCK)
@@ -157,8 +120,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=16, help="channels of the teacher's last block")
     options = parser.parse_args()
     found = compare(BLOCK if options.small else 4 * BLOCK, 2 if options.small else 3, options.width)
-    for key, value in found.items():
-        print(f"{key:>18}  {value:.4g}" if isinstance(value, float) else f"{key:>18}  {value}", file=sys.stderr)
+    print(table_text(found), file=sys.stderr)
     print(json.dumps(found))
 
 

@@ -37,9 +37,11 @@ class ClassifierSettings:
     augmentation: tuple[str, ...] | None = None  # None: all that the dataset allows; (): none
     ema_half_life_images: float = 0.0  # 0: no averaged copy; else the averaged weights are validated and kept
     seed: int = 0  # covers weights, order and augmentation; not the draw of the images
+    log_every_steps: int = 50  # a line in stats.jsonl
     validate_every_steps: int = 100
     checkpoint_every_steps: int = 1000
     selection: Literal["last", "best-validation"] = "last"
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the network's passes; weights and updates are float32
     init_from: str | None = None  # folder of a finished classifier to fine-tune (cGAN-KD's journal version: lr 0.01)
 
     def __post_init__(self) -> None:
@@ -68,9 +70,10 @@ class ClassifierSettings:
             f"milestones {self.milestones} must be fractions in (0, 1)": all(0 < m < 1 for m in self.milestones),
             f"warmup_fraction {self.warmup_fraction:g} must lie in [0, 1)": 0 <= self.warmup_fraction < 1,
             f"ema_half_life_images {self.ema_half_life_images:g} must be 0 or more": self.ema_half_life_images >= 0,
-            "validate_every_steps and checkpoint_every_steps must be 1 or more": (
-                self.validate_every_steps >= 1 and self.checkpoint_every_steps >= 1
+            "log_every_steps, validate_every_steps and checkpoint_every_steps must be 1 or more": (
+                min(self.log_every_steps, self.validate_every_steps, self.checkpoint_every_steps) >= 1
             ),
+            f"precision {self.precision!r} must be float32 or bfloat16": self.precision in ("float32", "bfloat16"),
             f"selection {self.selection!r} must be last or best-validation": (
                 self.selection in ("last", "best-validation")
             ),

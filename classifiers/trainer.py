@@ -3,7 +3,8 @@
 Promised: the result is a function of (images, settings, teacher) alone on CPU, also after any number of kills; every
 run takes `settings.steps` steps, whatever its data; only validation images choose anything.  Test images have no way
 in.  Real and fake images come as one source (cGAN-KD: concatenate and shuffle; no batch ratio); a row
-counts once in the loss, or as its source's weights say.
+counts once in the loss, or as its source's weights say.  Several ranks share each batch; the main one validates and
+writes.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from image_data.sources import ImageSource, row_weights
 from interfaces import LabelSpace, Predictor
 from runtime.checkpoints import CheckpointFolder
 from runtime.errors import UserError
+from runtime.precision import passes
 from runtime.progress import progress
+from runtime.ranks import ALONE, Ranks
 from runtime.seeds import seed_step, torch_generator
 from runtime.stats_log import StatsLog
 
 _CHECKPOINT_EVERY_SECONDS = 30.0
-_LOG_EVERY_STEPS = 50
 OnValidation = Callable[[int, float], None]
 
 
@@ -51,6 +53,7 @@ def train_classifier(
     source_counts: Mapping[str, int] | None = None,
     trained_on: Mapping[str, Any] | None = None,
     on_validation: OnValidation | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Train into the folder `out` (weights and card) and return the card's `result`; a finished folder is not touched.
 
@@ -76,18 +79,21 @@ def train_classifier(
     seed_step(settings.seed, "classifier initial weights", 0)
     network = build_student(settings.student, shape[0], shape[1], label_space, settings.width)
     start_digest = _start_from(network, settings, shape, label_space)
-    state = TrainingState(network.to(device).to(memory_format=torch.channels_last).train(), settings)
-    task = _Task(train, val, label_space, settings, device, names, teacher, on_validation)
+    network = network.to(device).to(memory_format=torch.channels_last).train()
+    state = TrainingState(network, settings, device, ranks)
+    task = _Task(train, val, label_space, settings, device, names, teacher, on_validation, ranks)
     _optimise(task, state, out)
-    state.take_best()
-    card = _card(task, state, shape) | {
-        "initialised_from": start_digest,
-        "trained_on": dict(trained_on or {}),
-    }
-    card["result"]["source_counts"] = dict(source_counts) if source_counts else {"images": len(train)}
-    card = save_classifier(out, card, state.judged.state_dict())
-    CheckpointFolder(out / "checkpoints").remove()
-    return dict(card["result"])
+    if ranks.main:
+        state.take_best()
+        card = _card(task, state, shape) | {
+            "initialised_from": start_digest,
+            "trained_on": dict(trained_on or {}),
+        }
+        card["result"]["source_counts"] = dict(source_counts) if source_counts else {"images": len(train)}
+        save_classifier(out, card, state.judged.state_dict())
+        CheckpointFolder(out / "checkpoints").remove()
+    ranks.wait()
+    return dict(read_classifier_card(out)["result"])
 
 
 @dataclass(frozen=True)
@@ -102,6 +108,7 @@ class _Task:
     augmentations: Sequence[str]
     teacher: Predictor | None
     on_validation: OnValidation | None
+    ranks: Ranks
 
     def validate(self, state: TrainingState) -> Score | None:
         if self.val is None:
@@ -109,7 +116,11 @@ class _Task:
         return score_outputs(outputs(state.judged, self.val, self.device), self.val.labels, self.label_space)
 
     def validation_due(self, done: int) -> bool:
-        return self.val is not None and (done % self.settings.validate_every_steps == 0 or done == self.settings.steps)
+        return (
+            self.val is not None
+            and self.ranks.main
+            and (done % self.settings.validate_every_steps == 0 or done == self.settings.steps)
+        )
 
 
 def _card(task: _Task, state: TrainingState, shape: tuple[int, int]) -> dict[str, Any]:
@@ -142,9 +153,10 @@ def _optimise(task: _Task, state: TrainingState, out: Path) -> None:
     distiller = build_distiller(settings.distiller, settings.distiller_weights)
     checkpoints = CheckpointFolder(out / "checkpoints")
     start = state.resume(checkpoints)
+    task.ranks.begin(start, [state.network])
     for done, value in state.curve if task.on_validation is not None else []:
         task.on_validation(done, value)  # type: ignore[misc]  # after a kill the listener hears all scores again
-    stats = StatsLog(out / "stats.jsonl", start)
+    stats = StatsLog(out / "stats.jsonl", start, task.ranks.main)
     order = BatchOrder(len(task.train), settings.batch_size, settings.seed, "classifier batches")
     labels = task.label_space.encode(np.array(task.train.labels))
     begun = saved = time.monotonic()
@@ -152,8 +164,8 @@ def _optimise(task: _Task, state: TrainingState, out: Path) -> None:
         for step in range(start, settings.steps):
             losses = _step(task, state, distiller, order.rows(step), labels, step)
             done = step + 1
-            if done % _LOG_EVERY_STEPS == 0 or done == settings.steps:
-                values = {name: float(value.detach()) for name, value in losses.items()}
+            if done % settings.log_every_steps == 0 or done == settings.steps:
+                values = {name: float(value.detach()) for name, value in task.ranks.mean(losses).items()}
                 if not np.isfinite(values["loss"]):
                     raise UserError(f"{out}: the loss is no longer finite at step {done}; lower the learning rate.")
                 rate = round((done - start) * settings.batch_size / (time.monotonic() - begun), 1)
@@ -167,7 +179,7 @@ def _optimise(task: _Task, state: TrainingState, out: Path) -> None:
                 if task.on_validation is not None:
                     task.on_validation(done, score.value)
             overdue = time.monotonic() - saved > _CHECKPOINT_EVERY_SECONDS
-            if done < settings.steps and (overdue or done % settings.checkpoint_every_steps == 0):
+            if task.ranks.main and done < settings.steps and (overdue or done % settings.checkpoint_every_steps == 0):
                 state.save(checkpoints, done)
                 saved = time.monotonic()
 
@@ -175,11 +187,13 @@ def _optimise(task: _Task, state: TrainingState, out: Path) -> None:
 def _step(
     task: _Task, state: TrainingState, distiller: Distiller, rows: np.ndarray, labels: torch.Tensor, step: int
 ) -> dict[str, torch.Tensor]:
-    """One optimiser step; returns the distiller's scalars."""
+    """One optimiser step on the batch `rows`; returns the distiller's scalars over this rank's part of it."""
     settings = task.settings
-    seed_step(settings.seed, "classifier step", step)
+    whole, rows = len(rows), task.ranks.part(rows)
+    seed_step(settings.seed, task.ranks.purpose("classifier step"), step)
     generator = torch_generator(settings.seed, "classifier augmentation", step)
-    images = augment(torch.from_numpy(task.train.images(rows)), task.augmentations, generator).to(task.device)
+    pixels = torch.from_numpy(task.train.images(rows))
+    images = augment(pixels, task.augmentations, generator, ranks=task.ranks).to(task.device)
     batch = {"labels": labels[torch.from_numpy(rows)].to(task.device)}
     weights = row_weights(task.train)
     if weights is not None:
@@ -190,11 +204,11 @@ def _step(
     for group in state.optimizer.param_groups:
         group["lr"] = settings.learning_rate(step)
     state.optimizer.zero_grad(set_to_none=True)
-    losses = distiller({"output": state.network(images)}, soft, batch)
+    with passes(settings.precision, task.device):
+        output = state.network(images).float()
+    losses = distiller({"output": output}, soft, batch)
     losses["loss"].backward()
-    state.optimizer.step()
-    if state.ema is not None:
-        state.ema.update(state.network, len(rows))
+    state.update(whole)
     return losses
 
 

@@ -8,15 +8,19 @@ import torch
 
 from classifiers.networks import StudentNetwork
 from classifiers.settings import ClassifierSettings
+from layers.batch_statistics import share_statistics
 from layers.ema import ExponentialMovingAverage
 from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
+from runtime.ranks import ALONE, Ranks
 
 
 class TrainingState:
     """Network, optimiser, averaged copy, and the best state so far."""
 
-    def __init__(self, network: StudentNetwork, settings: ClassifierSettings) -> None:
-        self.network = network
+    def __init__(
+        self, network: StudentNetwork, settings: ClassifierSettings, device: torch.device, ranks: Ranks = ALONE
+    ) -> None:
+        self.network, self.ranks = network, ranks
         self.optimizer = torch.optim.SGD(
             network.parameters(),
             lr=settings.learning_rate(0),
@@ -27,6 +31,7 @@ class TrainingState:
         )
         half_life = settings.ema_half_life_images
         self.ema = ExponentialMovingAverage(network, half_life) if half_life else None
+        share_statistics(network, ranks, device)  # after the copy, which one rank runs alone
         self.keeps_best = settings.selection == "best-validation"
         self.best: dict[str, torch.Tensor] = {}
         self.best_value, self.best_step = float("inf"), 0
@@ -36,6 +41,13 @@ class TrainingState:
     def judged(self) -> StudentNetwork:
         """The network that is validated and kept: the averaged copy where there is one."""
         return self.ema.module if self.ema else self.network  # type: ignore[return-value]
+
+    def update(self, images: int) -> None:
+        """One optimiser step on the gradients of all ranks, after which `images` more images have been seen."""
+        self.ranks.average_gradients(self.network.parameters())
+        self.optimizer.step()
+        if self.ema is not None and self.ranks.main:
+            self.ema.update(self.network, images)
 
     def note_validation(self, step: int, value: float) -> None:
         """Note the score, and the state when it is the best so far; an equal later one does not replace it."""

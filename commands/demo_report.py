@@ -155,19 +155,18 @@ def _write_report(
     data = load_real("digits", fold=0)
     rho = gather.chosen_rho(found) or 1.0
     pictures = gather.grids(found, data, device, min(rho, 0.9))
+    parts, (first_line, _) = gather.filters(found, product, data, device, min(rho, 0.9))
     write_report(
         ReportData(
             title="Retort: the whole path on real digits",
             subtitle=protocol(plan),
             verdict=verdict,
             verdict_tone=tone,
-            verdict_details=details,
+            verdict_details=[*details, first_line] if first_line else details,
             stages=gather.stages(found, data, rho),
             grids=pictures,
             methods=[_method_table(scores)],
-            density_ratio=gather.ratio_histogram(found, data, device),
-            errors=gather.error_spread(found, min(rho, 0.9)),
-            acceptance=gather.acceptance_table(found),
+            **parts,
             quality=gather.quality(found),
             costs=gather.costs(found, device),
             curves=gather.training_curves(found),

@@ -35,10 +35,9 @@ def run(options: Options) -> dict[str, Any]:
 
     from classifiers import train_classifier
     from runtime.atomic import write_json
-    from runtime.devices import pick_device, set_threads
+    from runtime.ranks import join_ranks
 
-    device = pick_device(options.device)
-    set_threads(1)
+    ranks, device = join_ranks(options.device, options.batch_size)
     data = load_data(options)
     settings = settings_from(options, ClassifierSettings, student=options.network, distiller=options.method)
     parents = {"data": data.digest}
@@ -51,15 +50,17 @@ def run(options: Options) -> dict[str, Any]:
         parents["predictor"] = artefact_digest("predictor", predictor)
     dataset = open_matching_fakes(fakes, options, data) if fakes else None
     train = mixed_source(options, data, dataset, options.rho)
-    with artefact("distill", "classifier", options, parents) as made:
+    with artefact("distill", "classifier", options, parents, ranks=ranks) as made:
         result_file = made.folder / "result.json"
         if not made.finished:
             teacher = load_predictor(predictor, device) if predictor else None
             result = train_classifier(
-                train, data.val, data.label_space, settings, made.folder, device, data.allowed_augmentations, teacher
-            )
-            result = {**result, "protocol": protocol(options, train), "test": _test(options, made.folder, data, device)}
-            write_json(result_file, result)
+                train, data.val, data.label_space, settings, made.folder, device, data.allowed_augmentations, teacher,
+                ranks=ranks,
+            )  # fmt: skip
+            if ranks.main:
+                test = _test(options, made.folder, data, device)
+                write_json(result_file, {**result, "protocol": protocol(options, train), "test": test})
     return {"classifier": str(made.folder), **json.loads(result_file.read_text())}
 
 

@@ -29,6 +29,9 @@ def run(options: Options) -> dict[str, Any]:
     """Stream the selected rows into a new file."""
     from image_data.fake import export_h5, open_fakes
 
+    if options.rho == 1.0 and (options.scope is not None or options.cut != "rank-exact"):
+        name = "--cut" if options.scope is None else "--scope"
+        raise UserError(f"{name} says how --rho cuts, and rho 1 keeps everything; give --rho too, or leave it out.")
     folder = fakes_folder(options)
     target = options.out or options.workspace / f"{folder.name}.h5"
     if target.exists():

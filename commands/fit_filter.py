@@ -13,8 +13,6 @@ from filters.settings import FilterSettings
 
 _Settings: Any = settings_options(FilterSettings, "FilterFlags", exclude={"seed"})
 
-_LEAST_SPREAD = 0.1  # standard deviation over mean of r on held-out fakes
-
 
 class Options(_Settings, TeacherOptions, DataOptions):
     """Flags of fit-filter."""
@@ -49,10 +47,11 @@ def _means(folder: Path) -> dict[str, Any]:
     """The card's evidence, with a warning where the ratio cannot choose."""
     import json
 
+    from image_data.fake.warnings import LEAST_SPREAD
     from runtime.progress import say
 
     card = json.loads((folder / "card.json").read_text())
     found = {name: card[name] for name in ("mean_ratio", "ratio_spread_on_fakes", "is_constant")}
-    if found["is_constant"] or found["ratio_spread_on_fakes"] < _LEAST_SPREAD:
+    if found["is_constant"] or found["ratio_spread_on_fakes"] < LEAST_SPREAD:
         say("warning: the density ratio is nearly the same on all fakes, so the filter chooses nothing")
     return found

@@ -10,17 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from commands.parts import load_density_ratio, load_generator
+from commands.parts import load_generator
 from commands.teachers import teacher_behind
 from commands.workspace import SEAL
 from evaluation.report import (
     Column,
     Curve,
-    Histogram,
     ImageGrid,
     Measured,
     RhoCurve,
-    Spread,
     Stage,
     Table,
     cost_table,
@@ -133,83 +131,35 @@ def rejected_images(fakes: FakeDataset, teacher: Any, per_class: int) -> tuple[n
     return quantise(images).cpu().numpy(), label[rows]
 
 
-def ratio_histogram(found: Found, data: RealData, device: torch.device) -> Histogram | None:
-    """The density ratio on all candidates, on the images the filter learnt from, and on unseen real images."""
-    from image_data.fake import open_fakes
-    from runtime.seeds import derive_seed
-
-    if found["filter"] is None or found["fakes"] is None:
-        return None
-    import torch
-
-    ratio = load_density_ratio(found["filter"], device)
-    candidates = np.concatenate([unit.r for unit in open_fakes(found["fakes"]).ledger()])
-    rng = np.random.default_rng(derive_seed("ratio histogram"))
-    if len(candidates) > 20_000:
-        candidates = rng.choice(candidates, 20_000, replace=False)
-    series = {"fakes, all candidates": candidates}
-    for name, source in (("real, training", data.train), ("real, validation (unseen)", data.val)):
-        images = torch.from_numpy(source.images(np.arange(len(source))))
-        series[name] = ratio(images, source.labels).numpy()
-    return Histogram("Density ratio r(x, y)", "r", series)
-
-
-def error_spread(found: Found, rho: float) -> Spread | None:
-    """The predictor's error on the accepted fakes of each class, with the cut that rho makes."""
-    from image_data.fake import open_fakes
-
-    if found["fakes"] is None or not (fakes := open_fakes(found["fakes"])).score_sets():
-        return None
-    error, classes = fakes.scores().error, fakes.label_space.kind == "classes"
-    labels = (
-        fakes.labels if classes else np.digitize(fakes.labels, np.quantile(fakes.labels, np.linspace(0, 1, 9)[1:-1]))
-    )
-    groups, cuts = {}, {}
-    for value in np.unique(labels):
-        mine = np.sort(error[labels == value])
-        name = label_names(fakes.label_space, np.array([value]))[0] if classes else f"part {value + 1} of 8"
-        groups[name] = mine
-        if rho < 1:
-            cuts[name] = float(mine[int(np.ceil(rho * len(mine))) - 1])
-    unit = "cross entropy" if classes else f"absolute error, {fakes.label_space.to_json().get('unit', '')}"
-    return Spread("Teacher error of accepted fakes", unit, groups, cuts=cuts)
-
-
-def acceptance_table(found: Found) -> Table | None:
-    """Candidates, acceptance and clipped mass of each class (up to 20 labels)."""
-    from image_data.fake import describe_fakes, open_fakes
+def filters(
+    found: Found, workspace: Path, data: RealData, device: torch.device, rho: float
+) -> tuple[dict[str, Any], tuple[str, Any]]:
+    """(the parts of `ReportData` that tell what the filters did, the report's first line with its tone)."""
+    from commands.calibration import calibration_of, workspaces_of
+    from commands.calibration_parts import filter_parts
+    from evaluation.filter_effect import one_line
 
     if found["fakes"] is None:
-        return None
-    fakes = open_fakes(found["fakes"])
-    lines = describe_fakes(found["fakes"])["by_label"][:20]
-    columns = [
-        Column("label", numeric=False),
-        Column("candidates", decimals=0),
-        Column("accepted", "%", scale=100, bars=True),
-        Column("ceiling M", decimals=2),
-        Column("clipped mass", "%", decimals=2, scale=100),
-    ]
-    names = label_names(fakes.label_space, np.array([line["label"] for line in lines]))
-    rows = [
-        [name, line["candidates"], line["acceptance_rate"], line["ceiling"], line["clipped_mass"]]
-        for name, line in zip(names, lines, strict=True)
-    ]
-    return Table("Acceptance by class", columns, rows)
+        return {}, ("", "plain")
+    known = calibration_of(found["fakes"], workspaces_of(found["fakes"], workspace))
+    return filter_parts(known, data, device, rho), one_line(known.effects)
 
 
 def stages(found: Found, data: RealData, rho: float) -> list[Stage]:
     """How many images came through each step."""
-    from image_data.fake import describe_fakes
+    from image_data.fake import open_fakes
 
     steps = [Stage("real images", f"{len(data.train):,}", f"{data.name}, training role")]
     if found["fakes"] is not None:
-        facts = describe_fakes(found["fakes"])
-        steps.append(Stage("candidates", f"{facts['candidates']:,}", "drawn from the teacher"))
-        share = f"{100 * facts['acceptance_rate']:.0f} % pass the density ratio"
-        steps.append(Stage("accepted fakes", f"{facts['images']:,}", share if found["filter"] else "no filter"))
-        if rho < 1:
-            steps.append(Stage("kept for students", f"{int(facts['images'] * rho):,}", f"rho {rho:g}"))
+        fakes = open_fakes(found["fakes"])
+        shards = fakes.manifest.shards
+        drawn, passed = sum(entry.candidates for entry in shards), sum(entry.rows for entry in shards)
+        rejects = fakes.manifest.content["needs_ratio"]
+        share = f"{100 * passed / max(1, drawn):.0f} % pass the density ratio" if rejects else "none was rejected"
+        steps.append(Stage("candidates", f"{drawn:,}", "drawn from the teacher"))
+        steps.append(Stage("accepted fakes", f"{len(fakes):,}", share))
+        if rho < 1 and fakes.score_sets():
+            steps.append(Stage("kept for students", f"{int(len(fakes) * rho):,}", f"rho {rho:g}"))
     return steps
 
 

@@ -1,7 +1,13 @@
-"""Describe a dataset of fakes: counts, acceptance, clipped mass, density ratios, teacher errors, size, lineage."""
+"""Describe a dataset of fakes: acceptance, clipped mass and errors of each label, density ratios, quality, warnings.
+
+It reads the manifest, the small columns, the card of the filter that these fakes were sampled with, the newest
+evaluation of them, and where no distances were scored a sample of the images; it changes nothing.  `--plots DIR` draws
+PNG files.
+"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -16,17 +22,36 @@ class Options(FakesOptions):
     """The dataset's folder, and what to count in it."""
 
     keep: KeepText | None = Field(None, description="Count the rows that such an expression keeps; see distill.")
+    filter: Path | None = Field(None, description="Folder of the filter of these fakes (found in the workspace).")
+    plots: Path | None = Field(None, description="Draw density ratio, acceptance, errors ... into this folder, as PNG.")
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Read the manifest and the small columns; images stay unread."""
-    from image_data.fake import describe_fakes, open_fakes
+    """Read what is there; draw it where asked for."""
+    from commands.calibration import calibration_of, workspaces_of
+    from image_data.fake import open_fakes
 
     folder = fakes_folder(options)
-    found = {"fakes": str(folder), **describe_fakes(folder)}
-    if options.keep is not None:
-        found["kept"] = kept_by_label(open_fakes(folder), options.keep)
-    return found
+    _check_plots(options.plots)
+    kept = None if options.keep is None else kept_by_label(open_fakes(folder), options.keep)
+    found = calibration_of(folder, workspaces_of(folder, options.workspace), options.filter, kept)
+    result = {"fakes": str(folder), **found.to_json()}
+    if kept is not None:
+        result["kept"] = kept
+    if options.plots is not None:
+        from commands.calibration_parts import plots_of
+        from evaluation.report import write_png
+
+        drawn = plots_of(found)
+        result["plots"] = [str(write_png(part, options.plots / f"{name}.png")) for name, part in drawn.items()]
+    return result
+
+
+def _check_plots(folder: Path | None) -> None:
+    from runtime.errors import UserError
+
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise UserError(f"--plots {folder} is a file; give the name of a folder.")
 
 
 show = describe_text

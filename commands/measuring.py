@@ -45,11 +45,15 @@ def real_reference(data: RealData) -> ImageSource:
 
 def set_names(options: Any, found: dict[str, Path | None]) -> dict[str, str]:
     """The kinds of images that can be measured, with their names in a table, in the table's order."""
+    from image_data.fake import open_fakes
+
     names = {}
     if found["teacher"] is not None:
         names["teacher"] = "teacher"
     if found["fakes"] is not None:
-        names |= {"accepted": "accepted", "kept": f"accepted, rho {options.rho:g}"}
+        names["accepted"] = "accepted"
+        if options.rho < 1 and open_fakes(found["fakes"]).score_sets():
+            names["kept"] = f"accepted, rho {options.rho:g}"
     if found["student"] is not None:
         names["student"] = "student"
     return names
@@ -74,8 +78,7 @@ def image_set(kind: str, options: Any, found: dict[str, Path | None], device: An
     per_label = options.images_per_class if classes else max(1, 10 * options.images_per_class // labels)
     rows = np.arange(len(fakes))
     if kind == "kept":
-        rho = options.rho if fakes.score_sets() else 1.0
-        rows = select(fakes, rho=rho, scope="class" if classes else "global").rows
+        rows = select(fakes, rho=options.rho, scope="class" if classes else "global").rows
     return _subset(fakes, rows, per_label, options.seed)
 
 

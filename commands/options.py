@@ -23,6 +23,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from pydantic.fields import FieldInfo
 
 from runtime.errors import UserError
+from runtime.ranks import is_main_process, launched_ranks
 
 
 def _split_commas(value: Any) -> Any:
@@ -59,6 +60,7 @@ class SharedOptions(BaseModel):
 
 PLUMBING = {"extend", "out", "workspace", "workers", "engine", "ray_address", "device", "json", "json_", "dry_run"}
 ENGINE_USERS = ("sample", "score", "repair", "search-rho", "evaluate")
+RANK_USERS = ("train-teacher", "train-classifier", "train-student", "distill")  # share a training through torchrun
 
 
 class DataOptions(SharedOptions):
@@ -121,7 +123,11 @@ def build_command(name: str, line: str, module: types.ModuleType) -> click.Comma
 
 
 def execute(name: str, module: types.ModuleType, options: SharedOptions) -> int:
-    """Run (or dry-run) a command and print its result on stdout."""
+    """Run (or dry-run) a command and print its result on stdout; under torchrun, once."""
+    if launched_ranks() > 1 and name not in RANK_USERS:
+        raise UserError(f"torchrun is for {', '.join(RANK_USERS)}; run {name} without it.")
+    if options.dry_run and not is_main_process():
+        return 0
     if options.dry_run:
         from commands.workspace import describe_inputs
 
@@ -135,7 +141,8 @@ def execute(name: str, module: types.ModuleType, options: SharedOptions) -> int:
     if options.engine != "local" and name not in ENGINE_USERS:
         raise UserError(f"--engine {options.engine} is for {', '.join(ENGINE_USERS)}; {name} runs here, leave it out.")
     result = module.run(options)
-    _print(result, options.json_, getattr(module, "show", None))
+    if is_main_process():
+        _print(result, options.json_, getattr(module, "show", None))
     return int(result.get("exit_code", 0))
 
 

@@ -26,6 +26,7 @@ class Options(FakesOptions):
 def run(options: Options) -> dict[str, Any]:
     """Repair what verify finds; nothing else is touched."""
     from commands.engine import make_engine
+    from commands.remedies import remedies
     from image_data.fake import verify_fakes
     from image_data.fake.manifest import read_manifest
     from teacher_sampler.adapted import Adaptation
@@ -53,4 +54,5 @@ def run(options: Options) -> dict[str, Any]:
         accept_all=content["has_ratio"] and not content["needs_ratio"],
     )
     mended = repair(folder, recipe, make_engine(options, folder))
-    return {"fakes": str(folder), "repaired": mended, "problems": verify_fakes(folder)}
+    left = verify_fakes(folder)
+    return {"fakes": str(folder), "repaired": mended, "problems": left, "remedies": remedies(folder, left)}

@@ -34,16 +34,17 @@ def run(options: Options) -> dict[str, Any]:
     rho = options.rho or gather.chosen_rho(found) or 0.9
     target = options.out or options.workspace / "report.html"
     made = provenance()
+    parts, (verdict, tone) = gather.filters(found, options.workspace, data, device, rho)
     write_report(
         ReportData(
             title="Retort report",
             subtitle=str(options.workspace),
+            verdict=verdict,
+            verdict_tone=tone,
             stages=gather.stages(found, data, rho),
             grids=gather.grids(found, data, device, rho),
             methods=gather.classifier_tables(options.workspace),
-            density_ratio=gather.ratio_histogram(found, data, device),
-            errors=gather.error_spread(found, rho),
-            acceptance=gather.acceptance_table(found),
+            **parts,
             quality=gather.quality(found),
             costs=gather.costs(found, device),
             curves=gather.training_curves(found),
@@ -53,4 +54,10 @@ def run(options: Options) -> dict[str, Any]:
         ),
         target,
     )
-    return {"report": str(target), "bytes": Path(target).stat().st_size}
+    return {"report": str(target), "bytes": Path(target).stat().st_size, "warnings": parts.get("warnings", [])}
+
+
+def show(result: dict[str, Any]) -> str:
+    """Where the page lies, and the warnings that stand in it."""
+    lines = [f"{result['report']}  {result['bytes'] / 1e3:.0f} kB"]
+    return "\n".join([*lines, *(f"warning: {text}" for text in result["warnings"])])

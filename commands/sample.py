@@ -50,9 +50,10 @@ class Options(_Settings, TeacherOptions, SharedOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Sample, or continue, or find it done."""
+    from commands.calibration import calibration_json
     from commands.engine import make_engine
-    from image_data.fake import describe_fakes
-    from teacher_sampler.sampler import is_complete, sample
+    from teacher_sampler.extension import is_complete
+    from teacher_sampler.sampler import sample
 
     if options.extend and options.out is None:
         raise UserError("--extend needs --out DIR, the folder of the fakes that shall grow.")
@@ -84,22 +85,24 @@ def run(options: Options) -> dict[str, Any]:
         if not made.finished:
             engine = make_engine(options, made.folder, _processes(options, plan))
             sample(recipe, plan, settings, made.folder, engine, extend=options.extend)
-    return {"fakes": str(made.folder), **describe_fakes(made.folder)}
+    return calibration_json(made.folder, options.workspace, chosen_filter)
 
 
 def _changeable(options: Options, per_label: int) -> set[str]:
-    """Options in which the folder may differ from this command: those of no effect, and the number if it grows."""
-    from teacher_sampler.runs import RUN_FILE, load_run
+    """Options in which the folder may differ from this command: those of no effect, and the number where it may change.
 
-    if not options.extend or options.out is None:
+    What `run.json` and the manifest say decides that, whatever command asked for it.
+    """
+    from commands.command_record import COMMAND_FILE
+    from image_data.fake.manifest import RUN_FILE
+    from teacher_sampler.extension import check_size
+
+    if options.out is None:  # the number is in the folder's name
         return {"max_candidates_per_label"}
-    if (options.out / RUN_FILE).is_file():
-        _, before = load_run(options.out)
-        if per_label < before:
-            raise UserError(
-                f"--out {options.out} was begun with {before} fakes of each label, and {per_label} are asked for; "
-                f"--extend only adds, select fewer of them instead."
-            )
+    if all((options.out / name).is_file() for name in (RUN_FILE, COMMAND_FILE)):
+        check_size(options.out, per_label, options.extend)
+    elif not options.extend:
+        return {"max_candidates_per_label"}
     return {"max_candidates_per_label", "nfake_per_class", "nfake_per_label", "rho"}
 
 

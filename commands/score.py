@@ -42,6 +42,7 @@ def run(options: Options) -> dict[str, Any]:
     from image_data.fake import open_fakes
     from image_data.fake.distances import nearest_finding
 
+    _check_used(options)
     folder = fakes_folder(options)
     if not options.nearest:
         _predict(options, folder)
@@ -51,6 +52,18 @@ def run(options: Options) -> dict[str, Any]:
     _measure(options, folder)
     fakes = open_fakes(folder)
     return {"fakes": str(folder), "scores": fakes.score_sets(), "nearest": nearest_finding(fakes)}
+
+
+def _check_used(options: Options) -> None:
+    """UserError naming an option that would do nothing."""
+    if not options.nearest:
+        for name in (*DATA_FLAGS, "filter", "download"):
+            if name in options.model_fields_set:
+                raise UserError(f"--{name.replace('_', '-')} is for --nearest; give both, or leave it out.")
+    elif options.predictor is None:
+        for name in ("workers", "engine"):
+            if getattr(options, name) != type(options).model_fields[name].default:
+                raise UserError(f"--{name} is for --predictor, and --nearest works in one process; leave it out.")
 
 
 def _shared(options: Options) -> FakesOptions:

@@ -22,14 +22,14 @@ class Options(ClassifierFlags, DataOptions):
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done."""
     from classifiers import train_classifier
-    from runtime.devices import pick_device, set_threads
+    from runtime.ranks import join_ranks
 
-    device = pick_device(options.device)
-    set_threads(1)
+    ranks, device = join_ranks(options.device, options.batch_size)
     data = load_data(options)
     settings = settings_from(options, ClassifierSettings, student=options.network, distiller="none")
-    with artefact("train-classifier", "predictor", options, {"data": data.digest}) as made:
+    with artefact("train-classifier", "predictor", options, {"data": data.digest}, ranks=ranks) as made:
         result = train_classifier(
-            data.train, data.val, data.label_space, settings, made.folder, device, data.allowed_augmentations
-        )
+            data.train, data.val, data.label_space, settings, made.folder, device, data.allowed_augmentations,
+            ranks=ranks,
+        )  # fmt: skip
     return {"predictor": str(made.folder), **result}

@@ -34,11 +34,10 @@ class Options(_Settings, _WhiteBox, DataOptions):
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; prints sizes and speeds beside the teacher's."""
     from image_data.fake import open_fakes
-    from runtime.devices import pick_device, set_threads
+    from runtime.ranks import join_ranks
     from student_trainer import train_student
 
-    device = pick_device(options.device)
-    set_threads(1)
+    ranks, device = join_ranks(options.device, options.batch_size)
     fakes = resolve_input("fakes", options.fakes, options)
     dataset = open_fakes(fakes)
     if not dataset.has_latents:
@@ -67,7 +66,7 @@ def run(options: Options) -> dict[str, Any]:
         if artefact_digest("teacher", reference) != dataset.manifest.content["settings"]["teacher_digest"]:
             raise UserError(f"--white-box: --fakes {fakes} come from another teacher; give theirs with --teacher DIR.")
     settings = settings_from(options, StudentSettings, truncation=made_by["truncation"].get("std"))
-    with artefact("train-student", "student", options, parents) as made:
+    with artefact("train-student", "student", options, parents, ranks=ranks) as made:
         if not made.finished:
             train_student(
                 dataset.view(),
@@ -76,10 +75,13 @@ def run(options: Options) -> dict[str, Any]:
                 settings,
                 made.folder,
                 device,
-                white_box=_terms(options, teacher, settings, dataset),
+                white_box=_terms(options, teacher, settings, dataset, ranks),
                 allowed_augmentations=data.allowed_augmentations if data is not None else (),
                 trained_on={"fakes": dataset.digest, "real": data.describe() if data is not None else None},
+                ranks=ranks,
             )
+    if not ranks.main:
+        return {}
     from commands.comparison import compare_generators
 
     student = load_generator(made.folder, device)
@@ -100,14 +102,14 @@ def _reference(options: Options) -> Any:
     return latest.resolve() if (latest / SEAL["teacher"]).is_file() else None
 
 
-def _terms(options: Options, teacher: Any, settings: Any, dataset: Any) -> Any:
+def _terms(options: Options, teacher: Any, settings: Any, dataset: Any, ranks: Any) -> Any:
     if not options.white_box:
         return None
     from student_trainer import build_student
     from white_box import build_terms
 
     example = build_student(settings, dataset.label_space, dataset.image_shape, teacher.card.latent["dimension"])
-    return build_terms(teacher, example, settings_from(options, WhiteBoxSettings))
+    return build_terms(teacher, example, settings_from(options, WhiteBoxSettings), ranks)
 
 
 def show(result: dict[str, Any]) -> str:

@@ -22,15 +22,14 @@ class Options(_Settings, DataOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done."""
-    from runtime.devices import pick_device, set_threads
+    from runtime.ranks import join_ranks
     from teacher_sampler.training import train_teacher
 
-    device = pick_device(options.device)
-    set_threads(1)
+    ranks, device = join_ranks(options.device, options.batch_size)
     data = load_data(options)
     settings = settings_from(options, TeacherSettings)
     settings.check(data.allowed_augmentations)
-    with artefact("train-teacher", "teacher", options, {"data": data.digest}) as made:
+    with artefact("train-teacher", "teacher", options, {"data": data.digest}, ranks=ranks) as made:
         if not made.finished:
             train_teacher(
                 data.train,
@@ -40,5 +39,6 @@ def run(options: Options) -> dict[str, Any]:
                 device,
                 allowed_augmentations=data.allowed_augmentations,
                 trained_on=data.describe(),
+                ranks=ranks,
             )
     return {"teacher": str(made.folder), **summary(made.folder)}

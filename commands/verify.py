@@ -6,6 +6,7 @@ from typing import Any
 
 from commands.command_record import record_problems
 from commands.fake_options import FakesOptions, fakes_folder
+from runtime.errors import UserError
 
 POSITIONAL = "fakes"
 
@@ -16,16 +17,21 @@ class Options(FakesOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Read everything once; exit code 2 where something is wrong."""
+    from commands.remedies import remedies
     from image_data.fake import verify_fakes
 
+    for name in ("seed", "out", "workers"):
+        if name in options.model_fields_set:
+            raise UserError(f"--{name} does nothing for verify, which reads every byte that is there; leave it out.")
     folder = fakes_folder(options)
-    problems = [*record_problems(folder), *verify_fakes(folder)]
-    return {"fakes": str(folder), "problems": problems, "exit_code": 2 if problems else 0}
+    found = verify_fakes(folder)
+    problems = [*record_problems(folder), *found]
+    code = 2 if problems else 0
+    return {"fakes": str(folder), "problems": problems, "remedies": remedies(folder, found), "exit_code": code}
 
 
 def show(result: dict[str, Any]) -> str:
-    """The problems, one a line."""
+    """The problems, one a line, and what mends them."""
     if not result["problems"]:
         return f"{result['fakes']}: every byte is as it was written"
-    repair = f"`python cli.py repair {result['fakes']}` makes the damaged units again"
-    return "\n".join([*result["problems"], repair])
+    return "\n".join([*result["problems"], *result["remedies"]])

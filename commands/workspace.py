@@ -28,6 +28,7 @@ from runtime.atomic import remove_leftovers, write_bytes
 from runtime.digests import digest_of, file_sha256
 from runtime.errors import UserError
 from runtime.locks import exclusive_lock
+from runtime.ranks import ALONE, Ranks, launched_ranks
 from teacher_sampler.loaders.address import is_url
 
 SEAL = {  # the file whose presence says that an artefact of this kind is finished
@@ -54,6 +55,7 @@ OPTIONAL = {"filter", "predictor"}  # `none` is an answer too
 TEACHER_FLAGS = ("teacher", "label_map", "image_size", "image_channels")
 DATA_FLAGS = ("data", "fold", "resolution", "real_per_class", "data_seed")
 _FLAGS = {"teacher": "teacher", "filter": "filter", "predictor": "predictor", "fakes": "fakes", "student": "student"}
+_OWN_LOCK = {"fakes"}  # written by score and repair too: whoever holds that lock cleans
 EMBEDDED = {"digits", "rotated-digits"}
 PATHS = {"checkpoint", "label_embedding", "label_network", "label_map"}  # their content is in the parents' digests
 
@@ -84,35 +86,50 @@ def artefact(
     shared: bool = False,
     changeable: Set[str] = frozenset(),
     complete: Callable[[Path], bool] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Artefact]:
     """Open (or continue) the folder of this command's result; point `latest` to it when the block ends well.
 
     `shared` folders have their own claims and let several processes in.  A folder may have been begun with other
-    values of the `changeable` options; `complete` tells whether a sealed folder is all that these options ask for.
+    values of the `changeable` options, and says so until the work is done: a refusal or a stop changes no record.
+    `complete` tells whether a sealed folder is all that these options ask for.
+    Of several ranks the main one locks, records and cleans; the others come in when it has, and leave with it.
     """
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
     digest = digest_of(identity)
     folder = options.out or options.workspace / kind / digest[:8]
+    if not ranks.main:
+        finished = bool(ranks.main_says(0))
+        if not check_folder(folder, identity, changeable):
+            raise UserError(f"{folder} is not seen by rank {ranks.number}; give an --out that every node sees.")
+        yield Artefact(kind, folder, finished, parents)
+        ranks.wait()
+        return
     check_folder(folder, identity, changeable)
     folder.mkdir(parents=True, exist_ok=True)
     refusal = f"{folder} is being written by another process; wait for it or give another --out."
     with nullcontext() if shared else exclusive_lock(folder / ".command.lock", refusal):
         recorded = check_folder(folder, identity, changeable)  # again, with the folder to ourselves
-        if not shared:
-            remove_leftovers(folder)
         finished = (folder / SEAL[kind]).is_file() and (complete is None or complete(folder))
+        if not (finished or shared or kind in _OWN_LOCK):
+            remove_leftovers(folder)
         if finished:
             _say(f"{kind} {folder} is finished; nothing to do")
-        elif not recorded:
+        elif not (folder / COMMAND_FILE).is_file():
             write_record(folder, identity, provenance())
+            recorded = True
+        ranks.main_says(finished)
         try:
             yield Artefact(kind, folder, finished, parents)
         except UserError:
             if not any(path for path in folder.iterdir() if path.name != COMMAND_FILE and path.name[0] != "."):
                 (folder / COMMAND_FILE).unlink(missing_ok=True)  # refused before it began: the name is free again
             raise
+        if not recorded:
+            write_record(folder, identity, provenance())
         if options.out is None and (folder / SEAL[kind]).is_file():
             _point_latest(folder)
+        ranks.wait()
 
 
 def content_options(options: SharedOptions) -> dict[str, Any]:
@@ -157,6 +174,8 @@ def resolve_input(kind: str, given: str | Path | None, options: SharedOptions, *
         raise UserError(
             f"no {kind} in {options.workspace}; run `python cli.py {maker}` first or give --{kind} PATH{other}."
         )
+    if launched_ranks() > 1:
+        raise UserError(f"no {kind} in {options.workspace}; run `python cli.py {MAKER[kind]}` first, without torchrun.")
     for parent in NEEDS.get(kind, ()):  # made from the same images, and before the child, which has no flags for them
         resolve_input(parent, getattr(options, parent, None), options)
     _say(f"no {kind} in {options.workspace} yet: making one first (python cli.py {MAKER[kind]})")

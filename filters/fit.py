@@ -25,12 +25,14 @@ from filters.fitting import (
     feature_tables,
     held_out_rows,
     judge,
+    table_ratios,
     train_extractor,
 )
 from filters.ratio_forms import check_form, fit_ratio
 from filters.settings import FilterSettings
 from image_data.augment import check_augmentations
 from image_data.labels import label_space_from_json
+from image_data.percentiles import percentiles
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Teacher
 from runtime.atomic import commit_file, write_json
@@ -115,6 +117,7 @@ def _findings(
 ) -> dict[str, Any]:
     """The card's numbers.  Reals far above held-out reals tell overfitting; a mean on fakes far below 1, separation."""
     train, held = (judge(network, table, penalty) for table in tables)
+    (train_reals, _), (held_reals, held_fakes) = (table_ratios(network, table) for table in tables)
     return {
         "real_images": {"train": len(tables[0].real), "held_out": len(tables[1].real)},
         "fakes": int(sum(table.fakes.shape[0] * table.fakes.shape[1] for table in tables)),
@@ -123,6 +126,11 @@ def _findings(
             "held_out_reals": held["mean_r_real"],
             "train_fakes": train["mean_r_fake"],
             "held_out_fakes": held["mean_r_fake"],
+        },
+        "ratio_percentiles": {  # absent in cards of older versions
+            "train_reals": percentiles(train_reals.cpu().numpy()),
+            "held_out_reals": percentiles(held_reals.cpu().numpy()),
+            "held_out_fakes": percentiles(held_fakes.cpu().numpy()),
         },
         "ratio_spread_on_fakes": held["spread_r_fake"],  # standard deviation / mean; near 0 the filter chooses nothing
         "stopped_at_step": best["best_step"],

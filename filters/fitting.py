@@ -196,13 +196,19 @@ def feature_tables(fit: Fit, phi: Features) -> tuple[FeatureTable, FeatureTable]
 
 
 @torch.inference_mode()
+def table_ratios(network: nn.Module, table: FeatureTable) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ratios of a table's reals, N, and of its fakes, copies * N, without dropout."""
+    network.eval()
+    r_real = network(table.real, table.encoded)
+    return r_real, torch.cat([network(copy, table.encoded) for copy in table.fakes])
+
+
+@torch.inference_mode()
 def judge(network: nn.Module, table: FeatureTable, penalty: float) -> dict[str, float]:
     """Penalised loss over a whole table without dropout, the mean ratio of its reals and of its fakes, and the spread
     of the fakes' ratios (standard deviation over mean): near 0, acceptance does not tell one fake from another.
     """
-    network.eval()
-    r_real = network(table.real, table.encoded)
-    r_fake = torch.cat([network(copy, table.encoded) for copy in table.fakes])
+    r_real, r_fake = table_ratios(network, table)
     loss = penalised_softplus(r_real, r_fake, penalty)
     mean = float(r_fake.mean())
     spread = float(r_fake.std(unbiased=False)) / max(mean, 1e-12)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from runtime.errors import UserError
 from runtime.seeds import numpy_generator
 
 if TYPE_CHECKING:
-    from image_data.fake.dataset import FakeDataset, Scores
+    from image_data.fake.dataset import FakeDataset
 
 Scope = Literal["class", "global"]
 Cut = Literal["rank-exact", "strict"]
@@ -79,36 +80,37 @@ class _Request:
 
 def _select(fakes: FakeDataset, request: _Request) -> Selection:
     rho, relabel = request.rho, request.relabel
-    found = _scores(fakes, request) if rho < 1.0 or relabel else None
+    found = _Scored(fakes, request)
+    error = found.error if rho < 1.0 or relabel else None
     asked = np.asarray(fakes.labels)
     values, label_of_row = np.unique(asked, axis=0, return_inverse=True)
     label_of_row = label_of_row.reshape(len(asked))
     kept, tree = np.arange(len(asked), dtype=np.int64), None
     if request.keep is not None:
-        kept, tree = kept_rows(fakes, request.keep, lambda: _scores(fakes, request).error, label_of_row)
+        kept, tree = kept_rows(fakes, request.keep, lambda: found.error, label_of_row)
     kept_by_keep = len(kept)
-    if found is not None and rho < 1.0:
+    if error is not None and rho < 1.0:
         groups = label_of_row if request.scope == "class" else np.zeros(len(asked), dtype=np.int64)
         rule = below_quantile if request.cut == "strict" else lowest_share
-        kept = kept[rule(found.error[kept], groups[kept], rho)]
+        kept = kept[rule(error[kept], groups[kept], rho)]
     given = np.ones(len(values), dtype=bool)  # labels that have to come out
     if tree is not None and "label" in fields_of(tree):  # those that it leaves no row of were not wanted
         given = np.bincount(label_of_row[kept], minlength=len(values)) > 0
     rows = _draw_rows(request, kept, label_of_row, values, given, fakes.label_space.kind)
-    labels = asked[rows] if found is None or not relabel else predicted_labels(found.output[rows], fakes.label_space)
+    labels = predicted_labels(found.output(rows), fakes.label_space) if relabel else asked[rows]
     weight, facts = (None, None) if request.weights == "none" else row_weights(fakes, rows, label_of_row[rows])
     recipe: dict[str, Any] = {
         **asdict(request),
         "rho": float(rho),
         "keep": None if tree is None else show(tree),
-        "scores": found.digest if found is not None else None,
+        "scores": None if error is None else found.digest,
         "weights": facts,
         "available": len(asked),
         "kept_by_keep": kept_by_keep,
         "kept_by_rho": len(kept),
         "selected": len(rows),
         "relabelled": int((labels != asked[rows]).reshape(len(rows), -1).any(axis=1).sum()) if len(rows) else 0,
-        "largest_error": float(found.error[rows].max()) if found is not None and len(rows) else None,
+        "largest_error": float(error[rows].max()) if error is not None and len(rows) else None,
     }
     return Selection(rows=rows, labels=labels, recipe=recipe, fakes_digest=fakes.digest, weights=weight)
 
@@ -201,19 +203,38 @@ def _check_request(rho: float, nfake_per_label: int | None, nfake: int | None, s
         raise UserError(f"the scope {scope!r} of --rho is unknown; use class or global.")
 
 
-def _scores(fakes: FakeDataset, request: _Request) -> Scores:
-    if not fakes.score_sets():
-        rho = request.rho
-        reason = f"--rho {rho:g}" if rho < 1.0 else "--relabel" if request.relabel else "error in --keep"
-        raise UserError(
-            f"{reason} needs a predictor's scores and these fakes have none; run `score` on them with a --predictor "
-            "first, or do without it (--rho 1)."
-        )
-    found = fakes.scores(request.scores)
-    if not np.isfinite(found.error).all():
-        bad = int(np.flatnonzero(~np.isfinite(found.error))[0])
-        raise UserError(f"score set {found.digest[:8]}: the error of row {bad} is not finite; mend the predictor.")
-    return found
+class _Scored:
+    """The predictor's scores, read where they are asked for: the outputs, a thousand times the errors, for relabelling
+    alone.
+    """
+
+    def __init__(self, fakes: FakeDataset, request: _Request) -> None:
+        self._fakes, self._request = fakes, request
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the score set."""
+        if not self._fakes.score_sets():
+            rho = self._request.rho
+            reason = f"--rho {rho:g}" if rho < 1.0 else "--relabel" if self._request.relabel else "error in --keep"
+            raise UserError(
+                f"{reason} needs a predictor's scores and these fakes have none; run `score` on them with a "
+                "--predictor first, or do without it (--rho 1)."
+            )
+        return self._fakes.score_set(self._request.scores)
+
+    @cached_property
+    def error(self) -> np.ndarray:
+        """float32 N; UserError where one is not finite."""
+        found = self._fakes.errors(self.digest)
+        if not np.isfinite(found).all():
+            bad = int(np.flatnonzero(~np.isfinite(found))[0])
+            raise UserError(f"score set {self.digest[:8]}: the error of row {bad} is not finite; mend the predictor.")
+        return found
+
+    def output(self, rows: np.ndarray) -> np.ndarray:
+        """What the predictor says of these rows."""
+        return self._fakes.scores(self.digest).output[rows]
 
 
 def _draw(rows: np.ndarray, count: int, seed: int, group: int) -> np.ndarray:

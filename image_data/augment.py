@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 
 from runtime.errors import UserError
+from runtime.ranks import ALONE, Ranks
 
 AUGMENTATIONS = ("flip", "translate")
 
@@ -24,7 +25,11 @@ def check_augmentations(names: Sequence[str], source: str) -> tuple[str, ...]:
 
 
 def augment(
-    images: torch.Tensor, names: Sequence[str], generator: torch.Generator, pad_px: int | None = None
+    images: torch.Tensor,
+    names: Sequence[str],
+    generator: torch.Generator,
+    pad_px: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> torch.Tensor:
     """N x C x H x W of any dtype -> same dtype and shape; the input is not changed.
 
@@ -32,29 +37,31 @@ def augment(
     in each direction (default resolution // 8), and repeats the border value where the shift uncovers ground: the
     same as padding by pad_px and cropping at random.
     The generator may live on the CPU while the images do not.  With no names the images come back as they are.
+    With several ranks the images are this rank's part of a batch, and get the draws that they have in the whole one.
     """
     if images.ndim != 4:
         raise ValueError(f"images must be N x C x H x W, not of shape {tuple(images.shape)}")
     names = check_augmentations(names, "augment")
     if "flip" in names:
-        images = _flip(images, generator)
+        images = _flip(images, generator, ranks)
     if "translate" in names:
         reach = images.shape[-1] // 8 if pad_px is None else pad_px
         if reach < 0:
             raise ValueError(f"pad_px must not be negative, but is {reach}")
-        images = _translate(images, reach, generator)
+        images = _translate(images, reach, generator, ranks)
     return images
 
 
-def _flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    mirrored = torch.rand(len(images), generator=generator, device=generator.device) < 0.5
-    return torch.where(mirrored.to(images.device)[:, None, None, None], images.flip(3), images)
+def _flip(images: torch.Tensor, generator: torch.Generator, ranks: Ranks) -> torch.Tensor:
+    mirrored = torch.rand(len(images) * ranks.count, generator=generator, device=generator.device) < 0.5
+    return torch.where(ranks.part(mirrored).to(images.device)[:, None, None, None], images.flip(3), images)
 
 
-def _translate(images: torch.Tensor, pad_px: int, generator: torch.Generator) -> torch.Tensor:
+def _translate(images: torch.Tensor, pad_px: int, generator: torch.Generator, ranks: Ranks) -> torch.Tensor:
     count, _, height, width = images.shape
-    shift = torch.randint(-pad_px, pad_px + 1, (2, count), generator=generator, device=generator.device)
-    shift = shift.to(images.device)
+    whole = (2, count * ranks.count)
+    shift = torch.randint(-pad_px, pad_px + 1, whole, generator=generator, device=generator.device)
+    shift = ranks.part(shift, dim=1).to(images.device)
     rows = (torch.arange(height, device=images.device) + shift[0, :, None]).clamp(0, height - 1)
     columns = (torch.arange(width, device=images.device) + shift[1, :, None]).clamp(0, width - 1)
     item = torch.arange(count, device=images.device)[:, None, None]

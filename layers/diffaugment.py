@@ -10,20 +10,32 @@ from collections.abc import Callable, Sequence
 import torch
 
 from runtime.errors import UserError
+from runtime.ranks import ALONE, Ranks
+
+Draw = Callable[[int], torch.Tensor]
 
 SHIFT_FRACTION = 1 / 8
 CUTOUT_FRACTION = 1 / 2
 
 
-def diff_augment(images: torch.Tensor, policy: Sequence[str], generator: torch.Generator) -> torch.Tensor:
+def diff_augment(
+    images: torch.Tensor, policy: Sequence[str], generator: torch.Generator, ranks: Ranks = ALONE, groups: int = 1
+) -> torch.Tensor:
     """float N x C x H x W in [-1, 1] -> the same shape; each image gets its own draws, in the order of POLICIES.
 
-    UserError on an unknown policy.
+    With several ranks the images are this rank's parts of `groups` whole batches, end to end, and get the draws that
+    they have in the whole ones.  UserError on an unknown policy.
     """
     check_policy(policy)
+
+    def draw(count: int) -> torch.Tensor:
+        """count x N in [0, 1), drawn on the generator's device, brought to that of the images."""
+        whole = torch.rand(count, len(images) * ranks.count, generator=generator, device=generator.device)
+        return ranks.part(whole, groups, dim=1).to(images.device)
+
     for name, function in POLICIES.items():
         if name in policy:
-            images = function(images, generator)
+            images = function(images, draw)
     return images
 
 
@@ -34,9 +46,9 @@ def check_policy(policy: Sequence[str]) -> None:
             raise UserError(f"diffaugment policy {name!r} is unknown; known are {', '.join(POLICIES)}.")
 
 
-def colour(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def colour(images: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Brightness +U(-.5, .5), saturation *U(0, 2) (colour images only), contrast *U(.5, 1.5)."""
-    draws = _uniforms(3, images, generator)[:, :, None, None, None]
+    draws = draw(3)[:, :, None, None, None]
     images = images + (draws[0] - 0.5)
     if images.shape[1] > 1:
         grey = images.mean(dim=1, keepdim=True)
@@ -45,44 +57,38 @@ def colour(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return torch.lerp(mean, images, 0.5 + draws[2])
 
 
-def translation(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def translation(images: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Shift by up to an eighth of the size, whole pixels, zeros (mid-grey) coming in."""
     _, _, height, width = images.shape
-    draws = _uniforms(2, images, generator)
+    draws = draw(2)
     rows = _shift_matrices(draws[0], height, images.dtype)
     columns = _shift_matrices(draws[1], width, images.dtype)
     # Products with 0/1 matrices are exact, and their gradient needs no scatter (fast, and deterministic on a GPU).
     return rows[:, None] @ images @ columns[:, None].transpose(2, 3)
 
 
-def cutout(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def cutout(images: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Set a square of half the size to zero; its centre is uniform, so it may hang over the border."""
     _, _, height, width = images.shape
-    draws = _uniforms(2, images, generator)
+    draws = draw(2)
     rows = _inside_cut(draws[0], height)
     columns = _inside_cut(draws[1], width)
     hidden = rows[:, None, :, None] & columns[:, None, None, :]
     return images * (~hidden).to(images.dtype)
 
 
-def flip(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def flip(images: torch.Tensor, draw: Draw) -> torch.Tensor:
     """Mirror left and right with probability one half."""
-    chosen = _uniforms(1, images, generator)[0] < 0.5
+    chosen = draw(1)[0] < 0.5
     return torch.where(chosen[:, None, None, None], images.flip(3), images)
 
 
-POLICIES: dict[str, Callable[[torch.Tensor, torch.Generator], torch.Tensor]] = {
+POLICIES: dict[str, Callable[[torch.Tensor, Draw], torch.Tensor]] = {
     "color": colour,
     "translation": translation,
     "cutout": cutout,
     "flip": flip,
 }
-
-
-def _uniforms(count: int, images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """count x N in [0, 1), drawn on the generator's device, brought to that of the images."""
-    draws = torch.rand(count, len(images), generator=generator, device=generator.device)
-    return draws.to(images.device)
 
 
 def _shift_matrices(draws: torch.Tensor, size: int, dtype: torch.dtype) -> torch.Tensor:

@@ -53,6 +53,21 @@ def commit_file(temporary: Path, final: Path) -> None:
     failure_point("atomic.after_rename")
 
 
+def commit_new_file(temporary: Path, final: Path) -> None:
+    """`commit_file` that never replaces: FileExistsError where `final` exists, whoever made it and when."""
+    fsync_path(temporary)
+    try:
+        os.link(temporary, final)  # one step, unlike a look and a rename
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if final.exists():
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from None
+        os.replace(temporary, final)
+    temporary.unlink(missing_ok=True)
+    fsync_path(final.parent)
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace the contents of `path` in one step; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)

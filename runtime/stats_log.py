@@ -10,10 +10,12 @@ from runtime.atomic import write_text
 
 
 class StatsLog:
-    """Lines with an entry `step` (finished optimiser steps)."""
+    """Lines with an entry `step` (finished optimiser steps).  `writes`: False for ranks that only read."""
 
-    def __init__(self, path: Path, resumed_step: int) -> None:
-        self.path = path
+    def __init__(self, path: Path, resumed_step: int, writes: bool = True) -> None:
+        self.path, self.writes = path, writes
+        if not writes:
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = []
         for line in path.read_text().splitlines() if path.exists() else []:
@@ -26,5 +28,7 @@ class StatsLog:
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line."""
+        if not self.writes:
+            return
         with self.path.open("a") as stream:
             stream.write(json.dumps(values) + "\n")

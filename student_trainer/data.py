@@ -14,6 +14,7 @@ from image_data.batches import BatchOrder
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
 from runtime.errors import UserError
+from runtime.ranks import ALONE, Ranks
 from runtime.seeds import numpy_generator, torch_generator
 from student_trainer.settings import StudentSettings
 
@@ -48,7 +49,9 @@ class StudentData:
         settings: StudentSettings,
         device: torch.device,
         allowed_augmentations: Sequence[str],
+        ranks: Ranks = ALONE,
     ) -> None:
+        self.ranks = ranks
         self.pairs, self.real, self.label_space, self.settings, self.device = pairs, real, label_space, settings, device
         self.allowed_augmentations = check_augmentations(allowed_augmentations, "train-student")
         self.latent_dim, self.image_shape = check_pairs(pairs, label_space)
@@ -62,8 +65,8 @@ class StudentData:
         self._other_order = BatchOrder(others, settings.batch_size, settings.seed, "student-fresh")
 
     def pair_batch(self, step: int) -> Batch:
-        """Teacher images with their own latents."""
-        return self.read_pairs(self.kept[self._pair_order.rows(step)])
+        """Teacher images with their own latents: this rank's part of the step's batch."""
+        return self.read_pairs(self.kept[self.ranks.part(self._pair_order.rows(step))])
 
     def read_pairs(self, rows: np.ndarray) -> Batch:
         latents = self.pairs.latents(rows)
@@ -73,21 +76,21 @@ class StudentData:
         return Batch(self._images(self.pairs, rows), torch.from_numpy(latents).to(self.device), encoded)
 
     def fresh_batch(self, step: int) -> Batch:
-        """Real images (teacher images where there are none), with fresh latents beside them.
+        """Real images (teacher images where there are none), with fresh latents beside them: this rank's part.
 
         Real images are not augmented: a student would learn to make shifted images.  DiffAugment, which changes true
         and made images alike, takes that place.
         """
-        rows = self._other_order.rows(step)
+        rows = self.ranks.part(self._other_order.rows(step))
         source = self.real
         if source is None:
             source, rows = self.pairs, self.kept[rows]
         encoded = self.label_space.encode(pair_labels(source, rows)).to(self.device)
         images = self._images(source, rows)
-        return Batch(images, self.fresh_latents("student-latents", step), encoded)
+        return Batch(images, self.ranks.part(self.fresh_latents("student-latents", step)), encoded)
 
     def fresh_latents(self, purpose: str, index: int) -> torch.Tensor:
-        """Standard normals times the truncation, a pure function of (seed, purpose, index)."""
+        """Standard normals times the truncation for a whole batch, a pure function of (seed, purpose, index)."""
         generator = torch_generator(self.settings.seed, purpose, index)
         normals = torch.randn(self.settings.batch_size, self.latent_dim, generator=generator)
         return (normals * (self.settings.truncation or 1.0)).to(self.device)

@@ -63,6 +63,7 @@ class StudentSettings:
     standing_batches: int = 64  # forward passes for the batch-norm statistics of the average
     truncation: float | None = None  # the teacher's: fresh z are standard normals times this
 
+    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks' passes; weights and updates are float32
     holdout_fraction: float = 0.02  # of the pairs, kept for the paired metric
     holdout_max: int = 1000
     log_every: int = 100
@@ -84,6 +85,8 @@ class StudentSettings:
         for name in ("lr_warm_up", "lr_decay_from", "games_from", "pixel_decay_until", "holdout_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UserError(f"train-student: {name} is a part between 0 and 1, not {getattr(self, name)}.")
+        if self.precision not in ("float32", "bfloat16"):
+            raise UserError(f"train-student: precision must be float32 or bfloat16, not {self.precision!r}.")
         if self.truncation is not None and not self.truncation > 0:
             raise UserError(f"train-student: truncation must be above 0, not {self.truncation}.")
         games = (self.adversarial_weight, self.adversarial_fresh_weight) if self.adversarial_every == 1 else ()

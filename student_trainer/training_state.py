@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +12,13 @@ from torch import nn
 
 from interfaces import LabelSpace
 from interfaces.white_box import WhiteBoxTerms
+from layers.batch_statistics import share_statistics
 from layers.diffaugment import diff_augment
 from layers.discriminator import ProjectionDiscriminator
 from layers.ema import ExponentialMovingAverage, accumulate_standing_statistics
 from layers.gan_losses import hinge_discriminator, hinge_generator, r1_penalty
 from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
+from runtime.precision import passes
 from runtime.seeds import seed_step, torch_generator
 from student_trainer import losses
 from student_trainer.data import Batch, StudentData
@@ -66,7 +70,7 @@ class TrainingState:
     """The networks, their optimisers and the average; one step at a time."""
 
     def __init__(self, data: StudentData, settings: StudentSettings, white_box: WhiteBoxTerms | None) -> None:
-        self.data, self.settings, self.white_box = data, settings, white_box
+        self.data, self.settings, self.white_box, self.ranks = data, settings, white_box, data.ranks
         seed_step(settings.seed, "student-init", 0)
         channels, resolution = data.image_shape[0], data.image_shape[1]
         self.student = build_student(settings, data.label_space, data.image_shape, data.latent_dim)
@@ -84,6 +88,7 @@ class TrainingState:
             .to(memory_format=torch.channels_last)
         )
         self.average = ExponentialMovingAverage(self.student, settings.ema_half_life_images)  # before any hook
+        self.student = share_statistics(self.student, self.ranks, data.device)
         self.adapters = nn.Module()
         if white_box is not None:
             white_box.attach(self.student)
@@ -91,6 +96,7 @@ class TrainingState:
                 self.adapters = white_box.to(data.device)
         betas = (settings.beta1, settings.beta2)
         trained = [*self.student.parameters(), *self.adapters.parameters()]
+        self._trained = trained
         self.optimizer = torch.optim.Adam(trained, lr=settings.lr, betas=betas)
         self.optimizer_d = torch.optim.Adam(
             self.discriminator.parameters(),
@@ -103,12 +109,13 @@ class TrainingState:
     def train_step(self, step: int) -> dict[str, torch.Tensor]:
         """One step of the student, after one of the discriminator where it is its turn; returns the raw terms."""
         settings = self.settings
-        seed_step(settings.seed, "student-step", step)
+        seed_step(settings.seed, self.ranks.purpose("student-step"), step)
         factor = losses.learning_rate_factor((step + 1) / settings.steps, settings.lr_warm_up, settings.lr_decay_from)
         self.optimizer.param_groups[0]["lr"] = settings.lr * factor
         pair = self.data.pair_batch(step)
-        made = self.student(pair.latents, pair.encoded)
-        white = {} if self.white_box is None else self.white_box(pair.latents, pair.encoded)
+        with self._passes():
+            made = self.student(pair.latents, pair.encoded).float()
+            white = {} if self.white_box is None else self.white_box(pair.latents, pair.encoded)
         terms = {"pixel": losses.pixel_l1(made, pair.images)}
         weights = {"pixel": losses.pixel_weight(
             step / settings.steps, settings.pixel_weight, settings.pixel_floor, settings.pixel_decay_until
@@ -129,9 +136,11 @@ class TrainingState:
         loss = torch.stack([*used, *white.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        self.ranks.average_gradients(self._trained)
         self.optimizer.step()
         self.discriminator.requires_grad_(True)
-        self.average.update(self.student, settings.batch_size)
+        if self.ranks.main:
+            self.average.update(self.student, settings.batch_size)
         return {"loss": loss.detach(), **scalars, **_detached(terms), **_detached(white)}
 
     def _games(self, step: int, pair: Batch, made: torch.Tensor, adversarial: bool) -> dict[str, _Game]:
@@ -139,16 +148,25 @@ class TrainingState:
         games = {"pair": _Game(pair, made, settings.discriminator_pair_weight, settings.adversarial_weight)}
         if settings.discriminator_fresh_weight > 0:
             fresh = self.data.fresh_batch(step)
-            with torch.set_grad_enabled(adversarial and settings.adversarial_fresh_weight > 0):
-                made_fresh = self.student(fresh.latents, fresh.encoded)
+            with torch.set_grad_enabled(adversarial and settings.adversarial_fresh_weight > 0), self._passes():
+                made_fresh = self.student(fresh.latents, fresh.encoded).float()
             games["fresh"] = _Game(
                 fresh, made_fresh, settings.discriminator_fresh_weight, settings.adversarial_fresh_weight
             )
         return games
 
-    def _augmented(self, images: torch.Tensor, purpose: str, step: int) -> torch.Tensor:
+    def _passes(self) -> AbstractContextManager[object]:
+        return passes(self.settings.precision, self.data.device)
+
+    def _augmented(self, batches: Sequence[torch.Tensor], purpose: str, step: int) -> torch.Tensor:
+        """Batches joined end to end, each image with its own draws."""
         generator = torch_generator(self.settings.seed, purpose, step)
-        return diff_augment(images, self.settings.diffaugment, generator)
+        return diff_augment(torch.cat([*batches]), self.settings.diffaugment, generator, self.ranks, len(batches))
+
+    def _judged(self, images: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
+        """float32 logits of D."""
+        with self._passes():
+            return self.discriminator(images, encoded).float()
 
     def _discriminator_step(self, step: int, turn: int, games: dict[str, _Game]) -> dict[str, torch.Tensor]:
         """Hinge loss of the games in one pass (no image's logit depends on another image's)."""
@@ -158,8 +176,8 @@ class TrainingState:
             return {}
         true = [game.batch.images for game in played.values()]
         made = [game.made.detach() for game in played.values()]
-        images = self._augmented(torch.cat([*true, *made]), "student-augment-d", step)
-        logits = self.discriminator(images, torch.cat([game.batch.encoded for game in played.values()] * 2))
+        images = self._augmented([*true, *made], "student-augment-d", step)
+        logits = self._judged(images, torch.cat([game.batch.encoded for game in played.values()] * 2))
         parts = logits.chunk(2 * len(played))
         terms = [
             game.weight * hinge_discriminator(parts[index], parts[index + len(played)])
@@ -168,11 +186,12 @@ class TrainingState:
         loss = torch.stack(terms).sum()
         if settings.r1_weight > 0 and turn % settings.r1_every == 0:
             batch = next(iter(played.values())).batch
-            slope_at = self._augmented(batch.images, "student-augment-r1", step).requires_grad_(True)
-            penalty = r1_penalty(self.discriminator(slope_at, batch.encoded), slope_at)
+            slope_at = self._augmented([batch.images], "student-augment-r1", step).requires_grad_(True)
+            penalty = r1_penalty(self._judged(slope_at, batch.encoded), slope_at)
             loss = loss + settings.r1_weight * settings.r1_every * penalty
         self.optimizer_d.zero_grad(set_to_none=True)
         loss.backward()
+        self.ranks.average_gradients(self.discriminator.parameters())
         self.optimizer_d.step()
         true_logits = {f"d_true_{name}": part.detach().mean() for name, part in zip(played, parts, strict=False)}
         return {"discriminator": loss.detach(), **true_logits}
@@ -181,18 +200,26 @@ class TrainingState:
         """Distance in D's features; images are not augmented here, so that a pair stays a pair."""
         if self.settings.feature_weight == 0:
             return {}
-        with torch.no_grad():
-            target = self.discriminator.features(pair.images)
-        return {"feature": losses.feature_l1(self.discriminator.features(made), target, self.map_weights)}
+        with self._passes():
+            with torch.no_grad():
+                target = [found.float() for found in self.discriminator.features(pair.images)]
+            mine = [found.float() for found in self.discriminator.features(made)]
+        return {"feature": losses.feature_l1(mine, target, self.map_weights)}
 
     def _adversarial_terms(self, step: int, games: dict[str, _Game]) -> dict[str, torch.Tensor]:
         played = {name: game for name, game in games.items() if game.student_weight > 0}
         if not played:
             return {}
-        images = self._augmented(torch.cat([game.made for game in played.values()]), "student-augment-g", step)
-        logits = self.discriminator(images, torch.cat([game.batch.encoded for game in played.values()]))
+        images = self._augmented([game.made for game in played.values()], "student-augment-g", step)
+        logits = self._judged(images, torch.cat([game.batch.encoded for game in played.values()]))
         parts = logits.chunk(len(played))
         return {f"adversarial_{name}": hinge_generator(part) for name, part in zip(played, parts, strict=True)}
+
+    def begin(self, folder: CheckpointFolder) -> int:
+        """Load the newest checkpoint, equally on all ranks; returns how many steps are done."""
+        done = self.restore(folder)
+        self.ranks.begin(done, [self.student, self.discriminator, self.adapters])
+        return done
 
     def finish(self) -> nn.Module:
         """The averaged student with batch-norm statistics of its own."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from image_data.fake.verify import PILOT_FOLDER
 from runtime.errors import UserError
 from runtime.room import free_disk_bytes, free_memory_bytes
 from teacher_sampler.plan import RunContent
@@ -20,8 +21,8 @@ from teacher_sampler.plan import RunContent
 GUESSED_RATE = 1 / 3  # of candidates that a filter accepts, before the pilot tells
 _MARGIN = 1.05
 _DOUBT = 2.0  # standard deviations by which a label may need more candidates than expected
-_SHARD_BYTES, _SCORES_BYTES = 13_000, 9_000  # of a file without rows: headers, manifest lines, rounding to whole pages
-_LEDGER_BYTES = 12  # k and r of a candidate
+SHARD_BYTES, SCORES_BYTES = 13_000, 9_000  # of a file without rows: headers, manifest lines, rounding to whole pages
+LEDGER_BYTES = 12  # k and r of a candidate
 _PROCESS_BYTES = 400 << 20  # Python, torch and a small teacher
 _UNIT_COPIES = 4  # of the accepted images: as blocks, as one array, as the file, and the unit before
 _BLOCK_COPIES = 6  # of a block of float32 images, on its way to uint8 and in the filter
@@ -49,8 +50,8 @@ def estimate(content: RunContent, per_label: int, rates: np.ndarray | None = Non
     candidates = float((units * sizes).sum()) * span
     pilots = len(content.labels) * int(content.settings.pilot_candidates or 0) * 4 if content.needs_ratio else 0
     files = float(units.sum()) + 2 * workers  # units in flight
-    file_bytes = _SHARD_BYTES + (_SCORES_BYTES if content.has_predictor else 0)
-    disk = accepted * row_bytes(content) + candidates * _LEDGER_BYTES + files * file_bytes + pilots
+    file_bytes = SHARD_BYTES + (SCORES_BYTES if content.has_predictor else 0)
+    disk = accepted * row_bytes(content) + candidates * LEDGER_BYTES + files * file_bytes + pilots
     image = math.prod(content.image_shape)
     block = int(content.settings.block_size or 1)
     unit = span * content.group_size * row_bytes(content)
@@ -70,10 +71,10 @@ def row_bytes(content: RunContent) -> int:
 def check_room(out: Path, content: RunContent, per_label: int, rates: np.ndarray | None, workers: int) -> None:
     """Raise UserError naming `out` and the numbers where disk or memory do not suffice.
 
-    What the folder already holds is counted as done.
+    What the folder already holds of the run is counted as done: shards, pilots and its own scores, no other's.
     """
     needs = estimate(content, per_label, rates, workers)
-    missing = math.ceil(_MARGIN * (needs.disk_bytes - sum(path.stat().st_size for path in out.rglob("*.h5"))))
+    missing = math.ceil(_MARGIN * (needs.disk_bytes - _done_bytes(out, content)))
     free = free_disk_bytes(out)
     if missing > free:
         raise UserError(
@@ -87,6 +88,13 @@ def check_room(out: Path, content: RunContent, per_label: int, rates: np.ndarray
             f"process{'es' if workers > 1 else ''}, and {_gigabytes(memory)} are free; give fewer --workers, "
             f"or smaller units or blocks in a new folder."
         )
+
+
+def _done_bytes(out: Path, content: RunContent) -> int:
+    folders = [out / "shards", out / PILOT_FOLDER]
+    if content.has_predictor:
+        folders.append(out / "scores" / content.predictor_digest)
+    return sum(path.stat().st_size for folder in folders for path in folder.glob("*.h5"))
 
 
 def _gigabytes(size: int) -> str:

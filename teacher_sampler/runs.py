@@ -126,9 +126,9 @@ def load_run(out: Path) -> tuple[RunContent, int]:
         ) from error
 
 
-def read_run(out: Path, plan: LabelPlan, settings: SamplerSettings, extend: bool, workers: int) -> RunContent:
-    """The stored content, where it is what is asked for; otherwise a UserError that names what differs."""
-    stored, per_label = load_run(out)
+def read_run(out: Path, plan: LabelPlan, settings: SamplerSettings) -> RunContent:
+    """The stored content, where settings and labels are those asked for; otherwise a UserError naming what differs."""
+    stored, _ = load_run(out)
     asked = settings.filled_from(stored.settings)
     before, now = stored.settings.content(), asked.content()
     differing = [item.name for item in fields(SamplerSettings) if before.get(item.name) != now.get(item.name)]
@@ -139,16 +139,14 @@ def read_run(out: Path, plan: LabelPlan, settings: SamplerSettings, extend: bool
             f"{out} was begun with other settings ({', '.join(differing)}); choose another folder, "
             f"or give the settings in {out / RUN_FILE}."
         )
-    if plan.per_label < per_label or (plan.per_label > per_label and not extend):
-        remedy = "select fewer of them instead" if plan.per_label < per_label else "extend it, or choose another folder"
-        raise UserError(
-            f"{out} was begun with {per_label} fakes of each label, and {plan.per_label} are asked for; {remedy}."
-        )
     check_enough(stored.label_space, plan, stored.available)
-    if plan.per_label > per_label:
-        check_room(out, stored, plan.per_label, None, workers)
-        _write(out, stored, plan.per_label)
     return stored
+
+
+def note_size(out: Path, content: RunContent, per_label: int) -> None:
+    """Let `run.json` ask for so many fakes of each label; from here on a larger number than there are is owed."""
+    if load_run(out)[1] != per_label:
+        _write(out, content, per_label)
 
 
 def mend_run_file(out: Path, manifest: Manifest) -> bool:
@@ -157,20 +155,21 @@ def mend_run_file(out: Path, manifest: Manifest) -> bool:
     One that asks for more fakes than there are belongs to a run that extends the dataset, and is left as it is.
     """
     path, wanted = out / RUN_FILE, run_file_of(manifest)
-    if path.is_file():
-        if path.read_bytes() == wanted:
-            return False
-        try:
-            content, per_label = load_run(out)
-        except UserError:
-            pass
-        else:
-            whole = run_file_bytes(content.to_json(), content.digest, per_label) == path.read_bytes()
-            same = content.digest == manifest.content["settings_digest"]
-            if whole and same and per_label > manifest.content["per_label"]:
-                return False
+    if path.is_file() and (path.read_bytes() == wanted or is_growing(out, manifest)):
+        return False
     write_bytes(path, wanted)
     return True
+
+
+def is_growing(out: Path, manifest: Manifest) -> bool:
+    """Whether a run that extends this finished dataset was begun and has not ended: `run.json` asks for more."""
+    try:
+        content, per_label = load_run(out)
+    except UserError:
+        return False
+    whole = run_file_bytes(content.to_json(), content.digest, per_label) == (out / RUN_FILE).read_bytes()
+    same = content.digest == manifest.content["settings_digest"]
+    return whole and same and per_label > manifest.content["per_label"]
 
 
 def describe_run(out: Path) -> dict[str, Any]:

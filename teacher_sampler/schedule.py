@@ -31,16 +31,17 @@ class Schedule:
         self._under_way = [0] * content.groups
         self._drawn = [np.zeros_like(accepted) for accepted in self._accepted]  # candidates of finished units
         self._pending = [np.zeros_like(accepted) for accepted in self._accepted]  # candidates of units under way
+        self._done = 0  # fakes that count: of no label more than are wanted
         self._check_cap()
 
     def run(self, make: Callable[[Iterable[Unit]], Iterator[UnitResult]], workers: int) -> None:
         """Make units until every label has enough.  Raises UserError naming a label that starves."""
         total = self.per_label * len(self.content.labels)
         with progress("sampling", total) as bar:
-            while self._open_groups():
+            while self._done < total:
                 for result in make(self._wanted(ahead=workers > 1)):
                     self._record(result)
-                    bar.update(self._done(), f"{len(self.results)} units")
+                    bar.update(self._done, f"{len(self.results)} units")
 
     def _wanted(self, ahead: bool) -> Iterator[Unit]:
         """The next units, decided one by one with all results that are in."""
@@ -61,7 +62,9 @@ class Schedule:
     def _record(self, result: UnitResult) -> None:
         group, counts = result.unit.group, self._counts(result.unit)
         self.results[result.unit] = result
+        self._done -= self._counted(group)
         self._accepted[group] += result.accepted
+        self._done += self._counted(group)
         self._under_way[group] -= 1
         self._pending[group] -= counts
         self._drawn[group] += counts
@@ -99,15 +102,17 @@ class Schedule:
 
     def _check_cap(self) -> None:
         """Say at once what the pilot already tells."""
-        limit = np.full(len(self.content.labels), self.cap, dtype=np.int64)
+        span = self.content.unit_candidates
+        most = -(-self.cap // span) * span  # units are drawn whole
+        limit = np.full(len(self.content.labels), most, dtype=np.int64)
         if self.content.available is not None:
             limit = np.minimum(limit, np.asarray(self.content.available, dtype=np.int64))
-        hopeless = self.pilot.rates * limit < 0.5 * self.per_label
+        hopeless = (limit < self.per_label) | (self.pilot.rates * limit < 0.5 * self.per_label)
         if hopeless.any():
             row = int(np.flatnonzero(hopeless)[0])
             group, worst = divmod(row, self.content.group_size)
             rate = self.pilot.rates[row]
-            if limit[row] < self.cap:
+            if limit[row] < most:
                 self._run_out(group, worst, f"about {rate * limit[row]:.0f} are expected to be accepted")
             self._starve(group, worst, f"the pilot expects {rate:.4%} of candidates to be accepted")
 
@@ -128,11 +133,8 @@ class Schedule:
     def _counts(self, unit: Unit) -> np.ndarray:
         return self.content.candidate_counts(unit.group, unit.index)
 
-    def _open_groups(self) -> bool:
-        return any((accepted < self.per_label).any() for accepted in self._accepted)
-
-    def _done(self) -> int:
-        return int(sum(np.minimum(accepted, self.per_label).sum() for accepted in self._accepted))
+    def _counted(self, group: int) -> int:
+        return int(np.minimum(self._accepted[group], self.per_label).sum())
 
     def _size(self, group: int) -> int:
         rows = self.content.group_rows(group)

@@ -37,7 +37,7 @@ from teacher_sampler.plan import (
 from teacher_sampler.settings import SamplerSettings
 
 _LARGEST_HALF = 65504.0
-_SCORED_AT_ONCE = 64  # a unit's accepted rows are few, and its last block is filled up with rows that are not needed
+SCORED_AT_ONCE = 64  # a unit's accepted rows are few, and its last block is filled up with rows that are not needed
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,7 +145,7 @@ def predict(
 ) -> dict[str, np.ndarray]:
     """The arrays of a score file for uint8 images N x C x H x W, in blocks of at most `size`, the last filled up."""
     outputs = []
-    size = min(size, _SCORED_AT_ONCE)
+    size = min(size, SCORED_AT_ONCE)
     for start in range(0, len(images), size):
         fill = np.minimum(np.arange(start, start + size), len(images) - 1)
         outputs.append(predictor(torch.from_numpy(images[fill]))[: len(images) - start].float().cpu())

@@ -142,9 +142,9 @@ def test_digits_are_shifted_and_never_mirrored(
     seen: list[tuple[str, ...]] = []
     original = classifiers.trainer.augment
 
-    def spy(images: torch.Tensor, names: Any, generator: torch.Generator) -> torch.Tensor:
+    def spy(images: torch.Tensor, names: Any, generator: torch.Generator, **more: Any) -> torch.Tensor:
         seen.append(tuple(names))
-        return original(images, names, generator)
+        return original(images, names, generator, **more)
 
     monkeypatch.setattr(classifiers.trainer, "augment", spy)
     train(digits, tmp_path / "default", steps=2)
@@ -201,8 +201,8 @@ def test_the_teacher_sees_the_augmented_view(digits: RealData, tmp_path: Path, m
     shown: list[torch.Tensor] = []
     original = classifiers.trainer.augment
 
-    def spy(images: torch.Tensor, names: Any, generator: torch.Generator) -> torch.Tensor:
-        views.append(original(images, names, generator))
+    def spy(images: torch.Tensor, names: Any, generator: torch.Generator, **more: Any) -> torch.Tensor:
+        views.append(original(images, names, generator, **more))
         return views[-1]
 
     class Teacher:

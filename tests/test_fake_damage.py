@@ -79,7 +79,8 @@ def test_readers_refuse_flipped_bytes(copy: Path, name: str) -> None:
     fakes = open_fakes(copy)
     rows = np.arange(len(fakes))
     with pytest.raises(UserError, match=path.name):
-        _ = (fakes.images(rows), fakes.labels, fakes.sample_index, fakes.density_ratio, fakes.latents(rows))
+        _ = (fakes.images(rows), fakes.sample_index, fakes.density_ratio, fakes.latents(rows), list(fakes.ledger()))
+    assert np.array_equal(fakes.labels, np.repeat([0, 1, 2], 10))  # the manifest tells them
 
 
 @pytest.mark.parametrize("name", ["output", "error"])
@@ -101,7 +102,6 @@ def test_every_reader_names_a_missing_or_short_shard(copy: Path, harm: str, tmp_
     readers = (
         lambda: fakes.images(rows),
         lambda: fakes.latents(rows),
-        lambda: fakes.labels,
         lambda: fakes.sample_index,
         lambda: fakes.density_ratio,
         lambda: fakes.view()[0],

@@ -179,6 +179,12 @@ class Fakes:
     def score_sets(self) -> list[str]:
         return list(self.sets)
 
+    def score_set(self, digest: str | None = None) -> str:
+        return digest or self.sets[0]
+
+    def errors(self, digest: str | None = None) -> np.ndarray:
+        return self.error
+
     def scores(self, digest: str | None = None) -> SimpleNamespace:
         return SimpleNamespace(output=np.zeros((len(self), 3)), error=self.error, digest="abc123")
 

@@ -41,6 +41,12 @@ class Fakes:
     def score_sets(self) -> list[str]:
         return list(self.sets)
 
+    def score_set(self, digest: str | None = None) -> str:
+        return digest or self.sets[0]
+
+    def errors(self, digest: str | None = None) -> np.ndarray:
+        return self.error
+
     def scores(self, digest: str | None = None) -> SimpleNamespace:
         return SimpleNamespace(output=self.output, error=self.error, digest=digest or self.sets[0])
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from filters import select
-from image_data.fake import FakeDataset, open_fakes
-from image_data.fake import dataset as dataset_module
+from image_data.fake import FakeDataset, open_fakes, row_reader
 from image_data.fake.row_maps import JoinedMaps, SeparateMaps
 from image_data.fake.sealed import SHARD_LAYOUT, locate
 from image_data.reader import BatchReader, Position
@@ -101,7 +100,7 @@ def test_maps_in_one_range_equal_separate_maps(fakes: FakeDataset, monkeypatch: 
     local = np.array([rng.integers(entries[shard].rows) for shard in shards.tolist()])
     joined, separate = (maps.take(start[shards] + local * size) for maps, start in zip(both, starts, strict=True))
     assert np.array_equal(joined, separate)
-    monkeypatch.setattr(dataset_module, "RowMaps", SeparateMaps)
+    monkeypatch.setattr(row_reader, "RowMaps", SeparateMaps)
     rows = rng.permutation(600)
     assert np.array_equal(open_fakes(fakes.path).images(rows), fakes.images(rows))
     assert open_fakes(fakes.path).images(np.empty(0, dtype=np.int64)).shape == (0, 3, 32, 32)
@@ -115,7 +114,7 @@ def _place(fakes: FakeDataset, number: int) -> tuple:
 @pytest.mark.parametrize("every", [1, 4, 7])
 def test_checksums_at_the_stated_rate(fakes: FakeDataset, every: int, monkeypatch: pytest.MonkeyPatch) -> None:
     checked = []
-    real_crc32 = dataset_module.zlib.crc32
+    real_crc32 = row_reader.zlib.crc32
 
     class Counting:
         @staticmethod
@@ -123,7 +122,7 @@ def test_checksums_at_the_stated_rate(fakes: FakeDataset, every: int, monkeypatc
             checked.append(1)
             return real_crc32(data)
 
-    monkeypatch.setattr(dataset_module, "zlib", Counting)
+    monkeypatch.setattr(row_reader, "zlib", Counting)
     some = pickle.loads(pickle.dumps(open_fakes(fakes.path, check_every=every)))
     assert some.check_every == every
     counts = []

@@ -20,6 +20,7 @@ from evaluation.report import (
     Histogram,
     KeyFigure,
     Measured,
+    Ranked,
     ReportData,
     RhoCurve,
     Spread,
@@ -79,6 +80,14 @@ def full(name: str = "class") -> ReportData:
         density_ratio=Histogram(
             name, name, {name: draws.gamma(2, 1, 200), "b": draws.gamma(1, 1, 50)}, marks={name: 3}
         ),
+        warnings=[name],
+        notes=[name],
+        filter_quality=table,
+        ranked=[Ranked(name, name, dict.fromkeys(space.names, 0.1), name, 100, {name: 0.2})],
+        ratio_means=table,
+        distances=Histogram(name, name, {name: draws.gamma(2, 1, 200)}, means={name: 2.0}, counts={name: 12345}),
+        nearest=table,
+        nearest_grid=grid_of(digits.val, space, name, "accepted"),
         errors=Spread(name, name, {text: draws.lognormal(-3, 3, 99) for text in space.names}, cuts={space.names[0]: 1}),
         acceptance=table,
         facts={name: name},
@@ -168,6 +177,8 @@ def test_empty_values_do_not_break_a_page() -> None:
             grids=[grid_of(source, space, "empty")],
             density_ratio=Histogram("r", "r", {"a": nothing, "b": np.full(3, np.nan), "c": np.ones(4)}),
             errors=Spread("e", "e", {"a": nothing, "b": np.zeros(5)}),
+            ranked=[Ranked("r", "r", {}), Ranked("r", "r", {"a": float("nan"), "b": 0.0})],
+            distances=Histogram("d", "d", {"a": np.full(2, np.inf)}),
             curves=[Curve("c", "x", "y", {"a": ([], [])})],
             rho=RhoCurve("m", [], [], []),
             costs=cost_table({}),
@@ -191,6 +202,20 @@ def test_equal_data_give_equal_bytes_and_provenance_stays_in_its_place(tmp_path:
 def test_sections_come_in_their_order() -> None:
     found = re.findall(r'<section id="(\w+)"', render(full()))
     assert found == ["pictures", "methods", "filters", "student", "rho", "protocol"]
+
+
+def test_a_summarys_mean_and_count_stand_in_for_those_of_its_values() -> None:
+    shown = {"fakes": np.linspace(0.0, 2.0, 50)}
+    page = render(ReportData(density_ratio=Histogram("r", "r", shown, means={"fakes": 1.25}, counts={"fakes": 46000})))
+    assert "mean 1.25 of 46\u2009000" in page
+    assert "mean 1.00 of 50" in render(ReportData(density_ratio=Histogram("r", "r", shown)))
+
+
+def test_warnings_stand_before_the_plots_and_notes_after() -> None:
+    page = render(replace(full(), warnings=["label 3 starves."], notes=["no distances."]))
+    filters = page[page.index('<section id="filters"') : page.index('<section id="student"')]
+    places = [filters.index(text) for text in ("label 3 starves.", "<svg", "no distances.")]
+    assert places == sorted(places)
 
 
 def test_grids_hold_the_pixels(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from image_data.fake import describe_fakes, export_h5, open_fakes, verify_fakes
+from image_data.fake.sealed import SHARD_LAYOUT, locate
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from teacher_sampler.repair import repair
@@ -76,6 +77,22 @@ def lost_pages(path: Path) -> None:
 
 def emptied(path: Path) -> None:
     path.write_bytes(b"")
+
+
+def test_verify_says_which_images_of_a_shard_are_damaged(copy: Path) -> None:
+    path = sorted((copy / "shards").glob("*.h5"))[1]
+    places = locate(path, SHARD_LAYOUT)
+    place, labels = places["fake_images"], places["fake_labels"].offset
+    row_bytes = int(np.prod(place.shape[1:]))
+    flip(path, place.offset + 3 * row_bytes + 5, 1)
+    flip(path, place.offset + 5 * row_bytes, 64)
+    wrong = f"{path} does not match its SHA-256 in the manifest."
+    assert verify_fakes(copy) == [f"{wrong} Of its images 2 are damaged, e.g. row 3."]
+    flip(path, place.offset + 3 * row_bytes + 5, 1)
+    flip(path, place.offset + 5 * row_bytes, 64)
+    assert verify_fakes(copy) == []
+    flip(path, labels, 1)
+    assert verify_fakes(copy) == [f"{wrong} Its images are whole."]
 
 
 @pytest.mark.parametrize("tear", [half, lost_pages, emptied])

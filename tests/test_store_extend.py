@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,12 @@ def test_killed_half_way_it_is_what_it_was_and_goes_on(teacher: Path, at_once: P
         assert problems
         assert all("extends the dataset is unfinished" in problem for problem in problems)
         with pytest.raises(UserError, match="select fewer"):
-            run(teacher, tmp_path, fakes=15)
+            run(teacher, tmp_path, fakes=10)
+        back = tmp_path.with_name(f"back from {armed}")
+        shutil.copytree(tmp_path, back)
+        assert run(teacher, back, fakes=15).digest == digest  # the old number ends it
+        assert file_bytes(back).keys() == {str(path.relative_to(tmp_path)) for path in before}
+        assert verify_fakes(back) == []
     run(teacher, tmp_path)  # the number stands in run.json now: no need to say `extend` again
     assert {path: time for path, time in times(tmp_path).items() if path in before} == before
     assert same(tmp_path, at_once)
@@ -120,7 +126,7 @@ def test_the_command_extends(teacher: Path, tmp_path: Path, capsys: Any) -> None
     before = times(out)
     refused = command(capsys, teacher, out, "--nfake-per-class 80")
     assert refused["code"] == 2
-    assert "nfake_per_class: 40 then, 80 now" in refused["said"]
+    assert "begun with 40 fakes of each label, and 80 are asked for; give --extend" in refused["said"]
     grown = command(capsys, teacher, out, "--nfake-per-class 80 --extend")
     assert grown["images"] == 240
     assert grown["digest"] == command(capsys, teacher, other, "--nfake-per-class 80")["digest"]

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from layers.generator import NetworkGenerator
+from runtime.collectives import rows_of_all_ranks
 from runtime.errors import UserError
+from runtime.ranks import ALONE, Ranks
 from runtime.seeds import derive_seed
 from white_box.losses import WHITE_BOX_LOSSES
 from white_box.settings import WhiteBoxSettings
@@ -26,9 +28,9 @@ class FeatureTerms(nn.Module):
     """The WhiteBoxTerms interface.  Its parameters are the adapters'; the teacher is no part of its state."""
 
     def __init__(self, teacher: NetworkGenerator, modules: nn.ModuleDict, settings: WhiteBoxSettings,
-                 taps: tuple[tuple[str, str], ...]) -> None:  # fmt: skip
+                 taps: tuple[tuple[str, str], ...], ranks: Ranks = ALONE) -> None:  # fmt: skip
         super().__init__()
-        self.taps, self.settings = taps, settings
+        self.taps, self.settings, self.ranks = taps, settings, ranks
         self._weights = settings.weights()
         self.losses = modules
         self._teacher = (teacher,)  # in a tuple: not a submodule, so neither trained nor saved
@@ -66,7 +68,11 @@ class FeatureTerms(nn.Module):
                 student_map, teacher_map = _same_size(
                     mine[student_path], theirs[teacher_path], self.settings.resize_maps
                 )
-                value = self.losses[f"{loss_name}-{index}"](student_map, teacher_map)
+                loss = self.losses[f"{loss_name}-{index}"]
+                if self.ranks.count > 1 and getattr(loss, "of_whole_batch", False):
+                    student_map = rows_of_all_ranks(student_map, self.ranks.number)
+                    teacher_map = rows_of_all_ranks(teacher_map, self.ranks.number)
+                value = loss(student_map, teacher_map)
                 terms[f"{loss_name}[{teacher_path} -> {student_path}]"] = value * (weight / len(self.taps))
         if not self._checked and torch.is_grad_enabled():
             self._check_gradients(terms, mine)
@@ -89,7 +95,9 @@ class FeatureTerms(nn.Module):
                 )
 
 
-def build_terms(teacher: NetworkGenerator, student_example: nn.Module, settings: WhiteBoxSettings) -> FeatureTerms:
+def build_terms(
+    teacher: NetworkGenerator, student_example: nn.Module, settings: WhiteBoxSettings, ranks: Ranks = ALONE
+) -> FeatureTerms:
     """The terms for students of the kind of `student_example` (any weights; it is only run once, and left alone).
 
     UserError: the teacher has no network, an unknown path, no blocks of equal size, maps of unequal size without
@@ -117,7 +125,7 @@ def build_terms(teacher: NetworkGenerator, student_example: nn.Module, settings:
                 factory = WHITE_BOX_LOSSES.get(name)
                 loss = factory(mine[student_path][1], theirs[teacher_path][1], settings)
                 modules[f"{name}-{index}"] = loss
-    return FeatureTerms(teacher, modules, settings, tuple(taps))
+    return FeatureTerms(teacher, modules, settings, tuple(taps), ranks)
 
 
 def _example_inputs(teacher: NetworkGenerator, network: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:

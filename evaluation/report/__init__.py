@@ -7,6 +7,7 @@ from evaluation.report.data import (
     ImageGrid,
     KeyFigure,
     Measured,
+    Ranked,
     ReportData,
     RhoCurve,
     Spread,
@@ -15,6 +16,7 @@ from evaluation.report.data import (
 )
 from evaluation.report.grids import grid_of, image_grid, picture_strip
 from evaluation.report.page import render, write_report
+from evaluation.report.plots import write_png
 from evaluation.report.tables import cost_table, quality_table
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "ImageGrid",
     "KeyFigure",
     "Measured",
+    "Ranked",
     "ReportData",
     "RhoCurve",
     "Spread",
@@ -35,5 +38,6 @@ __all__ = [
     "picture_strip",
     "quality_table",
     "render",
+    "write_png",
     "write_report",
 ]

@@ -67,7 +67,10 @@ class ImageGrid:
 
 @dataclass(frozen=True)
 class Histogram:
-    """Distributions of one quantity, name -> values, e.g. the density ratio on fakes and on held-out real images."""
+    """Distributions of one quantity, name -> values, e.g. the density ratio on fakes and on held-out real images.
+
+    `means` and `counts` stand in for those of the values, where the values are a summary of more.
+    """
 
     title: str
     quantity: str
@@ -77,6 +80,8 @@ class Histogram:
     roles: Mapping[str, GridRole] = field(
         default_factory=dict
     )  # a series' role gives it the colour of that role's grid
+    means: Mapping[str, float] = field(default_factory=dict)
+    counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,18 @@ class Spread:
     groups: Mapping[str, np.ndarray]
     caption: str = ""
     cuts: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One number for each label, times `scale`: bars for a few labels, a line over their rank for many."""
+
+    title: str
+    quantity: str
+    values: Mapping[str, float]
+    caption: str = ""
+    scale: float = 1.0
+    marks: Mapping[str, float] = field(default_factory=dict)  # named lines, e.g. the median
 
 
 @dataclass(frozen=True)
@@ -145,9 +162,17 @@ class ReportData:
     stages: Sequence[Stage] = ()
     grids: Sequence[ImageGrid] = ()
     methods: Sequence[Table] = ()
+    warnings: Sequence[str] = ()  # about the fakes, one sentence each
+    filter_quality: Table | None = None  # an independent measure before and after each filter
     density_ratio: Histogram | None = None
+    ranked: Sequence[Ranked] = ()  # acceptance and clipped mass of each label
     errors: Spread | None = None
-    acceptance: Table | None = None  # per class: accepted share, clipped mass
+    ratio_means: Table | None = None  # of the density ratio, beside what theory says
+    distances: Histogram | None = None  # to the nearest training image
+    notes: Sequence[str] = ()  # what is not shown, and which command makes it
+    acceptance: Table | None = None  # per label: accepted share, clipped mass, mean ratio, error
+    nearest: Table | None = None  # memorisation and near-duplicates
+    nearest_grid: ImageGrid | None = None  # the fakes nearest to a training image, beside it
     facts: Mapping[str, str] = field(default_factory=dict)  # of the fake dataset
     quality: Table | None = None
     costs: Table | None = None

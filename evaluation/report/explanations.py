@@ -33,8 +33,13 @@ FILTERS = (
 RATIO_CAPTION = (
     "The density ratio r(x, y) estimates how much more often an image occurs among real images of its label than among "
     "the teacher's. A candidate is accepted with probability r / M, where M is a high quantile of r on a pilot run. "
-    "Triangles mark means; on fakes the mean should be near 1. Training reals far to the right of held-out reals would "
-    "mean that the ratio has learnt images by heart. Values beyond the right edge are drawn in the last bin."
+    "Triangles mark means: theory says 1 on all candidates, and more on real images. Training reals far to the right "
+    "of held-out reals would mean that the ratio has learnt images by heart. Values beyond the right edge are drawn in "
+    "the last bin."
+)
+DISTANCES_CAPTION = (
+    "How far each fake lies from its nearest training image, in the feature space of the filter. The unit is the "
+    "distance below which 1 % of fresh real images lie: a peak below 1 would be copies."
 )
 STUDENT = (
     "A small generator that takes the teacher's place. It is held against the real images in the same way as its "

@@ -68,10 +68,14 @@ class Section:
     title: str
     lead: str
     guide: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     grids: Sequence[ShownGrid] = ()
     first_tables: Sequence[ShownTable] = ()
     plots: Sequence[ShownPlot] = ()
     last_tables: Sequence[ShownTable] = ()
+    last_plots: Sequence[ShownPlot] = ()
+    last_grids: Sequence[ShownGrid] = ()
+    notes: Sequence[str] = ()
     facts_title: str = ""
     facts: Mapping[str, str] | None = None
     lines_title: str = ""
@@ -80,8 +84,8 @@ class Section:
 
     def filled(self) -> bool:
         """Whether there is anything below the heading."""
-        parts = (self.grids, self.first_tables, self.plots, self.last_tables, self.facts, self.lines, self.commands)
-        return any(parts)
+        shown = (self.grids, self.first_tables, self.plots, self.last_tables, self.last_plots, self.last_grids)
+        return any((*shown, self.warnings, self.notes, self.facts, self.lines, self.commands))
 
 
 def write_report(data: ReportData, out_file: Path) -> Path:
@@ -133,18 +137,28 @@ def _sections(data: ReportData) -> list[Section]:
 def _filter_section(data: ReportData) -> Section:
     figures = []
     if data.density_ratio is not None:
-        figures.append(_histogram(data.density_ratio))
+        figures.append(_histogram(data.density_ratio, "ratio", explanations.RATIO_CAPTION))
+    for index, ranked in enumerate(data.ranked):
+        svg = Markup(plots.svg(ranked, f"ranked{index}"))
+        figures.append(ShownPlot(ranked.title, svg, [], ranked.caption))
     if data.errors is not None:
         spread = data.errors
-        svg = plots.spread_svg(spread, "errors")
         caption = spread.caption or explanations.errors_caption(bool(spread.cuts))
-        figures.append(ShownPlot(spread.title, Markup(svg), [], caption))
+        figures.append(ShownPlot(spread.title, Markup(plots.svg(spread, "errors")), [], caption))
+    closing = []
+    if data.distances is not None:
+        closing.append(_histogram(data.distances, "distances", explanations.DISTANCES_CAPTION))
     return Section(
         "filters",
         "What the filters did",
         explanations.FILTERS,
+        warnings=data.warnings,
+        first_tables=_tables(data.filter_quality),
         plots=figures,
-        last_tables=_tables(data.acceptance),
+        last_tables=_tables(data.ratio_means, data.acceptance, data.nearest),
+        last_plots=closing,
+        notes=data.notes,
+        last_grids=[] if data.nearest_grid is None else [_grid(data.nearest_grid)],
         facts_title="The fake dataset",
         facts=data.facts,
     )
@@ -154,7 +168,7 @@ def _student_section(data: ReportData) -> Section:
     figures = []
     for index, curve in enumerate(data.curves):
         legend = _legend([(name, "") for name in curve.series]) if len(curve.series) > 1 else []
-        figures.append(ShownPlot(curve.title, Markup(plots.curve_svg(curve, f"curve{index}")), legend, curve.caption))
+        figures.append(ShownPlot(curve.title, Markup(plots.svg(curve, f"curve{index}")), legend, curve.caption))
     return Section(
         "student",
         "The student generator",
@@ -167,7 +181,7 @@ def _student_section(data: ReportData) -> Section:
 def _rho_section(data: ReportData) -> Section:
     figures = []
     if data.rho is not None:
-        svg = Markup(plots.rho_svg(data.rho, "rho"))
+        svg = Markup(plots.svg(data.rho, "rho"))
         figures.append(
             ShownPlot("Validation score for each rho", svg, [], data.rho.caption or explanations.RHO_CAPTION)
         )
@@ -178,14 +192,13 @@ def _tables(*tables: Table | None) -> list[ShownTable]:
     return [ShownTable(t.title, t.columns, shown_rows(t), t.caption) for t in tables if t is not None]
 
 
-def _histogram(histogram: Histogram) -> ShownPlot:
+def _histogram(histogram: Histogram, prefix: str, caption: str) -> ShownPlot:
     notes = [
         (name, "no values" if mean is None else f"mean {mean:.2f} of {thousands(count)}")
-        for name, mean, count in plots.means_of(histogram.series)
+        for name, mean, count in plots.means_of(histogram)
     ]
-    svg = Markup(plots.histogram_svg(histogram, "ratio"))
-    legend = _legend(notes, histogram.roles)
-    return ShownPlot(histogram.title, svg, legend, histogram.caption or explanations.RATIO_CAPTION)
+    svg = Markup(plots.svg(histogram, prefix))
+    return ShownPlot(histogram.title, svg, _legend(notes, histogram.roles), histogram.caption or caption)
 
 
 def _legend(entries: Sequence[tuple[str, str]], roles: Mapping[str, GridRole] | None = None) -> list[dict[str, Any]]:

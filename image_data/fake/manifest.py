@@ -17,7 +17,7 @@ import numpy as np
 
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
-from runtime.atomic import write_bytes
+from runtime.atomic import fsync_path, write_bytes
 from runtime.digests import digest_of
 from runtime.errors import UserError
 from runtime.failure_points import failure_point
@@ -140,8 +140,16 @@ def _as_bytes(sealed: dict[str, Any]) -> bytes:
 def write_manifest(
     folder: Path, content: dict[str, Any], scores: dict[str, list[ScoreEntry]], provenance: dict[str, Any]
 ) -> None:
-    """Commit the manifest: from here on the dataset is finished."""
+    """Commit the manifest: from here on the dataset is finished.
+
+    First the folders that it speaks of are brought to the disk: each file was when it was committed, but the names of
+    new folders stand in the folder above.
+    """
     failure_point("store.before_manifest")
+    sets = [folder / "scores" / name for name in scores]
+    for place in (*sets, folder / "scores", folder / "shards", folder):
+        if place.is_dir():
+            fsync_path(place)
     write_bytes(folder / MANIFEST_FILE, _as_bytes(seal_manifest(content, scores, provenance)))
 
 
@@ -172,6 +180,9 @@ def read_manifest(folder: Path) -> Manifest:
         )
     try:
         raw = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); mend that and keep the file.") from error
+    try:
         found = json.loads(raw)
         version = found["format_version"]
         if version != FORMAT_VERSION:
@@ -182,7 +193,7 @@ def read_manifest(folder: Path) -> Manifest:
         if _as_bytes({**found, "seal": stated}) != raw:
             raise UserError(f"{path} is not as `sample` wrote it; {_REMEDY}.")
         return _parse(found)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no manifest of a fake dataset; {_REMEDY}.") from error
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from image_data.fake.sealed import Place, map_place
+from image_data.fake.sealed import Place, map_place, reading
 from runtime.errors import UserError
 
 _FIXED = 0x10  # MAP_FIXED of Linux, which Python's mmap module does not name
@@ -37,7 +37,13 @@ class JoinedMaps:
         pages = [-(-count * row_bytes // mmap.PAGESIZE) + 1 for count in rows]  # the first row may begin within a page
         self._slots = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(pages, dtype=np.int64)]) * mmap.PAGESIZE
         length = max(int(self._slots[-1]), mmap.PAGESIZE)
-        self._base = _map(None, length, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)  # addresses, and no memory
+        try:  # addresses, and no memory
+            self._base = _map(None, length, 0, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, 0)
+        except OSError as error:
+            raise UserError(
+                f"the fakes cannot be mapped into memory ({error.strerror}); raise the limit of address space "
+                f"(`ulimit -v`)."
+            ) from error
         weakref.finalize(self, _libc().munmap, self._base, length).atexit = False  # a thread may read until the end
         whole = np.ctypeslib.as_array((ctypes.c_uint8 * length).from_address(self._base))
         shape = (max(0, length - row_bytes + 1), row_bytes)
@@ -48,14 +54,14 @@ class JoinedMaps:
         if 0 in place.shape:
             return int(self._slots[number])
         lead = place.offset % mmap.PAGESIZE
-        length = lead + place.shape[0] * self.row_bytes
-        slot = int(self._slots[number])
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            flags = mmap.MAP_SHARED | _FIXED
-            _map(self._base + slot, length, mmap.PROT_READ, flags, handle, place.offset - lead)
-        finally:
-            os.close(handle)
+        slot, end = int(self._slots[number]), int(self._slots[number + 1])
+        flags = mmap.MAP_SHARED | _FIXED
+        with reading(path):
+            handle = os.open(path, os.O_RDONLY)
+            try:  # the whole slot, also past the end of the file: no gap between slots, so that a file costs one map
+                _map(self._base + slot, end - slot, mmap.PROT_READ, flags, handle, place.offset - lead)
+            finally:
+                os.close(handle)
         return slot + lead
 
     def take(self, positions: np.ndarray) -> np.ndarray:
@@ -112,6 +118,6 @@ def _libc() -> ctypes.CDLL:
 def _map(address: int | None, length: int, protection: int, flags: int, handle: int, offset: int) -> int:
     found = _libc().mmap(address, length, protection, flags, handle, offset)
     if found is None or found == _FAILED:
-        reason = os.strerror(ctypes.get_errno())
-        raise UserError(f"the fakes cannot be mapped into memory ({reason}); raise the limit of address space.")
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
     return int(found)

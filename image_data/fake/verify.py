@@ -1,6 +1,8 @@
 """Is every byte of a fake dataset as it was written?
 
-Several files are read at a time, since hashing lets other threads run: the disk is the limit, or the cores.
+A file with the SHA-256 that the manifest gives is byte for byte the one that was checked before it was committed, so
+its own checksums are not computed again; where it has another, they tell which rows are damaged.  Several files are
+read at a time, since hashing lets other threads run: the disk is the limit, or the cores.
 """
 
 from __future__ import annotations
@@ -24,8 +26,7 @@ from image_data.fake.sealed import (
     DISTANCE_LAYOUT,
     SCORE_LAYOUT,
     SHARD_LAYOUT,
-    check_crc32,
-    check_rows,
+    damaged_rows,
     locate,
     map_place,
     read_sealed,
@@ -36,14 +37,13 @@ from runtime.errors import UserError
 from runtime.progress import progress
 
 PILOT_FOLDER = "pilot"
-_MOST_THREADS = 8  # each maps one shard at a time
+MOST_THREADS = 8  # each maps one shard at a time
 
 Check = Callable[[], list[str]]
 
 
 def verify_fakes(path: Path) -> list[str]:
-    """Read everything once: SHA-256 of each file, CRC-32 of each array and row, `run.json`, the manifest's digests,
-    numbers of rows, strays.
+    """Read everything once: SHA-256 of each file, `run.json`, the manifest's digests, numbers of rows, strays.
 
     Returns one sentence for each problem, naming the file; an empty list where all is well.  A damaged manifest is a
     problem too; only a folder that holds no dataset raises UserError.
@@ -79,7 +79,7 @@ def damaged_units(path: Path, manifest: Manifest) -> dict[str, list[str]]:
 
 def _in_threads(checks: Iterable[Check]) -> Iterator[list[str]]:
     """What each check finds, in their order."""
-    with ThreadPoolExecutor(min(_MOST_THREADS, usable_cores())) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, usable_cores())) as pool:
         yield from pool.map(lambda check: check(), checks)
 
 
@@ -105,7 +105,10 @@ def _whole_problems(path: Path, manifest: Manifest) -> list[str]:
     for digest, entries in manifest.scores.items():
         missing = sorted(names - {score.name for score in entries})
         if missing:
-            found.append(f"{path}/scores/{digest} lacks {len(missing)} files, e.g. {missing[0]}; run `score` again.")
+            command = "score --nearest" if digest.startswith(NEAREST_PREFIX) else "score"
+            found.append(
+                f"{path}/scores/{digest} lacks {len(missing)} files, e.g. {missing[0]}; run `{command}` again."
+            )
     run = path / RUN_FILE
     if not run.is_file():
         found.append(f"{run} is missing.")
@@ -119,7 +122,11 @@ def _file_check(file: Path, sha256: str) -> Check:
 
 
 def _shard_check(file: Path, manifest: Manifest, entry: ShardEntry) -> Check:
-    return lambda: _file_problems(file, entry.sha256) or _shard_problems(file, manifest, entry)
+    def check() -> list[str]:
+        damage = _file_problems(file, entry.sha256)
+        return [f"{damage[0]}{_damaged_rows(file)}"] if damage else _shard_problems(file, manifest, entry)
+
+    return check
 
 
 def _score_check(file: Path, sha256: str, rows: int | None) -> Check:
@@ -137,17 +144,24 @@ def _file_problems(file: Path, sha256: str) -> list[str]:
     return [f"{file} does not match its SHA-256 in the manifest."]
 
 
+def _damaged_rows(file: Path) -> str:
+    """What a file with another SHA-256 says of its images by its own checksums; nothing where it cannot be opened."""
+    try:
+        places = locate(file, SHARD_LAYOUT)
+        bad = damaged_rows(map_place(file, places["fake_images"]), map_place(file, places["row_crc32"]))
+    except (UserError, OSError):
+        return ""
+    return f" Of its images {len(bad)} are damaged, e.g. row {bad[0]}." if len(bad) else " Its images are whole."
+
+
 def _shard_problems(file: Path, manifest: Manifest, entry: ShardEntry) -> list[str]:
     try:
         places = locate(file, SHARD_LAYOUT)
-        arrays = {name: map_place(file, place) for name, place in places.items()}
-        for name in arrays.keys() - {"fake_images"}:
-            check_crc32(file, name, arrays[name], places[name])
-        check_rows(file, arrays)  # the images, once
+        arrays = {name: map_place(file, places[name]) for name in ("fake_labels", "sample_index")}
         manifest.used_rows(entry, arrays["fake_labels"], arrays["sample_index"])
     except UserError as error:
         return [str(error)]
-    if len(arrays["fake_images"]) != entry.rows or len(arrays["candidates/k"]) != entry.candidates:
+    if places["fake_images"].shape[0] != entry.rows or places["candidates/k"].shape[0] != entry.candidates:
         return [f"{file} holds another number of rows than the manifest says."]
     return []
 

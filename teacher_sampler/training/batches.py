@@ -5,13 +5,14 @@ Every batch is a pure function of (seed, position), so a resumed run sees what a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import numpy as np
 
 from interfaces import LabelSpace
 from runtime.errors import UserError
+from runtime.ranks import Ranks
 from runtime.seeds import numpy_generator
 
 SMALLEST_WEIGHT = 1e-3  # the soft vicinity ends where a weight falls below this
@@ -27,6 +28,10 @@ class LabelledBatch:
     fake: np.ndarray  # given to G
     real_weights: np.ndarray | None
     fake_weights: np.ndarray | None
+
+    def part(self, ranks: Ranks) -> LabelledBatch:
+        """This rank's rows of the batch."""
+        return LabelledBatch(*(ranks.part(getattr(self, each.name)) for each in fields(self)))
 
 
 class BatchDrawer(Protocol):

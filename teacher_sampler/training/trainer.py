@@ -1,6 +1,7 @@
 """Training a conditional GAN to be a teacher: hinge loss, projection discriminator, DiffAugment, averaged weights.
 
 Killed at any moment and called again, it ends with the weights of an undisturbed run (on the CPU, to the bit).
+Several ranks share each batch; the main one holds the average and writes.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from torch import nn
 
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, TeacherCard
+from layers.batch_statistics import share_statistics
 from layers.diffaugment import diff_augment
 from layers.discriminator import ProjectionDiscriminator
 from layers.ema import ExponentialMovingAverage, accumulate_standing_statistics
@@ -31,7 +34,9 @@ from runtime.checkpoints import (
     optimizer_tensors,
 )
 from runtime.errors import UserError
+from runtime.precision import passes
 from runtime.progress import progress
+from runtime.ranks import ALONE, Ranks
 from runtime.seeds import seed_step, torch_generator
 from runtime.stats_log import StatsLog
 from teacher_sampler.networks import TEACHERS
@@ -50,6 +55,7 @@ def train_teacher(
     device: torch.device,
     allowed_augmentations: Sequence[str],
     trained_on: dict[str, Any],
+    ranks: Ranks = ALONE,
 ) -> Path:
     """Train on all of `data` and leave a teacher's folder at `out`; returns `out`.
 
@@ -60,10 +66,11 @@ def train_teacher(
         return out
     settings.check(allowed_augmentations)
     out.mkdir(parents=True, exist_ok=True)
-    run = _Run(data, label_space, settings, device)
+    run = _Run(data, label_space, settings, device, ranks)
     checkpoints = CheckpointFolder(out / "checkpoints")
     start = run.resume(checkpoints)
-    log = StatsLog(out / "stats.jsonl", start)
+    ranks.begin(start, [run.generator, run.discriminator])
+    log = StatsLog(out / "stats.jsonl", start, ranks.main)
     saved_at = time.monotonic()
     with progress("teacher", settings.steps, start) as bar:
         for step in range(start, settings.steps):
@@ -72,12 +79,14 @@ def train_teacher(
                 log.write(entry)
             bar.advance(1, f"D {entry['loss_d']:.2f} G {entry['loss_g']:.2f}" if entry else "")
             late = time.monotonic() - saved_at > CHECKPOINT_SECONDS
-            if late or (step + 1) % settings.checkpoint_every_steps == 0:
+            if ranks.main and (late or (step + 1) % settings.checkpoint_every_steps == 0):
                 run.save(checkpoints, step + 1)
                 saved_at = time.monotonic()
-    card = run.card(allowed_augmentations, trained_on)
-    save_generator(out, card, run.finished_generator())
-    checkpoints.remove()
+    if ranks.main:
+        card = run.card(allowed_augmentations, trained_on)
+        save_generator(out, card, run.finished_generator())
+        checkpoints.remove()
+    ranks.wait()
     return out
 
 
@@ -85,9 +94,9 @@ class _Run:
     """The networks, optimisers and data of one training run."""
 
     def __init__(
-        self, data: ImageSource, label_space: LabelSpace, settings: TeacherSettings, device: torch.device
+        self, data: ImageSource, label_space: LabelSpace, settings: TeacherSettings, device: torch.device, ranks: Ranks
     ) -> None:
-        self.data, self.label_space, self.settings, self.device = data, label_space, settings, device
+        self.data, self.label_space, self.settings, self.device, self.ranks = data, label_space, settings, device, ranks
         _, self.channels, self.resolution_px, width_px = data.images(np.array([0])).shape
         if width_px != self.resolution_px:
             raise UserError(f"training images are {self.resolution_px} x {width_px}; teachers need square ones.")
@@ -119,6 +128,7 @@ class _Run:
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=s.lr_g, betas=betas)
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=s.lr_d, betas=betas)
         self.average = ExponentialMovingAverage(self.generator, s.ema_half_life_images)
+        self.generator = share_statistics(self.generator, ranks, device)
 
     def step(self, step: int, measure: bool) -> dict[str, Any]:
         """All updates of one step; a line for the log where `measure` is set, else an empty dict."""
@@ -134,19 +144,19 @@ class _Run:
         loss = self._update_generator(step)
         if not measure:
             return {}
-        entry = {"step": step + 1, "loss_g": float(loss), **entry}
+        entry = {"step": step + 1, "loss_g": float(self.ranks.mean({"loss_g": loss})["loss_g"]), **entry}
         if not all(math.isfinite(entry[name]) for name in ("loss_g", "loss_d")):
             raise UserError(f"teacher training diverged at step {step + 1}; use lower lr_g and lr_d.")
         return entry
 
     def _update_discriminator(self, position: int, measure: bool) -> dict[str, Any]:
         self.discriminator.train().requires_grad_(True)
-        batch = self.drawer.discriminator(position)
+        batch = self.drawer.discriminator(position).part(self.ranks)
         draws = torch_generator(self.settings.seed, "teacher-draws-d", position)
         real = self._real(batch)
         with torch.no_grad(), self._passes():
-            fake = self.generator(self._latents(draws), self._tensor(batch.fake)).float()
-        images = diff_augment(torch.cat([real, fake]), self.policy, draws)
+            fake = self.generator(self.ranks.part(self._latents(draws)), self._tensor(batch.fake)).float()
+        images = diff_augment(torch.cat([real, fake]), self.policy, draws, self.ranks, groups=2)
         target = self._tensor(batch.target)
         penalised = self.settings.r1_weight > 0
         images.requires_grad_(penalised)
@@ -161,15 +171,16 @@ class _Run:
             total = loss + self.settings.r1_weight * 2.0 * r1_penalty(real_logits, images)
         self.optimizer_d.zero_grad(set_to_none=True)
         total.backward()
+        self.ranks.average_gradients(self.discriminator.parameters())
         self.optimizer_d.step()
         if not measure:
             return {}
-        spreads = [spread_within_labels(x, torch.from_numpy(batch.target)) for x in (fake.cpu(), real.cpu())]
+        means = {"loss_d": loss, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+        labels = self.ranks.gather(self._tensor(batch.target)).cpu()
+        spreads = [spread_within_labels(self.ranks.gather(images).cpu(), labels) for images in (fake, real)]
         warning = collapse_warning(*spreads)
         return {
-            "loss_d": float(loss.detach()),
-            "real_logit": float(real_logits.detach().mean()),
-            "fake_logit": float(fake_logits.detach().mean()),
+            **{name: float(value.detach()) for name, value in self.ranks.mean(means).items()},
             "fake_spread": round(spreads[0], 4),
             "real_spread": round(spreads[1], 4),
             **({"warning": warning} if warning else {}),
@@ -179,15 +190,17 @@ class _Run:
         # In eval mode the discriminator is fixed, its spectral vectors too (it has no batch norm).
         self.discriminator.eval().requires_grad_(False)
         draws = torch_generator(self.settings.seed, "teacher-draws-g", position)
-        encoded = self._tensor(self.drawer.generator(position))
+        encoded = self._tensor(self.ranks.part(self.drawer.generator(position)))
         with self._passes():
-            fake = self.generator(self._latents(draws), encoded).float()
-            logits = self.discriminator(diff_augment(fake, self.policy, draws), encoded)
+            fake = self.generator(self.ranks.part(self._latents(draws)), encoded).float()
+            logits = self.discriminator(diff_augment(fake, self.policy, draws, self.ranks), encoded)
         loss = hinge_generator(logits.float())
         self.optimizer_g.zero_grad(set_to_none=True)
         loss.backward()
+        self.ranks.average_gradients(self.generator.parameters())
         self.optimizer_g.step()
-        self.average.update(self.generator, self.settings.batch_size)
+        if self.ranks.main:
+            self.average.update(self.generator, self.settings.batch_size)
         return loss.detach()
 
     def finished_generator(self) -> nn.Module:
@@ -247,10 +260,8 @@ class _Run:
         self.average.images_seen = found.scalars["images_seen"]
         return found.step
 
-    def _passes(self) -> torch.autocast:
-        """The precision of the networks' convolutions and products; losses, averages and updates stay float32."""
-        reduced = self.settings.precision == "bfloat16"
-        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=reduced)
+    def _passes(self) -> AbstractContextManager[object]:
+        return passes(self.settings.precision, self.device)
 
     def _latents(self, draws: torch.Generator) -> torch.Tensor:
         latents = torch.randn(self.settings.batch_size, self.settings.latent_dim, generator=draws)

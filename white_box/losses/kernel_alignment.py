@@ -53,6 +53,8 @@ def _unit_scale(x: torch.Tensor) -> torch.Tensor:
 class KernelAlignment(nn.Module):
     """1 - KA of one tap pair.  It has no parameters; equal batch and size are needed, widths may differ."""
 
+    of_whole_batch = True  # no mean over rows: ranks that share a batch must bring their rows together first
+
     def __init__(self, rows: Rows = "position", centred: bool = False) -> None:
         super().__init__()
         if rows not in ("position", "sample"):

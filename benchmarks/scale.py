@@ -1,0 +1,212 @@
+"""The numbers of docs/scale.md: what ImageNet-1k at 128 x 128 with 10,000 fakes a class costs.
+
+python benchmarks/scale.py             the document's tables, from benchmarks/scale_inputs.yaml; a minute or two
+python benchmarks/scale.py --costs     without the simulation of the scheduler: some seconds
+python benchmarks/scale.py --measure   measure on this machine first, and print the measured part of the inputs
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.cost_model import CostModel, Networks, Worker
+from benchmarks.scale_inputs import CLASSES, PX, content, measure, read_inputs
+from benchmarks.simulated_cluster import Cluster, Job, Outcome, simulate
+from teacher_sampler.room import row_bytes
+
+PER_CLASS = 10_000
+DEVICES = (1, 8, 64)
+TWO_A_DEVICE = ", two processes a GPU"
+
+
+def acceptance(inputs: dict[str, Any]) -> np.ndarray:
+    """Rates of the classes, drawn once from the stated distribution: float64 of CLASSES."""
+    assumed = inputs["assumed"]["acceptance"]
+    return np.random.Generator(np.random.Philox(0)).beta(assumed["beta_a"], assumed["beta_b"], CLASSES)
+
+
+def gpus(inputs: dict[str, Any]) -> dict[str, Worker]:
+    """Published ResNet-50 speeds as multiply-adds a second; an image in training counts as three forward passes."""
+    one = inputs["measured"]["multiply_adds"]["resnet50_at_224"]
+    commit = inputs["measured"]["commit_mb_per_s"] * 1e6
+    return {
+        name: Worker(name, found["resnet50_images_per_s"] * found["forward_passes"] * one, commit)
+        for name, found in inputs["published"]["gpus"].items()
+    }
+
+
+def model(inputs: dict[str, Any], worker: Worker, per_label: int = PER_CLASS) -> CostModel:
+    """The plan on one kind of worker."""
+    macs = inputs["measured"]["multiply_adds"]
+    networks = Networks(macs["generator"], macs["ratio"], macs["predictor"])
+    return CostModel(content(per_label), per_label, acceptance(inputs), networks, worker)
+
+
+def head_s(inputs: dict[str, Any]) -> float:
+    """Seconds of the scheduling process for one unit: the scheduler, and handing out a task."""
+    return 1e-3 * (inputs["measured"]["schedule_ms_per_unit"] + inputs["measured"]["local_task_ms"])
+
+
+def measured_table(inputs: dict[str, Any]) -> str:
+    """Generators: multiply-adds and images a second on one core."""
+    rows = [["generator", "10⁹ multiply-adds", "images/s on one core"]]
+    for name, found in inputs["measured"]["generators"].items():
+        rows.append([name, f"{found['giga_multiply_adds']:.3g}", f"{found['images_per_s']:,g}"])
+    return markdown(rows)
+
+
+def store_table(inputs: dict[str, Any]) -> str:
+    """What the store and the scheduler cost, in processor time of one core."""
+    found = inputs["measured"]
+    return markdown(
+        [
+            ["store and scheduler", "one core"],
+            [
+                "commit a shard of 128 x 128 images (checksums, packing, reading back)",
+                f"{found['commit_mb_per_s']:g} MB/s",
+            ],
+            ["verify", f"{found['verify_mb_per_s']:g} MB/s"],
+            ["first training pass (every checksum)", f"{found['first_training_pass_mb_per_s']:g} MB/s"],
+            ["schedule a unit, 1,000 classes and 64 workers", f"{found['schedule_ms_per_unit']} ms"],
+            ["hand a unit to a local process", f"{found['local_task_ms']} ms"],
+            ["manifest of 40,000 units: write, read", f"{found['manifest_write_s']} s, {found['manifest_read_s']} s"],
+            ["sampling over HTTP on loopback / in the process (README)", f"{inputs['readme']['http_ratio']}"],
+        ]
+    )
+
+
+def assumption_table(inputs: dict[str, Any]) -> str:
+    """Published and assumed numbers."""
+    rows = [["not measured by us", "value", "source"]]
+    for name, found in inputs["published"]["gpus"].items():
+        speed = f"ResNet-50 at 224: {found['resnet50_images_per_s']:,} images/s"
+        rows.append([name, speed + (" in training" if found["forward_passes"] > 1 else ""), found["source"]])
+    assumed = inputs["assumed"]
+    beta = assumed["acceptance"]
+    rows += [
+        ["acceptance of a class", f"Beta({beta['beta_a']}, {beta['beta_b']})", f"assumed: {beta['why']}"],
+        ["shared folder", f"{assumed['shared_disk_mb_per_s']:,} MB/s", "assumed: what a 10 Gbit/s link carries"],
+        [
+            "a node of 8 GPUs fails",
+            f"every {assumed['node_hours_between_failures']} hours",
+            f"assumed; it is back after {assumed['node_repair_s']} s",
+        ],
+    ]
+    return markdown(rows)
+
+
+def cost_table(inputs: dict[str, Any]) -> str:
+    """One column a kind of GPU."""
+    models = {name: model(inputs, worker) for name, worker in gpus(inputs).items()}
+    total = next(iter(models.values())).totals()
+    image = 3 * PX * PX
+    rows = [["", *models]]
+    per_s = {name: found.content.unit_candidates / found.compute_s(0.0) for name, found in models.items()}
+    rows.append(["candidates/s of one GPU", *(f"{value:,.0f}" for value in per_s.values())])
+    rows.append(["GPU hours", *(f"{found.totals().worker_s / 3600:.1f}" for found in models.values())])
+    shared = [
+        ["candidates, the pilots' too", f"{total.candidates / 1e6:.1f} million"],
+        ["accepted images on disk", f"{total.rows / 1e6:.2f} million"],
+        ["bytes of an image", f"{row_bytes(next(iter(models.values())).content):,} of which {image:,} pixels"],
+        ["units (shards)", f"{total.units:,.0f}"],
+        ["disk", f"{total.disk_bytes / 1e9:.0f} GB"],
+        ["to and from a shared folder", f"{total.traffic_bytes / 1e9:.0f} GB"],
+        ["images from a teacher over HTTP", f"{total.candidates * image / 1e9:.0f} GB"],
+        ["manifest", f"{total.units * inputs['measured']['manifest_bytes_per_unit'] / 1e6:.0f} MB"],
+        [
+            "verifying it",
+            f"{total.disk_bytes / 1e6 / inputs['measured']['verify_mb_per_s'] / 3600:.1f} hours of a core",
+        ],
+    ]
+    return markdown(rows) + "\n\n" + markdown([["whatever the GPU", ""], *shared])
+
+
+def bound_table(inputs: dict[str, Any]) -> str:
+    """Accepted images a second that each part alone would sustain; the least is the bottleneck."""
+    rows: list[list[str]] = []
+    for name, worker in gpus(inputs).items():
+        for devices in DEVICES:
+            found = model(inputs, worker).sustained(devices, _disk(inputs), head_s(inputs))
+            if not rows:
+                rows.append(["GPUs", *found, "bottleneck"])
+            slowest = min(found, key=found.__getitem__)
+            rows.append([f"{devices} x {name}", *(f"{value:,.0f}" for value in found.values()), slowest])
+    return markdown(rows)
+
+
+def simulated(inputs: dict[str, Any], worker: Worker, cluster: Cluster, per_label: int = PER_CLASS) -> Outcome:
+    """The sampler's scheduler over simulated GPUs."""
+    plan = model(inputs, worker, per_label)
+
+    def job(rows: float) -> Job:
+        return Job(plan.compute_s(rows), plan.commit_s(rows), 2.0 * plan.unit_bytes(rows))
+
+    cluster = replace(
+        cluster,
+        disk_bytes_per_s=_disk(inputs),
+        head_s=head_s(inputs),
+        node_hours_between_failures=min(
+            cluster.node_hours_between_failures, inputs["assumed"]["node_hours_between_failures"]
+        ),
+        repair_s=inputs["assumed"]["node_repair_s"],
+    )
+    return simulate(cluster, plan.content, per_label, plan.rates, job, plan.pilot_s())
+
+
+def simulation_table(inputs: dict[str, Any], per_label: int = PER_CLASS) -> str:
+    """Hours, utilisation, surplus and lost units on each number of GPUs."""
+    rows = [["GPUs", "hours", "GPUs at work", "units", "surplus units", "lost with a node"]]
+    slow, fast = list(gpus(inputs).values())[-2:]
+    failing = 1.0  # hours between the failures of one node, many more than assumed
+    cases = [(slow, Cluster(devices), "") for devices in DEVICES]
+    cases.append((slow, Cluster(64, node_hours_between_failures=failing), ", each node fails once an hour"))
+    cases += [(fast, Cluster(8), ""), (fast, Cluster(8, 2), TWO_A_DEVICE), (fast, Cluster(64), "")]
+    for worker, cluster, note in cases:
+        found = simulated(inputs, worker, cluster, per_label)
+        share, surplus = f"{found.utilisation:.0%}", f"{found.surplus:,} ({found.surplus / found.units:.1%})"
+        name = f"{cluster.devices} x {worker.name}{note}"
+        rows.append([name, f"{found.seconds / 3600:.2f}", share, f"{found.units:,}", surplus, str(found.lost)])
+    return markdown(rows)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table; the first row is its head."""
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+TABLES = (measured_table, store_table, assumption_table, cost_table, bound_table)
+
+
+def _disk(inputs: dict[str, Any]) -> float:
+    return float(inputs["assumed"]["shared_disk_mb_per_s"]) * 1e6
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--costs", action="store_true", help="leave the simulation out")
+    parser.add_argument("--measure", action="store_true", help="measure here first")
+    options = parser.parse_args()
+    inputs = read_inputs()
+    if options.measure:
+        import yaml
+
+        inputs["measured"] = measure()
+        print(yaml.safe_dump({"measured": inputs["measured"]}, sort_keys=False))
+    tables = [make(inputs) for make in TABLES]
+    if not options.costs:
+        tables.append(simulation_table(inputs))
+    print("\n\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()
