@@ -2,7 +2,7 @@
 # The whole path on CIFAR-10 at the scale of two CPU cores: teacher, filter, 10,000 fakes a class, student generator, and
 # classifiers that see 100 labelled images a class; only calls cli.py, and continues after any stop.
 # Usage: scripts/cifar10_cpu.sh [WORKSPACE]      (the images: an image folder data/cifar10, or RETORT_DATA_DIR, see README)
-# Cost: TO_MEASURE
+# Cost: about three hours of two cores with bfloat16 units; the README has the results.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 workspace=${1:-runs/cifar10}
