@@ -66,10 +66,6 @@ class CostModel:
     networks: Networks
     worker: Worker
 
-    def unit_rows(self, rate: float) -> float:
-        """a."""
-        return rate * self.content.unit_candidates
-
     def compute_s(self, rows: float) -> float:
         """t of a unit with so many accepted rows."""
         drawn = self.content.unit_candidates * (self.networks.generator + self.networks.ratio)

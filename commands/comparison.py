@@ -26,19 +26,6 @@ def compare_generators(generators: Mapping[str, Any], batch_size: int = 64) -> d
     return found
 
 
-def compare_classifiers(classifiers: Mapping[str, Any], shape: tuple[int, ...]) -> dict[str, dict[str, Any]]:
-    """Cost of each classifier on float images of `shape` (C x H x W)."""
-    import torch
-
-    from evaluation.cost import network_cost
-
-    found = {}
-    for name, classifier in classifiers.items():
-        images = torch.zeros(64, *shape)
-        found[name] = asdict(network_cost(classifier.network, (images,)))
-    return found
-
-
 def cost_table(costs: Mapping[str, Mapping[str, Any]]) -> str:
     """Aligned columns; the last line says how many times fewer parameters the student has."""
     if not costs:

@@ -108,7 +108,7 @@ def _changeable(options: Options, per_label: int) -> set[str]:
 
 def _processes(options: Options, plan: Any) -> int:
     """Starting a process costs some seconds, so a small dataset is made in this one; the bytes are the same."""
-    from runtime.devices import pick_device, threads_for, usable_cores, visible_gpus
+    from runtime.devices import pick_device, usable_cores, visible_gpus
 
     if options.workers:
         return options.workers
@@ -116,7 +116,7 @@ def _processes(options: Options, plan: Any) -> int:
         return 1
     if pick_device(options.device).type != "cpu":
         return max(1, len(visible_gpus(options.device)))
-    return max(1, min(usable_cores(), threads_for(1)))
+    return usable_cores()  # whatever OMP_NUM_THREADS says: it bounds the threads of a process, and each has one
 
 
 def label_plan(options: Options, teacher: ChosenTeacher) -> Any:

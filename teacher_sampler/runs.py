@@ -170,10 +170,3 @@ def is_growing(out: Path, manifest: Manifest) -> bool:
     whole = run_file_bytes(content.to_json(), content.digest, per_label) == (out / RUN_FILE).read_bytes()
     same = content.digest == manifest.content["settings_digest"]
     return whole and same and per_label > manifest.content["per_label"]
-
-
-def describe_run(out: Path) -> dict[str, Any]:
-    """What an unfinished folder is about, for `status`: number of labels, fakes of each, committed shards."""
-    content, per_label = load_run(out)
-    shards = len(list((out / "shards").glob("unit-*.h5")))
-    return {"labels": len(content.labels), "per_label": per_label, "shards": shards, "settings": content.digest}

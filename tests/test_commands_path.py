@@ -189,3 +189,16 @@ def test_a_label_map_goes_into_the_manifest_and_repair_knows_it(workspace, capsy
     assert shard.read_bytes() == before
     assert workspace.type("sample", f"{words} --filter {workspace.folder / 'filter' / 'latest'}") == 2
     assert "--image-size" in capsys.readouterr().err
+
+
+def test_a_large_dataset_takes_every_core_whatever_the_threads_of_a_process(monkeypatch):
+    from commands.sample import Options, _processes
+    from image_data.labels import ClassLabels
+    from teacher_sampler.plan import LabelPlan
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr("runtime.devices.usable_cores", lambda: 6)
+    space, options = ClassLabels(("a", "b")), Options(device="cpu")
+    assert _processes(options, LabelPlan.classes(space, 10_000)) == 6
+    assert _processes(options, LabelPlan.classes(space, 9_999)) == 1
+    assert _processes(Options(device="cpu", workers=3), LabelPlan.classes(space, 10_000)) == 3

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,10 +15,10 @@ from filters.keep import keep_mask, quantile_rank
 from filters.keep_language import FIELDS, OPERATORS, Compare, Joined, Keep, Not, parse, show
 from filters.selection import lowest_share
 from image_data.labels import ClassLabels, ContinuousLabels
-from interfaces import LabelSpace
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from teacher_sampler.sampler import sample
+from tests.columns_of_fakes import Fakes
 from tests.tiny_sampling import CLASSES, TinyParts, class_plan, save_tiny_teacher, tiny_settings
 
 NUMBERS = st.floats(-3, 3, allow_nan=False).map(lambda value: round(value, 2)) | st.floats(
@@ -161,42 +159,10 @@ def test_rank_below_rho_is_rho(count: int, seed: int, tenths: int, ties: bool) -
     np.testing.assert_array_equal(kept, lowest_share(error, groups, rho))
 
 
-@dataclass
-class Fakes:
-    """What `select` reads of a fake dataset."""
-
-    labels: np.ndarray
-    label_space: LabelSpace
-    density_ratio: np.ndarray | None
-    error: np.ndarray
-    sets: tuple[str, ...] = ("abc123",)
-    digest: str = "d" * 64
-    path: Path = Path("fakes")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def score_sets(self) -> list[str]:
-        return list(self.sets)
-
-    def score_set(self, digest: str | None = None) -> str:
-        return digest or self.sets[0]
-
-    def errors(self, digest: str | None = None) -> np.ndarray:
-        return self.error
-
-    def scores(self, digest: str | None = None) -> SimpleNamespace:
-        return SimpleNamespace(output=np.zeros((len(self), 3)), error=self.error, digest="abc123")
-
-    @property
-    def manifest(self) -> SimpleNamespace:
-        return SimpleNamespace(scores={name: [] for name in self.sets}, shards=())
-
-
 def make_fakes(count: int = 300) -> Fakes:
     random = np.random.default_rng(4)
     ratio, error = (random.random(count).astype(np.float32) for _ in range(2))
-    return Fakes(random.integers(0, 3, count), ClassLabels(("a", "b", "c")), ratio, error)
+    return Fakes(random.integers(0, 3, count), ClassLabels(("a", "b", "c")), error, density_ratio=ratio)
 
 
 def test_keep_goes_before_rho_and_counts() -> None:

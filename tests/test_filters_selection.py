@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,39 +14,12 @@ from filters import select
 from filters.selection import balanced_quotas, lowest_share
 from image_data.fake import Selection
 from image_data.labels import ClassLabels, ContinuousLabels
-from interfaces import LabelSpace
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from teacher_sampler.plan import LabelPlan
 from teacher_sampler.sampler import sample
+from tests.columns_of_fakes import Fakes
 from tests.tiny_sampling import CLASSES, TinyParts, save_tiny_teacher, tiny_settings
-
-
-@dataclass
-class Fakes:
-    """What `select` reads of a fake dataset."""
-
-    labels: np.ndarray
-    label_space: LabelSpace
-    output: np.ndarray
-    error: np.ndarray
-    sets: tuple[str, ...] = ("abc123",)
-    digest: str = "d" * 64
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def score_sets(self) -> list[str]:
-        return list(self.sets)
-
-    def score_set(self, digest: str | None = None) -> str:
-        return digest or self.sets[0]
-
-    def errors(self, digest: str | None = None) -> np.ndarray:
-        return self.error
-
-    def scores(self, digest: str | None = None) -> SimpleNamespace:
-        return SimpleNamespace(output=self.output, error=self.error, digest=digest or self.sets[0])
 
 
 def make_fakes(count: int, classes: int, seed: int, ties: bool = False) -> Fakes:
@@ -57,7 +28,7 @@ def make_fakes(count: int, classes: int, seed: int, ties: bool = False) -> Fakes
     error = random.integers(0, 3, count) if ties else random.random(count)
     output = random.normal(size=(count, classes)).astype(np.float16)
     space = ClassLabels(tuple(f"c{index}" for index in range(classes)))
-    return Fakes(labels, space, output, error.astype(np.float32))
+    return Fakes(labels, space, error.astype(np.float32), output)
 
 
 def make_angles(count: int) -> Fakes:
@@ -65,7 +36,7 @@ def make_angles(count: int) -> Fakes:
     labels = random.uniform(-60, 60, count)
     output = (labels + random.normal(0, 20, count)).astype(np.float32)
     space = ContinuousLabels(-60.0, 60.0, "degrees")
-    return Fakes(labels, space, output, np.abs(output - labels).astype(np.float32))
+    return Fakes(labels, space, np.abs(output - labels).astype(np.float32), output)
 
 
 @settings(max_examples=60, deadline=None)
