@@ -15,10 +15,10 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from layers.generator import CARD_FILE
 from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.safe_files.onnx_file import OnnxProgram
 from teacher_sampler import load_teacher
 from teacher_sampler.importers.programs import import_onnx
 from teacher_sampler.importers.registry import ImportRequest
-from teacher_sampler.loaders.onnx_file import OnnxProgram
 from tests.program_models import CPU, imported, linear_onnx
 
 ABC = ("a", "b", "c")

@@ -18,9 +18,9 @@ import pytest
 import torch
 
 from runtime.errors import UserError
+from runtime.safe_files.exported_program import ExportedProgram
 from teacher_sampler.importers.programs import import_exported
 from teacher_sampler.importers.registry import ImportRequest
-from teacher_sampler.loaders.exported_program import ExportedProgram
 from tests.program_models import CPU, LATENT, export_pt2, imported
 
 CANARY = Path(tempfile.gettempdir()) / f"retort-canary-{os.getpid()}"  # each test process has its own

@@ -18,13 +18,13 @@ from layers.generator import NetworkGenerator
 from layers.pixels import quantise
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
+from runtime.safe_files.exported_program import PROGRAM_FILE, ExportedProgram
+from runtime.safe_files.onnx_file import MODEL_FILE
 from runtime.seeds import label_bits, sample_normals
 from student_trainer import GENERATORS, export_student
 from teacher_sampler import load_teacher
 from teacher_sampler.importers.programs import import_exported, import_onnx
 from teacher_sampler.importers.registry import ImportRequest
-from teacher_sampler.loaders.exported_program import PROGRAM_FILE, ExportedProgram
-from teacher_sampler.loaders.onnx_file import MODEL_FILE
 from teacher_sampler.plan import LabelPlan, SamplingParts
 from teacher_sampler.sampler import sample
 from tests.program_models import (

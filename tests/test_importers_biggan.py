@@ -17,10 +17,10 @@ from image_data.labels import ClassLabels
 from layers.conditional_norm import ConditionalBatchNorm2d
 from layers.upsampled_conv import UpsampledConv2d
 from runtime.errors import UserError
+from runtime.safe_files.state_dicts import check_tensors
 from teacher_sampler.importers import IMPORTERS
 from teacher_sampler.importers.biggan import convert, expected_tensors, read_layout
 from teacher_sampler.importers.registry import ImportRequest
-from teacher_sampler.importers.state_dicts import check_tensors
 from teacher_sampler.networks import TEACHERS
 from tests.parity_folder import parity
 

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from runtime.errors import UserError
+from runtime.safe_files.state_dicts import check_tensors, read_tensors
 from teacher_sampler.importers.folding import fold_one_step, fold_stored
-from teacher_sampler.importers.state_dicts import check_tensors, read_tensors
 
 TENSORS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 

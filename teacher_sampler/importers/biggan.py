@@ -18,10 +18,10 @@ import torch
 
 from image_data.labels import ClassLabels
 from runtime.errors import UserError
+from runtime.safe_files.state_dicts import check_tensors, read_tensors
 from teacher_sampler.importers.folding import fold_one_step
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest, class_label_names
 from teacher_sampler.importers.registry import std_truncation as truncation_of
-from teacher_sampler.importers.state_dicts import check_tensors, read_tensors
 from teacher_sampler.networks import TEACHERS
 from teacher_sampler.networks.biggan import CHANNEL_MULTIPLES, START_PX
 

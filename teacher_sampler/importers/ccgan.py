@@ -16,10 +16,10 @@ import torch
 
 from image_data.labels import ContinuousLabels
 from runtime.errors import UserError
+from runtime.safe_files.state_dicts import check_tensors, read_tensors
 from teacher_sampler.importers.ccgan_labels import Tensors, label_embedding, vote
 from teacher_sampler.importers.folding import fold_stored
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest, no_truncation, require
-from teacher_sampler.importers.state_dicts import check_tensors, read_tensors
 from teacher_sampler.networks.ccgan import NORM_GROUPS, CcGANGenerator
 
 GENERATOR_ENTRIES = ("netG_state_dict", "generator", "state_dict")

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from runtime.errors import UserError
+from runtime.safe_files.state_dicts import check_tensors, read_tensors
 from teacher_sampler.importers.registry import ImportRequest
-from teacher_sampler.importers.state_dicts import check_tensors, read_tensors
 from teacher_sampler.networks.ccgan import NORM_GROUPS, LabelEmbeddingNetwork
 from teacher_sampler.networks.image_label import ImageLabelNetwork
 

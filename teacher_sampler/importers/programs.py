@@ -18,6 +18,9 @@ from image_data.labels import ClassLabels, ContinuousLabels
 from runtime.atomic import commit_file
 from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.safe_files.exported_program import PROGRAM_FILE, ExportedProgram
+from runtime.safe_files.onnx_file import MODEL_FILE, OnnxProgram
+from runtime.safe_files.program import Program, ProgramInput
 from runtime.seeds import torch_generator
 from teacher_sampler.importers.registry import (
     IMPORTERS,
@@ -28,9 +31,7 @@ from teacher_sampler.importers.registry import (
     require,
     std_truncation,
 )
-from teacher_sampler.loaders.exported_program import PROGRAM_FILE, ExportedProgram
-from teacher_sampler.loaders.onnx_file import MODEL_FILE, OnnxProgram
-from teacher_sampler.loaders.programs import CallConvention, LabelForm, Program, ProgramInput, program_values
+from teacher_sampler.loaders.programs import CallConvention, LabelForm, program_values
 
 _LATENT_NAMES = frozenset({"z", "latent", "latents", "noise"})
 _LABEL_NAMES = frozenset(

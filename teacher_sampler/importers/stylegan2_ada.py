@@ -11,6 +11,7 @@ import torch
 
 from image_data.labels import ClassLabels
 from runtime.errors import UserError
+from runtime.safe_files.state_dicts import check_tensors
 from teacher_sampler.importers.registry import (
     IMPORTERS,
     ImportedTeacher,
@@ -19,7 +20,6 @@ from teacher_sampler.importers.registry import (
     psi_truncation,
 )
 from teacher_sampler.importers.snapshot_pickle import Snapshot, read_snapshot
-from teacher_sampler.importers.state_dicts import check_tensors
 from teacher_sampler.networks.stylegan2 import (
     ACTIVATION_GAIN,
     RESAMPLE_TAPS,

@@ -11,7 +11,7 @@ from interfaces import LabelSpace, Teacher, TeacherCard
 from layers.generator import CARD_FILE, NetworkGenerator, load_weights, read_card
 from layers.spectral_norm import fold_spectral
 from runtime.errors import UserError
-from teacher_sampler.loaders import exported_program, http_client, onnx_file, ready_images  # noqa: F401  (they register)
+from teacher_sampler.loaders import http_client, programs, ready_images  # noqa: F401  (they register)
 from teacher_sampler.loaders.address import is_url
 from teacher_sampler.loaders.registry import BLACK_BOXES
 from teacher_sampler.networks import TEACHERS

@@ -8,55 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Protocol
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from interfaces import LabelSpace, TeacherCard
+from layers.generator import CARD_FILE
+from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.safe_files.exported_program import PROGRAM_FILE, ExportedProgram
+from runtime.safe_files.onnx_file import MODEL_FILE, OnnxProgram
+from runtime.safe_files.program import Program, pieces
 from runtime.seeds import sample_normals
+from teacher_sampler.loaders.registry import BLACK_BOXES
 
 LabelForm = Literal["index", "one-hot", "value"]
 LABEL_FORMS = ("index", "one-hot", "value")
-
-
-@dataclass(frozen=True)
-class ProgramInput:
-    """One input: `sizes` of all dimensions, the batch first, None where any size will do."""
-
-    name: str
-    dtype: torch.dtype
-    sizes: tuple[int | None, ...]
-
-    @property
-    def width(self) -> int | None:
-        """Numbers for each image: 1 for N, z for N x z, N x z x 1 and N x z x 1 x 1; None where that is unknown."""
-        if len(self.sizes) > 2 and any(size != 1 for size in self.sizes[2:]):
-            return None
-        return 1 if len(self.sizes) == 1 else self.sizes[1]
-
-    def __str__(self) -> str:
-        kind = str(self.dtype).removeprefix("torch.")
-        return f"{self.name} ({kind} {' x '.join('N' if size is None else str(size) for size in self.sizes)})"
-
-
-class Program(Protocol):
-    """A program that is ready to be called.  `batch`: the smallest and the largest number of images that it takes."""
-
-    @property
-    def inputs(self) -> tuple[ProgramInput, ...]: ...
-
-    @property
-    def batch(self) -> tuple[int, int | None]: ...
-
-    def classes(self, name: str) -> int | None:
-        """Rows of the embedding that the input of this name looks up; None where there is none to be seen."""
-        ...
-
-    def __call__(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The program's output, N x C x H x W; UserError where it fails."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -139,25 +108,15 @@ class ProgramTeacher:
         if self.convention.latents is not None and latents is None:
             raise ValueError("this program needs latents")
         values = program_values(self.program, self.convention, self.label_space, latents, labels)
-        images = torch.cat([self._call(piece, count) for piece, count in self._pieces(values, len(labels))])
+        images = torch.cat(
+            [self._call(piece, count) for piece, count in pieces(values, len(labels), self.program.batch)]
+        )
         scale = 2.0 / (self.convention.white - self.convention.black)
         return (images.to(self.device).float() - self.convention.black) * scale - 1.0
 
     def candidates(self, labels: np.ndarray) -> np.ndarray | None:
         """Without end, or one of each label where there are no latents."""
         return None if self.convention.latents is not None else np.ones(len(labels), dtype=np.int64)
-
-    def _pieces(self, values: Mapping[str, torch.Tensor], count: int) -> list[tuple[dict[str, torch.Tensor], int]]:
-        """(inputs of one call, how many of its images count): pieces of what the program takes, the last filled up."""
-        smallest, largest = self.program.batch
-        size = max(count, 1) if largest is None else largest
-        found = []
-        for start in range(0, count, size):
-            stop = min(start + size, count)
-            rows = np.minimum(np.arange(start, max(stop, start + smallest)), stop - 1)
-            index = torch.from_numpy(rows)
-            found.append(({name: value[index] for name, value in values.items()}, stop - start))
-        return found
 
     def _call(self, values: Mapping[str, torch.Tensor], count: int) -> torch.Tensor:
         images = self.program(values)
@@ -169,3 +128,30 @@ class ProgramTeacher:
                 f"import it again."
             )
         return images[:count]
+
+
+@BLACK_BOXES.register("onnx")
+def load_onnx(folder: Path, card: TeacherCard, label_space: LabelSpace, device: torch.device) -> ProgramTeacher:
+    """The teacher of a folder with `model.onnx`; UserError where the file is not that of the card."""
+    program = OnnxProgram(folder / MODEL_FILE, device)
+    if program.sha256 != card.source_digest:
+        raise UserError(f"{program.path} does not match the digest in its card; the file is damaged, restore it.")
+    try:
+        return ProgramTeacher(card, label_space, program, device)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CARD_FILE} does not describe {program.path} ({error}); restore it.") from error
+
+
+@BLACK_BOXES.register("torch-export")
+def load_exported(folder: Path, card: TeacherCard, label_space: LabelSpace, device: torch.device) -> ProgramTeacher:
+    """The teacher of a folder with `program.pt2`; UserError where the file is not that of the card."""
+    path = folder / PROGRAM_FILE
+    if not path.is_file():
+        raise UserError(f"{path} is missing; restore it or import the teacher again.")
+    if file_sha256(path) != card.source_digest:
+        raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
+    program = ExportedProgram(path, device)
+    try:
+        return ProgramTeacher(card, label_space, program, device)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / CARD_FILE} does not describe {path} ({error}); restore it.") from error

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from teacher_sampler.loaders.pt2_archive import DTYPES
+from runtime.safe_files.pt2_archive import DTYPES
 
 _ATEN = re.compile(r"torch\.ops\.aten\.(_?[a-z][a-z0-9_]*)\.([A-Za-z][A-Za-z0-9_]*)")
 _GRADIENT_MODE = "torch.ops.higher_order.wrap_with_set_grad_enabled"

@@ -1,4 +1,4 @@
-"""A teacher in a torch.export program (.pt2), such as `export` writes, or as others save with torch.export.save.
+"""A torch.export program (.pt2), such as `export` writes, or as others save with torch.export.save.
 
 The file is read by `pt2_archive` and run by `pt2_graph`, so nothing in it is unpickled, evaluated or compiled.
 """
@@ -12,14 +12,10 @@ from typing import Any
 
 import torch
 
-from interfaces import LabelSpace, TeacherCard
-from layers.generator import CARD_FILE
-from runtime.digests import file_sha256
 from runtime.errors import UserError
-from teacher_sampler.loaders.programs import ProgramInput, ProgramTeacher
-from teacher_sampler.loaders.pt2_archive import read_archive
-from teacher_sampler.loaders.pt2_graph import GraphProgram
-from teacher_sampler.loaders.registry import BLACK_BOXES
+from runtime.safe_files.program import ProgramInput
+from runtime.safe_files.pt2_archive import read_archive
+from runtime.safe_files.pt2_graph import GraphProgram
 
 PROGRAM_FILE = "program.pt2"
 # A size that is one symbol: s17, or Symbol('s17', positive=True, integer=True).  It is compared, never evaluated.
@@ -89,18 +85,3 @@ def _symbol(text: str) -> str:
 def _reason(error: BaseException) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
     return text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
-
-
-@BLACK_BOXES.register("torch-export")
-def load_exported(folder: Path, card: TeacherCard, label_space: LabelSpace, device: torch.device) -> ProgramTeacher:
-    """The teacher of a folder with `program.pt2`; UserError where the file is not that of the card."""
-    path = folder / PROGRAM_FILE
-    if not path.is_file():
-        raise UserError(f"{path} is missing; restore it or import the teacher again.")
-    if file_sha256(path) != card.source_digest:
-        raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
-    program = ExportedProgram(path, device)
-    try:
-        return ProgramTeacher(card, label_space, program, device)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CARD_FILE} does not describe {path} ({error}); restore it.") from error

@@ -1,4 +1,4 @@
-"""A teacher in an ONNX file, run by onnxruntime.
+"""A program in an ONNX file, run by onnxruntime.
 
 A model is looked at before onnxruntime sees it: all of its weights lie inside, and it holds standard operators only,
 none of which draws random numbers.  onnxruntime gets the bytes that were looked at, never a path.
@@ -14,11 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from interfaces import LabelSpace, TeacherCard
-from layers.generator import CARD_FILE
 from runtime.errors import UserError
-from teacher_sampler.loaders.programs import ProgramInput, ProgramTeacher
-from teacher_sampler.loaders.registry import BLACK_BOXES
+from runtime.safe_files.program import ProgramInput
 
 MODEL_FILE = "model.onnx"
 INSTALL = "pip install onnx onnxruntime"
@@ -215,15 +212,3 @@ def _library(name: str) -> Any:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200].rstrip(".")
-
-
-@BLACK_BOXES.register("onnx")
-def load_onnx(folder: Path, card: TeacherCard, label_space: LabelSpace, device: torch.device) -> ProgramTeacher:
-    """The teacher of a folder with `model.onnx`; UserError where the file is not that of the card."""
-    program = OnnxProgram(folder / MODEL_FILE, device)
-    if program.sha256 != card.source_digest:
-        raise UserError(f"{program.path} does not match the digest in its card; the file is damaged, restore it.")
-    try:
-        return ProgramTeacher(card, label_space, program, device)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CARD_FILE} does not describe {program.path} ({error}); restore it.") from error
