@@ -26,6 +26,8 @@ from classifiers.settings import ClassifierSettings
 from classifiers.training_state import TrainingState
 from image_data.augment import augment
 from image_data.batches import BatchOrder
+from image_data.label_meeting import LabelHolder, check_same_labels, meet
+from image_data.labels import label_space_from_json
 from image_data.sources import ImageSource, row_weights
 from interfaces import LabelSpace, Predictor
 from runtime.checkpoints import CheckpointFolder
@@ -243,6 +245,11 @@ def _check_inputs(
     if build_distiller(settings.distiller, settings.distiller_weights).needs_teacher:
         if teacher is None:
             raise UserError(f"distiller {settings.distiller} needs a teacher; give --predictor, or use distiller none.")
+        if "label_space" in teacher.card:
+            theirs = LabelHolder(
+                "network", "the teacher of soft labels", label_space_from_json(teacher.card["label_space"])
+            )
+            check_same_labels(LabelHolder("data", "the training images", label_space), theirs)
         found = teacher(torch.from_numpy(train.images(np.array([0]))))
         if found.shape[1:] != (label_space.width,):
             raise UserError(
@@ -259,13 +266,16 @@ def _start_from(
     if settings.init_from is None:
         return None
     source: ClassifierPredictor = load_classifier(Path(settings.init_from), torch.device("cpu"))
-    wanted = (settings.student, settings.width, *shape, label_space.to_json())
+    wanted = (settings.student, settings.width, *shape)
     card = source.card
-    found = (card["architecture"], card["width"], card["channels"], card["resolution_px"], card["label_space"])
+    found = (card["architecture"], card["width"], card["channels"], card["resolution_px"])
     if found != wanted:
         raise UserError(
             f"{settings.init_from} holds {found[0]} (width {found[1]:g}, {found[2]}x{found[3]} px), not the student "
-            f"{wanted[0]} (width {wanted[1]:g}, {wanted[2]}x{wanted[3]} px) with the same labels; take one that fits."
+            f"{wanted[0]} (width {wanted[1]:g}, {wanted[2]}x{wanted[3]} px); take one that fits."
         )
+    start = LabelHolder("network", f"--init-from {settings.init_from}", source.label_space)
+    exact = label_space.kind == "continuous"  # its outputs are in units of the range
+    meet(LabelHolder("data", "the training images", label_space), start, exact=exact)
     network.load_state_dict(source.network.state_dict())
     return str(card["source_digest"])

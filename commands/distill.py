@@ -15,7 +15,7 @@ from classifiers.settings import ClassifierSettings
 from commands.classifier_flags import ClassifierFlags
 from commands.options import settings_from
 from commands.parts import load_data, load_predictor
-from commands.selection import SelectionOptions, mixed_source, open_matching_fakes
+from commands.selection import SelectionOptions, check_soft_labels, mixed_source, open_matching_fakes
 from commands.workspace import artefact, artefact_digest, resolve_input
 
 
@@ -47,6 +47,7 @@ def run(options: Options) -> dict[str, Any]:
         parents["fakes"] = artefact_digest("fakes", fakes)
     if options.method != "none":
         predictor = resolve_input("predictor", options.predictor, options)
+        check_soft_labels(predictor, options, data)
         parents["predictor"] = artefact_digest("predictor", predictor)
     dataset = open_matching_fakes(fakes, options, data) if fakes else None
     train = mixed_source(options, data, dataset, options.rho)

@@ -55,6 +55,11 @@ class _Measuring:
 
 
 @lru_cache(maxsize=1)
+def _real(options: Options) -> Any:
+    return load_data(options, real_per_class=None)
+
+
+@lru_cache(maxsize=1)
 def _instruments(options: Options) -> tuple[Any, Any, Any]:
     """Real data, judge and feature network, once in each process."""
     from commands.measuring import obtain_judge
@@ -62,7 +67,7 @@ def _instruments(options: Options) -> tuple[Any, Any, Any]:
     from runtime.devices import pick_device
 
     device = pick_device(options.device)
-    data = load_data(options, real_per_class=None)
+    data = _real(options)
     judge = obtain_judge(options, data, device)
     return data, judge, choose_feature_network(judge, options.inception, device)
 
@@ -70,7 +75,7 @@ def _instruments(options: Options) -> tuple[Any, Any, Any]:
 def run(options: Options) -> dict[str, Any]:
     """Train the judge where there is none yet, draw images, compare."""
     from commands.engine import make_engine
-    from commands.measuring import set_names
+    from commands.measuring import check_comparable, set_names
     from runtime.atomic import write_json
     from runtime.devices import set_threads
 
@@ -79,6 +84,7 @@ def run(options: Options) -> dict[str, Any]:
     if not any(found.values()):
         raise UserError(f"nothing to evaluate in {options.workspace}; give --teacher, --fakes or --student.")
     parents = {kind: artefact_digest(kind, folder) for kind, folder in found.items() if folder}
+    check_comparable(options, found, _real(options))
     data = _instruments(options)[0]  # the judge is trained before several processes want it
     with artefact("evaluate", "evaluation", options, {"data": data.digest, **parents}) as made:
         result_file = made.folder / "result.json"
@@ -88,6 +94,7 @@ def run(options: Options) -> dict[str, Any]:
             rows = dict(engine.map(_Measuring(options, found), names))
             write_json(result_file, {name: rows[kind] for kind, name in names.items()})
     _instruments.cache_clear()
+    _real.cache_clear()
     return {"evaluation": str(made.folder), "rows": json.loads(result_file.read_text())}
 
 

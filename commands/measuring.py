@@ -36,6 +36,34 @@ def obtain_judge(options: Any, data: RealData, device: Any) -> Judge:
     return load_judge(folder, device)
 
 
+def check_comparable(options: Any, found: dict[str, Path | None], data: RealData) -> None:
+    """UserError where teacher, fakes or student have other labels or images of another shape than the real data."""
+    import torch
+
+    from commands.selection import data_name
+    from image_data.fake import open_fakes
+    from image_data.label_meeting import LabelHolder, meet
+
+    real = LabelHolder("data", data_name(options), data.label_space)
+    wanted = data.train.pixels.shape[1:]
+    for kind, folder in found.items():
+        if folder is None:
+            continue
+        if kind == "fakes":
+            fakes = open_fakes(folder)
+            space, shape, asked = fakes.label_space, fakes.image_shape, fakes.manifest.labels
+        else:
+            behind = found["fakes"] if kind == "teacher" else None
+            generator = teacher_behind(behind, folder, torch.device("cpu"))
+            size, space = generator.card.resolution_px, generator.label_space
+            shape, asked = (generator.card.channels, size, size), None
+        holder = LabelHolder("fakes" if kind == "fakes" else "teacher", f"--{kind} {folder}", space)
+        meet(real, holder, asked)
+        if tuple(shape) != wanted:
+            theirs, ours = ("x".join(str(side) for side in sides) for sides in (shape, wanted))
+            raise UserError(f"--{kind} {folder} has images of {theirs}, {real.name} of {ours}; use --resolution.")
+
+
 def real_reference(data: RealData) -> ImageSource:
     """The real images that generated ones are held against."""
     from image_data.sources import Concatenation

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -59,6 +60,13 @@ def load_density_ratio(folder: Path, device: torch.device) -> DensityRatio:
     from filters import load_filter
 
     return load_filter(folder, device)
+
+
+def card_labels(folder: Path) -> LabelSpace:
+    """The label space of a trained network's folder, from its card alone."""
+    from image_data.labels import label_space_from_json
+
+    return label_space_from_json(json.loads((folder / "card.json").read_text())["label_space"])
 
 
 def error_function(label_space: LabelSpace) -> Any:

@@ -63,7 +63,7 @@ def run(options: Options) -> dict[str, Any]:
     predictor = None if options.predictor == "none" else resolve_input("predictor", _path(options.predictor), options)
     for kind, folder in (("filter", chosen_filter), ("predictor", predictor)):
         if folder is not None:
-            check_fits(kind, folder, teacher)
+            check_fits(kind, folder, teacher, plan.labels)
     parents = {"teacher": teacher.digest}
     if chosen_filter is not None:
         parents["filter"] = artefact_digest("filter", chosen_filter)

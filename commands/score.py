@@ -13,7 +13,7 @@ from pydantic import Field
 
 from commands.fake_options import FakesOptions, fakes_folder
 from commands.options import DataOptions
-from commands.parts import error_function, load_data, load_density_ratio, predictor_factory
+from commands.parts import card_labels, error_function, load_data, load_density_ratio, predictor_factory
 from commands.workspace import DATA_FLAGS, artefact_digest, data_flags, resolve_input
 from runtime.errors import UserError
 
@@ -74,25 +74,32 @@ def _shared(options: Options) -> FakesOptions:
 def _predict(options: Options, folder: Path) -> None:
     from commands.engine import make_engine
     from image_data.fake import open_fakes
+    from image_data.label_meeting import LabelHolder, meet
     from teacher_sampler.scoring import score
 
+    fakes = open_fakes(folder)
     predictor = resolve_input("predictor", options.predictor, _shared(options))
+    network = LabelHolder("network", f"--predictor {predictor}", card_labels(predictor))
+    meet(LabelHolder("fakes", f"--fakes {folder}", fakes.label_space), network, fakes.manifest.labels)
     digest = artefact_digest("predictor", predictor)
-    error = error_function(open_fakes(folder).label_space)
+    error = error_function(fakes.label_space)
     score(folder, predictor_factory(predictor, options.device), error, digest, make_engine(options, folder))
 
 
 def _measure(options: Options, folder: Path) -> None:
     from filters.nearest_scores import score_nearest
     from image_data.fake import open_fakes
+    from image_data.label_meeting import LabelHolder, meet
     from runtime.devices import pick_device, set_threads
     from runtime.digests import digest_of
 
     set_threads(1)
     given, data = _real_images(options)
     fakes = open_fakes(folder)
-    if fakes.label_space.kind != data.label_space.kind or fakes.image_shape != data.train.pixels.shape[1:]:
-        raise UserError(f"--fakes {folder} has other labels or another size than --data {given['data']}; give its own.")
+    real = LabelHolder("data", f"--data {given['data']}", data.label_space)
+    meet(real, LabelHolder("fakes", f"--fakes {folder}", fakes.label_space))
+    if fakes.image_shape != data.train.pixels.shape[1:]:
+        raise UserError(f"--fakes {folder} has images of another size than --data {given['data']}; use --resolution.")
     chosen = resolve_input("filter", options.filter, _shared(options))
     features = load_density_ratio(chosen, pick_device(options.device)).features  # type: ignore[attr-defined]
     compared = digest_of({"features": artefact_digest("filter", chosen), "data": data.digest, **given})

@@ -17,7 +17,7 @@ from classifiers.settings import ClassifierSettings
 from commands.classifier_flags import ClassifierFlags
 from commands.options import Floats, Ints, Names, settings_from
 from commands.parts import load_data, load_predictor
-from commands.selection import SelectionOptions, mixed_source, open_matching_fakes
+from commands.selection import SelectionOptions, check_soft_labels, mixed_source, open_matching_fakes
 from commands.workspace import artefact, artefact_digest, resolve_input
 
 
@@ -42,12 +42,13 @@ class _Training:
 
     def __call__(self, cell: Any, report: Any) -> dict[str, Any]:
         from classifiers import train_classifier
+        from image_data.fake import open_fakes
         from runtime.devices import pick_device
 
         options = self.options
         device = pick_device(options.device)
         data = load_data(options)
-        fakes = open_matching_fakes(self.fakes, options, data)
+        fakes = open_fakes(self.fakes)  # compared with the data when the search began
         settings = settings_from(
             options, ClassifierSettings, student=cell.student, distiller=options.method, seed=cell.seed
         )
@@ -85,6 +86,7 @@ def run(options: Options) -> dict[str, Any]:
     parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
     predictor = resolve_input("predictor", options.predictor, options) if options.method != "none" else None
     if predictor:
+        check_soft_labels(predictor, options, data)
         parents["predictor"] = artefact_digest("predictor", predictor)
     with artefact("search-rho", "rho", options, parents, shared=True) as made:
         if not made.finished:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from commands.options import DataOptions
+from commands.parts import card_labels
 from filters.keep_language import checked
 from runtime.errors import UserError
 
@@ -42,16 +43,30 @@ class SelectionOptions(DataOptions):
 def open_matching_fakes(folder: Path, options: SelectionOptions, data: RealData) -> FakeDataset:
     """The dataset of fakes; a UserError where its labels or images are not like the real ones."""
     from image_data.fake import open_fakes
+    from image_data.label_meeting import LabelHolder, meet
 
     fakes = open_fakes(folder)
-    if fakes.label_space.to_json() != data.label_space.to_json():
-        raise UserError(f"--fakes {folder} has other labels than --data {options.data}; give fakes of the same labels.")
+    real = LabelHolder("data", data_name(options), data.label_space)
+    meet(real, LabelHolder("fakes", f"--fakes {folder}", fakes.label_space), fakes.manifest.labels)
     if tuple(fakes.image_shape) != data.train.pixels.shape[1:]:
         theirs, ours = (
             "x".join(str(side) for side in shape) for shape in (fakes.image_shape, data.train.pixels.shape[1:])
         )
         raise UserError(f"--fakes {folder} has images of {theirs}, --data {options.data} of {ours}; use --resolution.")
     return fakes
+
+
+def check_soft_labels(folder: Path, options: SelectionOptions, data: RealData) -> None:
+    """UserError where the teacher of soft labels has learnt other labels than the real images have."""
+    from image_data.label_meeting import LabelHolder, meet
+
+    real = LabelHolder("data", data_name(options), data.label_space)
+    meet(real, LabelHolder("network", f"--predictor {folder}", card_labels(folder)), data.train.labels)
+
+
+def data_name(options: DataOptions) -> str:
+    """What a message calls the real images."""
+    return f"--data {options.data}{'' if 'data' in options.model_fields_set else ' (the default)'}"
 
 
 def mixed_source(options: SelectionOptions, data: RealData, fakes: FakeDataset | None, rho: float) -> ImageSource:

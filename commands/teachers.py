@@ -89,10 +89,11 @@ def insides_of(teacher: Any, asked_by: str) -> Any:
     return teacher
 
 
-def check_fits(kind: str, folder: Path, teacher: ChosenTeacher) -> None:
+def check_fits(kind: str, folder: Path, teacher: ChosenTeacher, asked: Any = None) -> None:
     """UserError where a filter or predictor looks at other images or labels than this teacher's; a warning where a
-    filter was fitted for another teacher.
+    filter was fitted for another teacher.  asked: the labels that are sampled.
     """
+    from image_data.label_meeting import LabelHolder, meet
     from image_data.labels import label_space_from_json
     from runtime.progress import say
 
@@ -104,12 +105,8 @@ def check_fits(kind: str, folder: Path, teacher: ChosenTeacher) -> None:
             f"--{kind} {folder} looks at {theirs[0]} x {theirs[1]} x {theirs[1]} images and the teacher makes "
             f"{mine[0]} x {mine[1]} x {mine[1]}; give --image-size and --image-channels, or another --{kind}."
         )
-    space = label_space_from_json(card["label_space"])
-    if (space.kind, space.width) != (teacher.label_space.kind, teacher.label_space.width):
-        raise UserError(
-            f"--{kind} {folder} knows {_labels_text(card['label_space'])} and the teacher has "
-            f"{_labels_text(teacher.label_space.to_json())}; give a --label-map, or another --{kind}."
-        )
+    network = LabelHolder("network", f"--{kind} {folder}", label_space_from_json(card["label_space"]))
+    meet(LabelHolder("teacher", f"--teacher {teacher.reference}", teacher.label_space), network, asked)
     if kind == "filter" and card.get("teacher") != teacher.card.source_digest:
         say(f"warning: the filter {folder} was fitted for another teacher; its ratios do not belong to this one")
 

@@ -34,6 +34,7 @@ class Options(_Settings, _WhiteBox, DataOptions):
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; prints sizes and speeds beside the teacher's."""
     from image_data.fake import open_fakes
+    from image_data.label_meeting import LabelHolder, meet
     from runtime.ranks import join_ranks
     from student_trainer import train_student
 
@@ -50,6 +51,8 @@ def run(options: Options) -> dict[str, Any]:
     data = load_data(options) if options.real else None
     if data is not None:
         parents["data"] = data.digest
+        real = LabelHolder("data", f"--data {options.data}", data.label_space)
+        meet(LabelHolder("fakes", f"--fakes {fakes}", dataset.label_space), real, data.train.labels)
         if tuple(dataset.image_shape) != data.train.pixels.shape[1:]:
             raise UserError(
                 f"--fakes {fakes} and --data {options.data} differ in size; give --resolution or --no-real."

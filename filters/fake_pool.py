@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
+from image_data.label_meeting import LabelHolder, meet
 from interfaces import LabelSpace, Teacher
 from layers.pixels import quantise
 from runtime.errors import UserError
@@ -36,8 +37,12 @@ def teacher_features(
     return torch.cat(pieces)
 
 
-def check_teacher(teacher: Teacher, label_space: LabelSpace, image_shape: tuple[int, ...]) -> None:
-    """UserError where the teacher's images or labels are not those of the real data (C x H x W)."""
+def check_teacher(
+    teacher: Teacher, label_space: LabelSpace, image_shape: tuple[int, ...], labels: np.ndarray | None = None
+) -> None:
+    """UserError where the teacher's images or labels are not those of the real data (C x H x W, labels in the user's
+    units); says where they are matched by place.
+    """
     card = teacher.card
     made = (card.channels, card.resolution_px, card.resolution_px)
     if made != tuple(image_shape):
@@ -45,9 +50,8 @@ def check_teacher(teacher: Teacher, label_space: LabelSpace, image_shape: tuple[
             f"the teacher makes images of {made} (channels, height, width) and the real images are "
             f"{tuple(image_shape)}; load the data with the teacher's resolution and channels."
         )
-    theirs = teacher.label_space
-    if (theirs.kind, theirs.width) != (label_space.kind, label_space.width):
-        raise UserError(
-            f"the teacher's labels are {theirs.kind} of width {theirs.width} and the data's are {label_space.kind} of "
-            f"width {label_space.width}; fit the filter on data with the teacher's labels."
-        )
+    meet(
+        LabelHolder("data", "the real data", label_space),
+        LabelHolder("teacher", "the teacher", teacher.label_space),
+        labels,
+    )

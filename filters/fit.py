@@ -103,7 +103,7 @@ def _begin(
     if len(data) < 2:
         raise UserError(f"the real data holds {len(data)} images; a density ratio needs at least 2, and ten a class.")
     label_space.check(data.labels, "the real data")
-    check_teacher(teacher, label_space, data.images(np.array([0])).shape[1:])
+    check_teacher(teacher, label_space, data.images(np.array([0])).shape[1:], data.labels)
     check_form(settings, label_space, data.labels)
     names = check_augmentations(allowed_augmentations, "the real data")
     train_rows, held_rows = held_out_rows(data.labels, label_space, settings.held_out, settings.seed)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from image_data.label_meeting import labels_differ as labels_differ
 from interfaces import LabelSpace
 from runtime.errors import UserError
 

@@ -50,6 +50,11 @@ def say(message: str) -> None:
         print(message, file=sys.stderr, flush=True)
 
 
+def note(message: str) -> None:
+    """A line on stderr that decides what numbers mean, so that it is not silenced with the bars."""
+    print(f"note: {message}", file=sys.stderr, flush=True)
+
+
 @contextmanager
 def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
     """Show a bar while the block runs.  RETORT_PROGRESS=off silences it."""

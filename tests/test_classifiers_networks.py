@@ -14,7 +14,7 @@ from classifiers.networks import STUDENTS, build_student
 from classifiers.networks.student import StudentNetwork
 from image_data.labels import ClassLabels, ContinuousLabels
 from interfaces import LabelSpace
-from layers.backbones import build_backbone
+from layers.backbones import ResidualBlock, build_backbone
 from runtime.errors import UserError
 
 TEN = ClassLabels(tuple("0123456789"))
@@ -174,3 +174,19 @@ def test_unknown_distiller_weights_are_named() -> None:
         build_distiller("crd")
     with pytest.raises(UserError, match="temperature"):
         build_distiller("blkd", {"temperature": 0.0})
+
+
+def test_the_shortcut_is_a_strided_convolution() -> None:
+    block = ResidualBlock(4, 8, 2).eval()
+    images = torch.randn(2, 4, 9, 9)
+    weight = block.shortcut[0].weight  # type: ignore[index]
+    strided = torch.nn.functional.conv2d(images, weight, stride=2)
+    assert torch.allclose(block.shortcut[0](images[:, :, ::2, ::2]), strided, atol=1e-6)  # type: ignore[index]
+    assert block(images).shape == strided.shape
+
+
+def test_narrow_networks_train_in_channels_last() -> None:
+    network = build_backbone("resnet8", 1, 16, 0.25).to(memory_format=torch.channels_last)
+    for _ in range(8):
+        network(torch.randn(8, 1, 16, 16)).square().mean().backward()
+    assert all(bool(torch.isfinite(part.grad).all()) for part in network.parameters() if part.grad is not None)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from image_data.labels import label_space_from_json
+from image_data.labels import label_space_from_json, labels_differ
 from interfaces import LabelSpace, TeacherCard
 from layers.generator import card_latents
 from runtime.errors import UserError
@@ -152,8 +152,9 @@ def load_endpoint(folder: Path, card: TeacherCard, label_space: LabelSpace, devi
     served = teacher.card
     same = ("resolution_px", "channels", "latent", "truncation")
     wrong = [name for name in same if getattr(card, name) != getattr(served, name)]
-    if label_space_from_json(served.label_space) != label_space:
-        wrong.append("label_space")
+    difference = labels_differ(label_space, label_space_from_json(served.label_space))
+    if difference is not None:
+        wrong.append(difference)
     if teacher.digest != card.source_digest or wrong:
         raise UserError(
             f"{url} serves another teacher than {folder} describes ({', '.join(wrong) or 'its digest differs'}); start "

@@ -1,0 +1,232 @@
+"""Where two label spaces meet: what differs first, what is let through, and what mends the rest.
+
+Compared whole: kind, number and names of the classes in their order; dimension, unit, range and transform of values.
+Two differences change no image and are only said: classes of one side that have plain numbers 0, 1, ... for names are
+matched with the other's by place, and ranges may differ where all labels lie inside both.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from interfaces import LabelSpace
+from runtime.errors import UserError
+
+_NAMED = 3  # class names in a sentence
+_LISTED = 8  # class names in a list that is to be typed
+
+
+@dataclass(frozen=True)
+class LabelHolder:
+    """Something that has a label space; `name` is what its user calls it ("--data photos"), `kind` decides what
+    mends it.
+    """
+
+    kind: Literal["data", "teacher", "fakes", "network"]
+    name: str
+    space: LabelSpace
+
+
+def labels_differ(mine: LabelSpace, theirs: LabelSpace) -> str | None:
+    """The first difference, e.g. "label 2 is '10' here and '2' there"; None where there is none."""
+    if mine.kind != theirs.kind:
+        return f"labels are {_kind(mine)} here and {_kind(theirs)} there"
+    if mine.kind == "classes":
+        return _names_differ(_names(mine), _names(theirs))
+    here, there = mine.to_json(), theirs.to_json()
+    if here["dimension"] != there["dimension"]:
+        return f"a label is {_values(here['dimension'])} here and {_values(there['dimension'])} there"
+    if here["unit"] != there["unit"]:
+        return f"values are in {_unit(here)} here and in {_unit(there)} there"
+    if _range(here) != _range(there):
+        return f"values run from {_span(here)} here and from {_span(there)} there"
+    if here["transform"] != there["transform"]:
+        return f"values are scaled {here['transform']} here and {there['transform']} there"
+    return None
+
+
+def check_same_labels(
+    mine: LabelHolder, theirs: LabelHolder, asked: np.ndarray | None = None, *, exact: bool = False
+) -> str | None:
+    """What has to be said of the two (None where they are equal); UserError where they do not go together.
+
+    asked: the labels that pass between them, in the user's units; none may lie outside a range.  exact: no difference
+    at all is let through, as where the weights of one network go into another.
+    """
+    difference = labels_differ(mine.space, theirs.space)
+    if difference is None:
+        return None
+    if exact or mine.space.kind != theirs.space.kind:
+        raise UserError(_refusal(mine, theirs, difference))
+    if mine.space.kind == "classes":
+        if not _by_place(_names(mine.space), _names(theirs.space)):
+            raise UserError(_refusal(mine, theirs, difference))
+        return _matched_by_place(mine, theirs)
+    here, there = mine.space.to_json(), theirs.space.to_json()
+    same_unit = here["unit"] == there["unit"] or not (here["unit"] and there["unit"])
+    if here["dimension"] != there["dimension"] or here["transform"] != there["transform"] or not same_unit:
+        raise UserError(_refusal(mine, theirs, difference))
+    for holder, space in ((mine, here), (theirs, there)):
+        _check_inside(holder, space, asked, mine, theirs)
+    return f"{mine.name} (here) and {theirs.name} (there): {difference}; they are taken as the same values"
+
+
+def meet(mine: LabelHolder, theirs: LabelHolder, asked: np.ndarray | None = None, *, exact: bool = False) -> None:
+    """`check_same_labels`, and its note on stderr."""
+    from runtime.progress import note
+
+    said = check_same_labels(mine, theirs, asked, exact=exact)
+    if said is not None:
+        note(said)
+
+
+def check_several_classes(holder: LabelHolder, command: str) -> None:
+    """UserError where there is one class only: nothing can be told apart."""
+    if holder.space.kind == "classes" and holder.space.width < 2:
+        (name,) = _names(holder.space)
+        raise UserError(
+            f"{command} learns to tell classes apart, and {holder.name} has one only ({name}); sample it with "
+            f"--predictor none, and train a student generator (train-student)."
+        )
+
+
+def _names(space: LabelSpace) -> list[str]:
+    """Class names; letters that look alike are one letter, however a file system writes them."""
+    return [unicodedata.normalize("NFC", str(name)) for name in space.to_json()["names"]]
+
+
+def _names_differ(here: Sequence[str], there: Sequence[str]) -> str | None:
+    if list(here) == list(there):
+        return None
+    shorter = min(len(here), len(there))
+    row = next((row for row in range(shorter) if here[row] != there[row]), shorter)
+    mine, theirs = (repr(names[row]) if row < len(names) else "missing" for names in (here, there))
+    first = f"label {row} is {mine} here and {theirs} there"
+    if len(here) != len(there):
+        return f"there are {_classes(len(here))} here and {_classes(len(there))} there, and {first}"
+    return f"{first} (the same names in another order)" if sorted(here) == sorted(there) else first
+
+
+def _by_place(here: Sequence[str], there: Sequence[str]) -> bool:
+    """Whether one side has plain numbers in their order for names, and nothing in the other's names speaks against it:
+    names that are numbers themselves, or differ in a number alone, have to be in the order of these.
+    """
+    if len(here) != len(there):
+        return False
+    plain = [str(row) for row in range(len(here))]
+    if plain not in (list(here), list(there)):
+        return False
+    named = list(there) if list(here) == plain else list(here)
+    if all(name.isdecimal() for name in named):
+        return [int(name) for name in named] == list(range(len(named)))
+    cut = [re.fullmatch(r"(\D*)(\d+)(\D*)", name) for name in named]
+    found = [match for match in cut if match is not None]
+    if len(named) < 2 or len(found) < len(named) or len({(match[1], match[3]) for match in found}) > 1:
+        return True
+    numbers = [int(match[2]) for match in found]
+    return numbers == sorted(numbers)
+
+
+def _matched_by_place(mine: LabelHolder, theirs: LabelHolder) -> str:
+    plain = [str(row) for row in range(mine.space.width)]
+    numbered, named = (mine, theirs) if _names(mine.space) == plain else (theirs, mine)
+    names = _names(named.space)
+    typed = "FILE (one name a line)" if len(names) > _LISTED or any("," in name for name in names) else ",".join(names)
+    remedy = {
+        "teacher": f"; name them with import-teacher --class-names {typed}",
+        "fakes": f"; a teacher imported with import-teacher --class-names {typed} gives them these names",
+        "data": "; name them with class_names in the data's dataset.json",
+        "network": "",
+    }[numbered.kind]
+    return (
+        f"classes are called {_some(_names(numbered.space))} in {numbered.name} and {_some(names)} in {named.name}; "
+        f"they are matched by place{remedy}"
+    )
+
+
+def _check_inside(
+    holder: LabelHolder, space: dict[str, Any], asked: np.ndarray | None, mine: LabelHolder, theirs: LabelHolder
+) -> None:
+    if asked is None or not np.size(asked):
+        return
+    low, high = _range(space)
+    slack = 1e-9 * max(abs(low), abs(high), high - low)
+    least, most = float(np.min(asked)), float(np.max(asked))
+    if least < low - slack or most > high + slack:
+        other = theirs if holder is mine else mine
+        raise UserError(
+            f"labels of {other.name} run from {least:g} to {most:g}, and {holder.name} knows {_span(space)}; "
+            f"{_remedies(mine, theirs)}."
+        )
+
+
+def _refusal(mine: LabelHolder, theirs: LabelHolder, difference: str) -> str:
+    return (
+        f"{mine.name} (here) and {theirs.name} (there) have different labels: {difference}; {_remedies(mine, theirs)}."
+    )
+
+
+def _remedies(mine: LabelHolder, theirs: LabelHolder) -> str:
+    """What mends a difference: the side that is easily changed first."""
+    classes = mine.space.kind == theirs.space.kind == "classes"
+    values = mine.space.kind == theirs.space.kind == "continuous"
+    found = []
+    for holder in sorted((mine, theirs), key=lambda one: ("teacher", "fakes", "network", "data").index(one.kind)):
+        known = {
+            "teacher": "choose, order and name the teacher's classes with --label-map FILE or import-teacher "
+            "--class-names NAMES"
+            if classes
+            else "import the teacher with --label-range and --label-unit in these units"
+            if values
+            else "give a teacher with labels of this kind",
+            "fakes": "sample the fakes anew, their teacher's classes chosen, ordered and named with --label-map FILE "
+            "or import-teacher --class-names NAMES"
+            if classes
+            else "sample the fakes anew within this range and unit (sample --labels, import-teacher --label-unit)"
+            if values
+            else "give fakes with labels of this kind",
+            "network": f"give another {_flag(holder)}, trained on these labels",
+            "data": "name the classes with class_names in the data's dataset.json, or give the data that belongs to it"
+            if classes
+            else "state unit, low and high in the data's dataset.json, or give the data that belongs to it",
+        }
+        found.append(known[holder.kind])
+    return ", or ".join(found)
+
+
+def _flag(holder: LabelHolder) -> str:
+    return holder.name.split()[0] if holder.name.startswith("--") else "network"
+
+
+def _kind(space: LabelSpace) -> str:
+    return _classes(space.width) if space.kind == "classes" else _values(space.width)
+
+
+def _classes(count: int) -> str:
+    return "1 class" if count == 1 else f"{count} classes"
+
+
+def _values(count: int) -> str:
+    return "a value" if count == 1 else f"{count} values"
+
+
+def _unit(space: dict[str, Any]) -> str:
+    return repr(space["unit"]) if space["unit"] else "no stated unit"
+
+
+def _range(space: dict[str, Any]) -> tuple[float, float]:
+    return float(space["low"]), float(space["high"])
+
+
+def _span(space: dict[str, Any]) -> str:
+    return f"{space['low']:g} to {space['high']:g} {space['unit']}".strip()
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= _NAMED else f"{', '.join(names[:_NAMED])}, ..."
