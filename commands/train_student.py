@@ -6,7 +6,7 @@ The teacher itself is not needed, unless `--white-box` adds feature terms from i
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
@@ -17,6 +17,10 @@ from commands.workspace import artefact, artefact_digest, resolve_input
 from runtime.errors import UserError
 from student_trainer.settings import StudentSettings
 from white_box.settings import WhiteBoxSettings
+
+if TYPE_CHECKING:
+    from image_data.fake import FakeDataset
+    from image_data.real import RealData
 
 _Settings: Any = settings_options(StudentSettings, "StudentGeneratorFlags", exclude={"seed", "truncation"})
 _WhiteBox: Any = settings_options(WhiteBoxSettings, "WhiteBoxFlags")
@@ -34,7 +38,6 @@ class Options(_Settings, _WhiteBox, DataOptions):
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; prints sizes and speeds beside the teacher's."""
     from image_data.fake import open_fakes
-    from image_data.label_meeting import LabelHolder, meet
     from runtime.ranks import join_ranks
     from student_trainer import train_student
 
@@ -48,15 +51,9 @@ def run(options: Options) -> dict[str, Any]:
         )
     made_by = dataset.manifest.content["teacher"]
     parents = {"fakes": artefact_digest("fakes", fakes)}
-    data = load_data(options) if options.real else None
+    data = _real_images(options, dataset) if options.real else None
     if data is not None:
         parents["data"] = data.digest
-        real = LabelHolder("data", f"--data {options.data}", data.label_space)
-        meet(LabelHolder("fakes", f"--fakes {fakes}", dataset.label_space), real, data.train.labels)
-        if tuple(dataset.image_shape) != data.train.pixels.shape[1:]:
-            raise UserError(
-                f"--fakes {fakes} and --data {options.data} differ in size; give --resolution or --no-real."
-            )
     reference = _reference(options)
     teacher = None if reference is None else load_generator(reference, device)
     if options.white_box:
@@ -93,6 +90,20 @@ def run(options: Options) -> dict[str, Any]:
         "measured_quality": student.card.measured_quality,
         "cost": compare_generators({"teacher": teacher, "student": student}),
     }
+
+
+def _real_images(options: Options, fakes: FakeDataset) -> RealData:
+    """The images of the second game; a UserError where their labels or shape are not those of the fakes."""
+    from image_data.label_meeting import LabelHolder, meet
+
+    data = load_data(options)
+    real = LabelHolder("data", f"--data {options.data}", data.label_space)
+    meet(LabelHolder("fakes", f"--fakes {fakes.path}", fakes.label_space), real, data.train.labels)
+    if tuple(fakes.image_shape) != data.train.pixels.shape[1:]:
+        raise UserError(
+            f"--fakes {fakes.path} and --data {options.data} differ in size; give --resolution or --no-real."
+        )
+    return data
 
 
 def _reference(options: Options) -> Any:
