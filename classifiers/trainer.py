@@ -245,17 +245,17 @@ def _check_inputs(
     if build_distiller(settings.distiller, settings.distiller_weights).needs_teacher:
         if teacher is None:
             raise UserError(f"distiller {settings.distiller} needs a teacher; give --predictor, or use distiller none.")
-        if "label_space" in teacher.card:
-            theirs = LabelHolder(
-                "network", "the teacher of soft labels", label_space_from_json(teacher.card["label_space"])
-            )
-            check_same_labels(LabelHolder("data", "the training images", label_space), theirs)
         found = teacher(torch.from_numpy(train.images(np.array([0]))))
         if found.shape[1:] != (label_space.width,):
             raise UserError(
                 f"the teacher gives {found.shape[-1]} outputs, but the labels need {label_space.width}; "
                 "take a predictor that was trained on the same label space."
             )
+        if "label_space" in teacher.card:
+            theirs = LabelHolder(
+                "network", "the teacher of soft labels", label_space_from_json(teacher.card["label_space"])
+            )
+            check_same_labels(LabelHolder("data", "the training images", label_space), theirs)
     return int(shape[1]), int(shape[2])
 
 

@@ -172,32 +172,33 @@ def _refusal(mine: LabelHolder, theirs: LabelHolder, difference: str) -> str:
     )
 
 
+_MENDS = {  # kind of holder: where names differ, where values do, where one has names and the other values
+    "teacher": (
+        "choose, order and name the teacher's labels with --label-map FILE or import-teacher --class-names NAMES",
+        "import the teacher with --label-range and --label-unit in these units",
+        "give a teacher with labels of this kind",
+    ),
+    "fakes": (
+        "sample the fakes anew, their classes chosen, ordered and named with --label-map FILE or import-teacher "
+        "--class-names NAMES",
+        "sample the fakes anew within this range and unit (sample --labels, import-teacher --label-unit)",
+        "give fakes with labels of this kind",
+    ),
+    "network": ("give another {flag}, trained on these labels",) * 3,
+    "data": (
+        "name the classes with class_names in the data's dataset.json",
+        "state unit, low and high in the data's dataset.json",
+        "give the data that belongs to it",
+    ),
+}
+
+
 def _remedies(mine: LabelHolder, theirs: LabelHolder) -> str:
     """What mends a difference: the side that is easily changed first."""
-    classes = mine.space.kind == theirs.space.kind == "classes"
-    values = mine.space.kind == theirs.space.kind == "continuous"
-    found = []
-    for holder in sorted((mine, theirs), key=lambda one: ("teacher", "fakes", "network", "data").index(one.kind)):
-        known = {
-            "teacher": "choose, order and name the teacher's classes with --label-map FILE or import-teacher "
-            "--class-names NAMES"
-            if classes
-            else "import the teacher with --label-range and --label-unit in these units"
-            if values
-            else "give a teacher with labels of this kind",
-            "fakes": "sample the fakes anew, their teacher's classes chosen, ordered and named with --label-map FILE "
-            "or import-teacher --class-names NAMES"
-            if classes
-            else "sample the fakes anew within this range and unit (sample --labels, import-teacher --label-unit)"
-            if values
-            else "give fakes with labels of this kind",
-            "network": f"give another {_flag(holder)}, trained on these labels",
-            "data": "name the classes with class_names in the data's dataset.json, or give the data that belongs to it"
-            if classes
-            else "state unit, low and high in the data's dataset.json, or give the data that belongs to it",
-        }
-        found.append(known[holder.kind])
-    return ", or ".join(found)
+    kinds = {mine.space.kind, theirs.space.kind}
+    form = 2 if len(kinds) > 1 else 0 if kinds == {"classes"} else 1
+    holders = sorted((mine, theirs), key=lambda holder: list(_MENDS).index(holder.kind))
+    return ", or ".join(_MENDS[holder.kind][form].format(flag=_flag(holder)) for holder in holders)
 
 
 def _flag(holder: LabelHolder) -> str:
