@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def load_data(options: DataOptions, **changes: Any) -> RealData:
-    """The real images that the options name; the label histogram goes to stderr."""
+    """The real images that the options name; the label histogram and what was left out go to stderr."""
     from image_data.real import load_real
     from runtime.progress import say
 
@@ -32,7 +32,8 @@ def load_data(options: DataOptions, **changes: Any) -> RealData:
         "download": options.download,
     }
     data = load_real(options.data, **{**settings, **changes})
-    say(data.histogram())
+    for line in (data.histogram(), *data.remarks):
+        say(line)
     return data
 
 

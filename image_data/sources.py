@@ -26,10 +26,16 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True)
 class ArraySource:
-    """Images held in memory: uint8 N x C x H x W and their labels."""
+    """Images held in memory: uint8 N x C x H x W and their labels.
+
+    Real images also have `hashes`, uint64 N, their names by content (`image_data.seen`), and while they are being
+    loaded `names`, what a user calls each of them: a file's path or "row 17 of train".
+    """
 
     pixels: np.ndarray
     labels: np.ndarray
+    hashes: np.ndarray | None = None
+    names: Sequence[str] | None = None
 
     def __len__(self) -> int:
         return len(self.pixels)
@@ -39,7 +45,9 @@ class ArraySource:
 
     def subset(self, rows: np.ndarray) -> ArraySource:
         """A copy of some rows."""
-        return ArraySource(self.pixels[rows], self.labels[rows])
+        hashes = None if self.hashes is None else self.hashes[rows]
+        names = None if self.names is None else [self.names[row] for row in np.arange(len(self))[rows]]
+        return ArraySource(self.pixels[rows], self.labels[rows], hashes, names)
 
 
 def row_weights(source: ImageSource) -> np.ndarray | None:

@@ -207,12 +207,22 @@ def test_cifar10_from_torchvisions_copy(tmp_path: Path, monkeypatch: pytest.Monk
         return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
 
     monkeypatch.setattr(CIFAR10, "train_list", [store("data_batch_1", {"data": pixels, "labels": labels})])
-    monkeypatch.setattr(CIFAR10, "test_list", [store("test_batch", {"data": pixels[:30], "labels": labels[:30]})])
+    fresh = np.random.default_rng(1).integers(0, 256, (5, 3072), dtype=np.uint8)
+    monkeypatch.setattr(
+        CIFAR10,
+        "test_list",
+        [store("test_batch", {"data": np.concatenate([pixels[:25], fresh]), "labels": labels[:30]})],
+    )
     filename, md5 = store("batches.meta", {"label_names": list(CIFAR_NAMES)})
     monkeypatch.setattr(CIFAR10, "meta", {"filename": filename, "key": "label_names", "md5": md5})
     monkeypatch.setenv("RETORT_DATA_DIR", str(tmp_path))
     data = load_real("cifar10")
     assert data.label_space.to_json()["names"] == list(CIFAR_NAMES)
-    assert [len(data.train), len(data.val), len(data.open_test())] == [1000, 5000, 30]
-    assert np.array_equal(data.open_test().pixels[7].reshape(-1), pixels[7])
+    test = data.open_test()
+    assert len(data.train) + len(data.val) == 6000 - 2
+    assert 500 < len(data.val) < 700  # a tenth, by the images' hashes
+    assert len(test) == 7  # pictures of training images are no test images
+    assert np.array_equal(test.pixels[-1].reshape(-1), fresh[-1])
+    assert "23 of 30 test images are left out, because row 0 of test equals row 0 of train" in data.remarks[0]
+    assert "2 of 591 val images are left out, because row 1 of train equals row 1 of test" in data.remarks[1]
     assert data.allowed_augmentations == ("flip", "translate")

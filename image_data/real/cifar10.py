@@ -1,8 +1,9 @@
 """CIFAR-10: 50,000 training and 10,000 test images, 32 x 32, ten classes.
 
 It is looked for below the data folder (RETORT_DATA_DIR, default `data`): first as an image folder `cifar10/` with
-`train/CLASS/` and `test/CLASS/`, then as torchvision's copy `cifar-10-batches-py/`.  Validation is 5,000 of the
-training images, stratified, the same in every run.
+`train/CLASS/` and `test/CLASS/`, then as torchvision's copy `cifar-10-batches-py/`.  Validation is a tenth of the
+training images, about 5,000, by their hashes: the same in every run, and other images in a copy of other pixels (JPEG).
+The published sets hold some images twice, so a few of val and test are left out.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from image_data.real.decoding import RESIZING, check_shape_request, reshape_pixe
 from image_data.real.folder import load_image_folder
 from image_data.real.request import LoadRequest, only_fold
 from image_data.real.roles import split_missing
+from image_data.seen import image_hashes
 from image_data.sources import ArraySource
 from runtime.errors import UserError
 
 _AUGMENTATIONS = ("flip", "translate")
-_VAL_SIZE = 5000
+_VAL_SHARE = 0.1
 
 
 def load_cifar10(request: LoadRequest) -> RealData:
@@ -34,28 +36,26 @@ def load_cifar10(request: LoadRequest) -> RealData:
     root = data_root()
     folder = root / "cifar10"
     if folder.is_dir():
-        return load_image_folder(folder, "cifar10", request, _AUGMENTATIONS, _val_size(folder))
+        return load_image_folder(folder, "cifar10", request, _AUGMENTATIONS, _VAL_SHARE)
     parts = {role: _torchvision_part(root, role == "train", request.download) for role in ("train", "test")}
     found = {
-        role: ArraySource(reshape_pixels(pixels, request.resolution_px, request.channels, "cifar10"), labels)
+        role: ArraySource(
+            reshape_pixels(pixels, request.resolution_px, request.channels, "cifar10"), labels, image_hashes(pixels)
+        )
         for role, (pixels, labels, _) in parts.items()
     }
-    roles, _ = split_missing(found, "cifar10", _VAL_SIZE)
+    split = split_missing(found, "cifar10", _VAL_SHARE)
     resized = request.resolution_px not in (None, 32)
     notes = {"source": "torchvision", "split_off": ["val"], "resizing": RESIZING if resized else "none"}
     label_space = ClassLabels(parts["train"][2])
-    return assemble("cifar10", label_space, roles, _AUGMENTATIONS, request.real_per_class, request.seed, notes)
+    return assemble(
+        "cifar10", label_space, split.roles, _AUGMENTATIONS, request.real_per_class, request.seed, notes, split.remarks
+    )
 
 
 def data_root() -> Path:
     """Where datasets that are known by name lie."""
     return Path(os.environ.get("RETORT_DATA_DIR") or "data")
-
-
-def _val_size(folder: Path) -> int | None:
-    """5,000 of the whole training set; a cut-down copy gives its usual share instead."""
-    held = sum(1 for path in (folder / "train").glob("*/*") if path.is_file())
-    return _VAL_SIZE if held > 4 * _VAL_SIZE else None
 
 
 def _torchvision_part(root: Path, train: bool, download: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

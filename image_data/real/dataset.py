@@ -6,14 +6,15 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 
 from image_data.augment import check_augmentations
 from image_data.labels import ClassLabels, ContinuousLabels
-from image_data.real.roles import rows_per_class
+from image_data.real.roles import leave_out_duplicates, rows_per_class
+from image_data.seen import Seen
 from image_data.sources import ArraySource
 from runtime.digests import digest_of
 from runtime.errors import UserError
@@ -25,8 +26,9 @@ _HISTOGRAM_BINS = 10
 class RealData:
     """A real dataset with its roles.  Pixels are uint8 N x C x H x W, labels are in the user's units.
 
-    `digest` names pixels, labels and membership of train and validation (what training may see).  The test images are
-    reached by `open_test` only, which counts: a report can say how often the test set was looked at.
+    `digest` names pixels, labels and membership of train and validation (what training may see), `test_digest` those of
+    the test images.  These are reached by `open_test` only, which counts: a report can say how often the test set was
+    looked at.  No image is in two roles: `remarks` says what was left out, and what else a user should know.
     """
 
     name: str
@@ -37,7 +39,9 @@ class RealData:
     train: ArraySource
     val: ArraySource
     digest: str
+    test_digest: str
     notes: dict[str, Any]  # how the images came about: file, resizing, fold, seed
+    remarks: tuple[str, ...]
     _test: ArraySource = field(repr=False)
     _opened: list[int] = field(default_factory=lambda: [0], repr=False)
 
@@ -45,6 +49,17 @@ class RealData:
         """The test images; for the end of an experiment."""
         self._opened[0] += 1
         return self._test
+
+    def hashes(self, role: Literal["train", "val", "test"]) -> np.ndarray:
+        """uint64: the names by content of a role's images, in order (`image_data.seen`); the test set stays shut."""
+        found = {"train": self.train, "val": self.val, "test": self._test}[role].hashes
+        if found is None:
+            raise ValueError(f"the {role} images have no hashes; make the data with `assemble`")
+        return found
+
+    def seen_by(self, part: str, train: bool = True, val: bool = True) -> Seen:
+        """What a part has seen that is fitted on the training images and selected on the validation images."""
+        return Seen.of(part, train=self.hashes("train") if train else None, val=self.hashes("val") if val else None)
 
     @property
     def test_opened(self) -> int:
@@ -66,6 +81,7 @@ class RealData:
             "allowed_augmentations": list(self.allowed_augmentations),
             "images": {"train": len(self.train), "val": len(self.val), "test": len(self._test)},
             "digest": self.digest,
+            "test_digest": self.test_digest,
             "test_opened": self.test_opened,
             **self.notes,
         }
@@ -90,11 +106,14 @@ def assemble(
     real_per_class: int | None,
     seed: int,
     notes: dict[str, Any],
+    remarks: Sequence[str] = (),
 ) -> RealData:
-    """Cut the training images to `real_per_class`, check all labels, and name the contents."""
+    """Check all labels, part equal images, cut the training images to `real_per_class`, and name the contents."""
     allowed = check_augmentations(allowed_augmentations, name)
     for role, source in roles.items():
         check_role(source, label_space, f"{name} ({role})")
+    roles, doubles = leave_out_duplicates(roles, name)
+    roles = {role: replace(source, names=None) for role, source in roles.items()}
     train = roles["train"]
     check_spread(train.labels, label_space, name)
     if real_per_class is not None:
@@ -116,7 +135,9 @@ def assemble(
         train=train,
         val=roles["val"],
         digest=digest,
+        test_digest=source_digest(roles["test"]),
         notes=notes,
+        remarks=(*remarks, *doubles),
         _test=roles["test"],
     )
 

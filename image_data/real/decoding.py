@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from image_data.seen import image_hashes
 from runtime.errors import UserError
 from runtime.progress import progress
 
@@ -29,8 +30,8 @@ _BLOCK = 1024
 
 def decode_files(
     files: Sequence[Path], resolution_px: int | None, channels: int | None, title: str
-) -> tuple[np.ndarray, bool]:
-    """uint8 N x C x H x W, and whether any file was resized.
+) -> tuple[np.ndarray, np.ndarray, bool]:
+    """uint8 N x C x H x W, the images' hashes (uint64 N, see `image_data.seen`), and whether any file was resized.
 
     Without `channels`, grey files give one channel and anything else three.  UserError naming the file: unreadable,
     of more than 8 bits, or (without `resolution_px`) not square or not of the size of the first.
@@ -40,11 +41,12 @@ def decode_files(
     check_shape_request(resolution_px, channels, title)
     check_memory(len(files) * channels * size * size, title)
     out = np.empty((len(files), channels, size, size), dtype=np.uint8)
+    hashes = np.empty(len(files), dtype=np.uint64)
     with progress(f"reading {title}", len(files)) as bar:
         for row, path in enumerate(files):
-            out[row] = decode_file(path, size, channels)
+            out[row], hashes[row] = decode_hashed(path, size, channels)
             bar.advance(1)
-    return out, resized
+    return out, hashes, resized
 
 
 def reshape_pixels(pixels: np.ndarray, resolution_px: int | None, channels: int | None, where: str) -> np.ndarray:
@@ -129,6 +131,11 @@ def _open(path: Path) -> Image.Image:
 
 def decode_file(path: Path, size: int, channels: int) -> np.ndarray:
     """uint8 C x S x S, cropped and resized where the file has another size; UserError naming it where unreadable."""
+    return decode_hashed(path, size, channels)[0]
+
+
+def decode_hashed(path: Path, size: int, channels: int) -> tuple[np.ndarray, int]:
+    """The same with the image's hash, which is that of the file's own pixels whatever size and channels are asked."""
     with _open(path) as opened:
         try:
             with warnings.catch_warnings():
@@ -140,11 +147,19 @@ def decode_file(path: Path, size: int, channels: int) -> np.ndarray:
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)
-        image = image.convert("L" if channels == 1 else "RGB")
+        own = image.convert("L" if image.mode in _GREY_MODES else "RGB")
+        name = int(image_hashes(_as_array(own)[None])[0])
+        wanted = "L" if channels == 1 else "RGB"
+        image = own if own.mode == wanted else image.convert(wanted)
         if image.size != (size, size):
             image = image.crop(_central_square(*image.size)).resize((size, size), Image.Resampling.BICUBIC)
-        array = np.asarray(image, dtype=np.uint8)
-    return array[None] if channels == 1 else array.transpose(2, 0, 1)
+        return _as_array(image), name
+
+
+def _as_array(image: Image.Image) -> np.ndarray:
+    """uint8 C x H x W of a grey or a colour image."""
+    array = np.asarray(image, dtype=np.uint8)
+    return array[None] if image.mode == "L" else array.transpose(2, 0, 1)
 
 
 def _central_square(width: int, height: int) -> tuple[int, int, int, int]:

@@ -16,6 +16,7 @@ from image_data.labels import ClassLabels, ContinuousLabels
 from image_data.real.dataset import RealData, assemble
 from image_data.real.request import LoadRequest
 from image_data.real.roles import cut_roles, rows_per_class
+from image_data.seen import image_hashes
 from image_data.sources import ArraySource
 from runtime.errors import UserError
 from runtime.seeds import numpy_generator
@@ -35,10 +36,10 @@ _BLOCK = 500
 
 def load_digits(request: LoadRequest) -> RealData:
     """Classes 0 .. 9.  Small shifts are allowed; a mirrored digit is not a digit."""
-    grey, classes, resolution_px, channels = _bundled(request)
+    grey, classes, hashes, resolution_px, channels = _bundled(request)
     pixels = _draw(grey, np.zeros(len(grey)), resolution_px, channels)
     rows = cut_roles(classes, ROLE_SIZES, _SPLIT_SEED, "digits roles", request.fold, FOLDS)
-    roles = {role: ArraySource(pixels[chosen], classes[chosen]) for role, chosen in rows.items()}
+    roles = {role: ArraySource(pixels[chosen], classes[chosen], hashes[chosen]) for role, chosen in rows.items()}
     label_space = ClassLabels(tuple(str(digit) for digit in range(10)))
     allowed = ("translate",)
     return assemble("digits", label_space, roles, allowed, request.real_per_class, request.seed, _notes(request))
@@ -52,7 +53,7 @@ def load_rotated_digits(request: LoadRequest) -> RealData:
     turned by 5 angles (5,000 images), every validation and test image by one.  `real_per_class` counts upright
     training digits of each class before they are turned.  Shifts keep the angle; mirrors do not.
     """
-    grey, classes, resolution_px, channels = _bundled(request)
+    grey, classes, hashes, resolution_px, channels = _bundled(request)
     limit = TURN_LIMIT_DEGREES
     draws = numpy_generator(_SPLIT_SEED, "digits angles").uniform(-limit, limit, (TURNS_PER_TRAINING_IMAGE, len(grey)))
     angles = np.round(draws, 2)
@@ -67,13 +68,15 @@ def load_rotated_digits(request: LoadRequest) -> RealData:
         turns = TURNS_PER_TRAINING_IMAGE if role == "train" else 1
         labels = angles[:turns, chosen].reshape(-1)
         pixels = _draw(np.tile(grey[chosen], (turns, 1, 1, 1)), labels, resolution_px, channels)
-        roles[role] = ArraySource(pixels, labels)
+        roles[role] = ArraySource(pixels, labels, np.tile(hashes[chosen], turns))
     label_space = ContinuousLabels(-limit, limit, "degrees")
     return assemble("rotated-digits", label_space, roles, ("translate",), None, request.seed, notes)
 
 
-def _bundled(request: LoadRequest) -> tuple[np.ndarray, np.ndarray, int, int]:
-    """Grey levels float64 N x 1 x 10 x 10 in 0 .. 255 with margin, classes int64 N; checked resolution and channels."""
+def _bundled(request: LoadRequest) -> tuple[np.ndarray, np.ndarray, np.ndarray, int, int]:
+    """Grey levels float64 N x 1 x 10 x 10 in 0 .. 255 with margin, classes int64 N, hashes of the bundled images
+    (a turned digit keeps its upright one's); checked resolution and channels.
+    """
     if not 0 <= request.fold < FOLDS:
         raise UserError(f"fold {request.fold} of {request.name} does not exist; use 0 to {FOLDS - 1}.")
     resolution_px = _DEFAULT_RESOLUTION_PX if request.resolution_px is None else request.resolution_px
@@ -89,13 +92,13 @@ def _bundled(request: LoadRequest) -> tuple[np.ndarray, np.ndarray, int, int]:
 
 
 @cache
-def _scikit_learns_digits() -> tuple[np.ndarray, np.ndarray]:
+def _scikit_learns_digits() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits as sklearn_digits  # here, since it takes a second to import
 
     bunch = sklearn_digits()
     edges = (_MARGIN, _MARGIN)
     grey = np.pad(bunch.images[:, None].astype(np.float64) * (255 / 16), ((0, 0), (0, 0), edges, edges))
-    return grey, bunch.target.astype(np.int64)
+    return grey, bunch.target.astype(np.int64), image_hashes(bunch.images.astype(np.uint8)[:, None])
 
 
 def _draw(grey: np.ndarray, degrees: np.ndarray, resolution_px: int, channels: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 Classes: `NAME/*.png`, or `train/NAME/*.png` with `test/` and `val/` of the same shape.  Continuous labels: a
 `labels.csv` in the folder with a header line, the file's path in the first column and numbers in the others.
-A role that is not there is split off, stratified, by a fixed seed.  Beside the images a `dataset.json` may state
+A role that is not there is split off by the images' content (`roles.py`).  Beside the images a `dataset.json` may state
 augmentations, unit and range (see `description.py`).
 """
 
@@ -19,7 +19,7 @@ from image_data.real.dataset import RealData, assemble
 from image_data.real.decoding import IMAGE_SUFFIXES, RESIZING, decode_files
 from image_data.real.description import Description, continuous_space, read_description
 from image_data.real.request import LoadRequest, only_fold
-from image_data.real.roles import split_missing
+from image_data.real.roles import SPLIT_SHARE, split_missing
 from image_data.sources import ArraySource
 from runtime.errors import UserError
 
@@ -38,26 +38,28 @@ def load_image_folder(
     name: str,
     request: LoadRequest,
     augmentations: tuple[str, ...] | None = None,
-    val_size: int | None = None,
+    val_share: float = SPLIT_SHARE,
 ) -> RealData:
-    """The same for datasets that are known by name: these state their augmentations and the size of val."""
+    """The same for datasets that are known by name: these state their augmentations and the share of val."""
     only_fold(request)
     description = read_description(folder / "dataset.json")
     listing, label_space = list_folder(folder, description)
     files = [path for paths, _ in listing.values() for path in paths]
-    pixels, resized = decode_files(files, request.resolution_px, request.channels, name)
+    pixels, hashes, resized = decode_files(files, request.resolution_px, request.channels, name)
     found, start = {}, 0
     for role, (paths, labels) in listing.items():
-        found[role] = ArraySource(pixels[start : start + len(paths)], labels)
-        start += len(paths)
-    roles, split_off = split_missing(found, f"{folder}", val_size)
+        end = start + len(paths)
+        names = [str(path.relative_to(folder)) for path in paths]
+        found[role] = ArraySource(pixels[start:end], labels, hashes[start:end], names)
+        start = end
+    split = split_missing(found, f"{folder}", val_share)
     notes = {
         "source": str(folder),
-        "split_off": split_off,
+        "split_off": split.split_off,
         "resizing": RESIZING if resized else "none",
     }
     allowed = augmentations or description.allowed(request.augmentations)
-    return assemble(name, label_space, roles, allowed, request.real_per_class, request.seed, notes)
+    return assemble(name, label_space, split.roles, allowed, request.real_per_class, request.seed, notes, split.remarks)
 
 
 def list_folder(folder: Path, description: Description) -> tuple[Listing, ClassLabels | ContinuousLabels]:

@@ -21,6 +21,7 @@ from image_data.real.decoding import RESIZING, check_memory, check_shape_request
 from image_data.real.description import Description, class_space, continuous_space, read_description
 from image_data.real.request import LoadRequest, only_fold
 from image_data.real.roles import split_missing
+from image_data.seen import image_hashes
 from image_data.sources import ArraySource
 from runtime.errors import UserError
 
@@ -109,10 +110,15 @@ def load_hdf5(request: LoadRequest) -> RealData:
         layout = recognise(file, path)
         description = _with_attributes(file, layout, read_description(path.with_suffix(".json")))
         arrays = _read(file, layout, path)
-    kept_size = all(pixels.shape[2:] == (request.resolution_px,) * 2 for pixels, _ in arrays.values())
+    kept_size = all(pixels.shape[2:] == (request.resolution_px,) * 2 for pixels, *_ in arrays.values())
     found = {
-        role: ArraySource(reshape_pixels(pixels, request.resolution_px, request.channels, f"{path} ({role})"), labels)
-        for role, (pixels, labels) in arrays.items()
+        role: ArraySource(
+            reshape_pixels(pixels, request.resolution_px, request.channels, f"{path} ({role})"),
+            labels,
+            image_hashes(pixels),
+            names,
+        )
+        for role, (pixels, labels, names) in arrays.items()
     }
     known = np.concatenate([source.labels for role, source in found.items() if role != "test"])
     kind = description.label_kind or _kind(layout, known, path)
@@ -126,16 +132,18 @@ def load_hdf5(request: LoadRequest) -> RealData:
     else:
         found = {role: replace(source, labels=source.labels.astype(np.float64)) for role, source in found.items()}
         label_space = continuous_space(known.astype(np.float64), description, str(path))
-    roles, split_off = split_missing(found, str(path))
+    split = split_missing(found, str(path))
     resized = request.resolution_px is not None and not kept_size
     notes = {
         "source": str(path),
         "layout": layout.name,
-        "split_off": split_off,
+        "split_off": split.split_off,
         "resizing": RESIZING if resized else "none",
     }
     allowed = description.allowed(request.augmentations)
-    return assemble(str(path), label_space, roles, allowed, request.real_per_class, request.seed, notes)
+    return assemble(
+        str(path), label_space, split.roles, allowed, request.real_per_class, request.seed, notes, split.remarks
+    )
 
 
 def all_parts(file: h5py.File, path: Path) -> tuple[list[tuple[h5py.Dataset, np.ndarray]], str, Description]:
@@ -166,13 +174,14 @@ def recognise(file: h5py.File, path: Path) -> Layout:
     raise UserError(f"{path} is in no known layout: it holds {listed}; name the datasets images and labels.")
 
 
-def _read(file: h5py.File, layout: Layout, path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _read(file: h5py.File, layout: Layout, path: Path) -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]]:
+    """Images, labels and the images' names of each role of the layout."""
     check_memory(2 * sum(file[name].nbytes for name in layout.datasets()), str(path))
     arrays = {name: read_array(file[name], path) for name in sorted(layout.datasets())}
     found = {}
     taken: dict[str, list[np.ndarray]] = {}
     for role, parts in layout.roles.items():
-        pixels, labels = [], []
+        pixels, labels, names = [], [], []
         for part in parts:
             images, values = arrays[part.images], _flat(arrays[part.labels], path, part.labels)
             if images.ndim != 4 or len(values) != len(images):
@@ -185,7 +194,8 @@ def _read(file: h5py.File, layout: Layout, path: Path) -> dict[str, tuple[np.nda
                 taken.setdefault(part.images, []).append(rows)
             pixels.append(images[rows])
             labels.append(values[rows])
-        found[role] = (np.concatenate(pixels), np.concatenate(labels))
+            names += [f"row {row} of {part.images}" for row in np.arange(len(images))[rows]]
+        found[role] = (np.concatenate(pixels), np.concatenate(labels), names)
     for images_name, pieces in taken.items():
         together = np.concatenate(pieces)
         if len(np.unique(together)) != len(together):

@@ -1,16 +1,25 @@
-"""Who sees which image: exact, stratified, disjoint splits that depend on labels and a seed only."""
+"""Who sees which image.
+
+The embedded datasets never change and are cut exactly, stratified, by labels and a seed (`cut_roles`).  A user's data
+may grow: roles that are not given are split off by the images' hashes (`split_missing`), so that adding, removing or
+renaming images moves no other, equal images share a role, and a split is the same at every resolution.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
 import numpy as np
 
+from image_data.seen import image_hashes
 from image_data.sources import ArraySource
 from runtime.errors import UserError
 from runtime.seeds import numpy_generator
 
 _LABEL_BINS = 20  # strata of continuous labels
-_SHARE = 0.15
-_SPLIT_SEED = 20240917  # never changes: who is split off must not depend on a run's seed
+SPLIT_SHARE = 0.15  # of each role that is split off
+_LEAST = 2  # training images that each class keeps: fewer teach nothing
 
 
 def strata_of(labels: np.ndarray) -> np.ndarray:
@@ -76,26 +85,146 @@ def rows_per_class(labels: np.ndarray, count: int, seed: int, source: str) -> np
     return np.sort(np.concatenate(chosen))
 
 
-def split_missing(
-    found: dict[str, ArraySource], where: str, val_size: int | None = None
-) -> tuple[dict[str, ArraySource], list[str]]:
-    """Cut the roles that are not in `found` off its "train", stratified and by a fixed seed; also names them.
+@dataclass(frozen=True)
+class Split:
+    """All three roles, which of them were split off the training images, and what a user should know of it."""
 
-    Each takes 15 per cent of the training images, rounded (or `val_size` for val).  Roles that are there stay whole.
+    roles: dict[str, ArraySource]
+    split_off: list[str]
+    remarks: tuple[str, ...] = ()
+
+
+def with_hashes(source: ArraySource) -> ArraySource:
+    """The source with its images' hashes; a loader that resizes gives those of the original pixels itself."""
+    return replace(source, hashes=_hashes(source))
+
+
+def with_names(source: ArraySource, role: str) -> ArraySource:
+    """The source with a name for each image: its file's, or its row among what was loaded."""
+    return (
+        source
+        if source.names is not None
+        else replace(source, names=[f"row {row} of {role}" for row in range(len(source))])
+    )
+
+
+def split_missing(found: dict[str, ArraySource], where: str, val_share: float = SPLIT_SHARE) -> Split:
+    """Cut the roles that are not in `found` off its "train" by the images' hashes, a number in [0, 1) for each image.
+
+    Below 0.15 an image is for test and from there `val_share` wide for val, so the sizes are near these shares and not
+    exact.  Roles that are given stay whole, and a given test set does not move val.  What this would leave without
+    images is filled: a class keeps its 2 images of largest hash for training, then an empty role takes the training
+    image of smallest hash whose class can spare it.  UserError naming `where` for fewer images than that needs.
     """
-    train = found["train"]
     missing = [role for role in ("val", "test") if role not in found]
-    share = round(_SHARE * len(train))
-    sizes = {"val": share if val_size is None else val_size, "test": share}
-    sizes = {role: sizes[role] if role in missing else 0 for role in sizes}
-    sizes["train"] = len(train) - sizes["val"] - sizes["test"]
-    if sizes["train"] < 2 or any(sizes[role] < 1 for role in missing):
-        raise UserError(
-            f"{where}: {len(train)} images are too few to split off {' and '.join(missing)}; add images or give these "
-            "parts in folders of their own."
-        )
     if not missing:
-        return found, missing
-    rows = cut_roles(train.labels, sizes, _SPLIT_SEED, "missing roles")
-    cut = {role: train.subset(rows[role]) if role in ("train", *missing) else found[role] for role in sizes}
-    return cut, missing
+        return Split(found, missing)
+    train = with_names(with_hashes(found["train"]), "train")
+    hashes = _hashes(train)
+    place = hashes.astype(np.float64) / 2.0**64
+    role_of = np.full(len(train), "train", dtype="<U5")
+    for role, low, high in (("test", 0.0, SPLIT_SHARE), ("val", SPLIT_SHARE, SPLIT_SHARE + val_share)):
+        if role in missing:
+            role_of[(low <= place) & (place < high)] = role
+    classes = train.labels if train.labels.dtype.kind in "iu" else np.zeros(len(train), dtype=np.int64)
+    moved = _keep_training_images(role_of, classes, hashes) + _fill_empty(role_of, classes, hashes, missing)
+    if any(not (role_of == role).any() for role in ("train", *missing)):
+        different = len(np.unique(hashes))
+        counted = f"{len(train)} images" + (f" ({different} different)" if different < len(train) else "")
+        raise UserError(
+            f"{where}: {counted} are too few to split off {' and '.join(missing)}; add images or give these parts in "
+            "folders of their own."
+        )
+    cut = {role: train.subset(np.flatnonzero(role_of == role)) for role in ("train", *missing)}
+    return Split({role: cut.get(role, found.get(role)) for role in ("train", "val", "test")}, missing, _moves(moved))  # type: ignore[misc]
+
+
+def _keep_training_images(role_of: np.ndarray, classes: np.ndarray, hashes: np.ndarray) -> int:
+    """Give each class back its images of largest hash until it has two for training; how many were moved."""
+    moved = 0
+    values, held = np.unique(np.r_[classes[role_of == "train"], np.unique(classes)], return_counts=True)
+    for value in values[held <= _LEAST]:  # each was counted once more, so that a class without any is among them
+        mine = np.flatnonzero(classes == value)
+        for row in mine[np.argsort(hashes[mine], kind="stable")[::-1]]:
+            if (role_of[mine] == "train").sum() >= _LEAST:
+                break
+            moved += _move(role_of, hashes, row, "train")
+    return moved
+
+
+def _fill_empty(role_of: np.ndarray, classes: np.ndarray, hashes: np.ndarray, missing: Sequence[str]) -> int:
+    """Give each empty role the training image of smallest hash whose class keeps two; how many were moved."""
+    moved = 0
+    for role in ("test", "val"):
+        if role not in missing or (role_of == role).any():
+            continue
+        for row in np.argsort(hashes, kind="stable"):
+            same = hashes == hashes[row]
+            left = np.unique(classes[(role_of == "train") & ~same], return_counts=True)
+            spared = all((left[1][left[0] == value] >= _LEAST).any() for value in np.unique(classes[same]))
+            if role_of[row] == "train" and spared:
+                moved += _move(role_of, hashes, row, role)
+                break
+    return moved
+
+
+def _move(role_of: np.ndarray, hashes: np.ndarray, row: int, role: str) -> int:
+    """Equal images go together."""
+    same = (hashes == hashes[row]) & (role_of != role)
+    role_of[same] = role
+    return int(same.sum())
+
+
+def _moves(count: int) -> tuple[str, ...]:
+    if not count:
+        return ()
+    return (
+        f"note: the data are so few that {count} image{'s' if count > 1 else ''} changed roles, for each class to have "
+        "training images and no role to be empty; with more data such an image may change back",
+    )
+
+
+def leave_out_duplicates(roles: dict[str, ArraySource], where: str) -> tuple[dict[str, ArraySource], tuple[str, ...]]:
+    """Take images of val and test that are training images too out of these, and those of test out of val.
+
+    Training and the given test set stay as long as they can: only what scores or selects gets smaller.  Also says which
+    and how many, by name.  UserError where a role has no image of its own.
+    """
+    roles = {role: with_names(with_hashes(source), role) for role, source in roles.items()}
+    remarks = []
+    for role, others in (("test", ("train",)), ("val", ("train", "test"))):
+        double: np.ndarray = np.zeros(len(roles[role]), dtype=bool)
+        for other in others:
+            double |= np.isin(_hashes(roles[role]), _hashes(roles[other]))
+        if not double.any():
+            continue
+        pairs = _pairs(roles, role, others, np.flatnonzero(double)[:3])
+        count = int(double.sum())
+        if double.all():
+            raise UserError(
+                f"{where}: all {count} {role} images are in {' or '.join(others)} too ({pairs}); give {role} images of "
+                f"its own, or leave {role} out, and it is split off."
+            )
+        remarks.append(f"warning: {where}: {count} of {len(double)} {role} images are left out, because {pairs}")
+        roles[role] = roles[role].subset(np.flatnonzero(~double))
+    return roles, tuple(remarks)
+
+
+def _pairs(roles: dict[str, ArraySource], role: str, others: Sequence[str], rows: np.ndarray) -> str:
+    """Up to three pairs of equal images, by name."""
+    found = []
+    for row in rows:
+        for other in others:
+            twins = np.flatnonzero(_hashes(roles[other]) == _hashes(roles[role])[row])
+            if len(twins):
+                found.append(f"{_names(roles[role])[row]} equals {_names(roles[other])[twins[0]]}")
+                break
+    return ", ".join(found)
+
+
+def _hashes(source: ArraySource) -> np.ndarray:
+    return image_hashes(source.pixels) if source.hashes is None else source.hashes
+
+
+def _names(source: ArraySource) -> Sequence[str]:
+    return source.names or ()
