@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from classifiers.networks import StudentNetwork, build_student
+from classifiers.networks import build_student
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
 from runtime.atomic import commit_file, write_json
@@ -35,7 +36,7 @@ class ClassifierPredictor:
     clipped to the stated label range before they are put into the user's units.
     """
 
-    def __init__(self, card: dict[str, Any], network: StudentNetwork, label_space: LabelSpace, device: torch.device):
+    def __init__(self, card: dict[str, Any], network: nn.Module, label_space: LabelSpace, device: torch.device):
         self.card, self.label_space, self.device = card, label_space, device
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
 
@@ -60,7 +61,12 @@ def save_classifier(folder: Path, card: dict[str, Any], weights: dict[str, torch
     temporary = folder / f".{WEIGHTS_FILE}.tmp"
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, temporary)
     commit_file(temporary, folder / WEIGHTS_FILE)
-    card = {**card, "format_version": FORMAT_VERSION, "source_digest": file_sha256(folder / WEIGHTS_FILE)}
+    return save_card(folder, card, WEIGHTS_FILE)
+
+
+def save_card(folder: Path, card: dict[str, Any], file: str) -> dict[str, Any]:
+    """Write the card of a folder in which `file` lies, with the file's digest; returns it."""
+    card = {**card, "format_version": FORMAT_VERSION, "source_digest": file_sha256(folder / file)}
     write_json(folder / CARD_FILE, card)
     return card
 
@@ -85,6 +91,11 @@ def load_classifier(folder: Path, device: torch.device) -> ClassifierPredictor:
     """Read a finished folder; a UserError names the file that is missing, damaged or of another kind."""
     folder = Path(folder)
     card = read_classifier_card(folder)
+    if card.get("foreign"):
+        from classifiers.foreign.loading import load_foreign
+
+        space, foreign = load_foreign(folder, card, device)
+        return ClassifierPredictor(card, foreign, space, device)
     path = folder / WEIGHTS_FILE
     try:
         label_space = label_space_from_json(card["label_space"])

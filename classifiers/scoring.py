@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 
-from classifiers.networks import StudentNetwork
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
 
@@ -28,7 +28,7 @@ class Score:
     cross_entropy: float | None = None
 
 
-def outputs(network: StudentNetwork, images: ImageSource, device: torch.device) -> torch.Tensor:
+def outputs(network: nn.Module, images: ImageSource, device: torch.device) -> torch.Tensor:
     """float32 network outputs (logits or encoded labels) on the CPU for all images, in evaluation mode."""
     was_training = network.training
     network.eval()

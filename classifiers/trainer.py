@@ -266,6 +266,8 @@ def _start_from(
     if settings.init_from is None:
         return None
     source: ClassifierPredictor = load_classifier(Path(settings.init_from), torch.device("cpu"))
+    if source.card.get("foreign"):
+        raise UserError(f"{settings.init_from} was imported from another program; take one of train-classifier's.")
     wanted = (settings.student, settings.width, *shape)
     card = source.card
     found = (card["architecture"], card["width"], card["channels"], card["resolution_px"])

@@ -8,6 +8,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import-teacher": ("import_teacher", "Make a teacher folder from a foreign checkpoint, program, images or URL."),
     "serve-teacher": ("serve_teacher", "Let others sample a teacher over HTTP, without its weights."),
     "train-classifier": ("train_classifier", "Train a predictor on real images, without distillation."),
+    "import-predictor": ("import_predictor", "Make a predictor from a classifier of another program."),
     "fit-filter": ("fit_filter", "Fit the feature extractor and the conditional density ratio."),
     "sample": ("sample", "Sample a teacher through the filter into an HDF5 dataset of fakes."),
     "score": ("score", "Add a predictor's outputs and errors to a dataset of fakes."),

@@ -29,8 +29,11 @@ _MAX_DEPTH = 32  # of graphs within graphs
 class OnnxProgram:
     """An ONNX model that was found harmless.  The session is built on the first call, in the process that calls."""
 
-    def __init__(self, path: Path, device: torch.device) -> None:
-        """Read, name and look at the file; UserError naming it where it is damaged or refused."""
+    def __init__(self, path: Path, device: torch.device, output_dims: int = 4) -> None:
+        """Read, name and look at the file; UserError naming it where it is damaged or refused.
+
+        `output_dims`: of several outputs the only one with so many dimensions is taken: 4 images, 2 logits.
+        """
         self.path, self.device = path, device
         raw = _read(path)
         self.sha256 = hashlib.sha256(raw).hexdigest()
@@ -40,7 +43,7 @@ class OnnxProgram:
         self._bytes: bytes = model.SerializeToString()
         self.inputs = tuple(_inputs(model, path))
         self.batch = _batch(self.inputs, path)
-        self.output = _output(model, path)
+        self.output = _output(model, path, output_dims)
         self._sessions: dict[int, Any] = {}  # by number of threads, since bits may depend on it
 
     def __call__(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
@@ -190,13 +193,14 @@ def _batch(inputs: tuple[ProgramInput, ...], path: Path) -> tuple[int, int | Non
     return (1, None) if size is None else (size, size)
 
 
-def _output(model: Any, path: Path) -> str:
-    """The name of the images: the only output of four dimensions, or the only one at all."""
+def _output(model: Any, path: Path, dims: int) -> str:
+    """The name of the output of so many dimensions, if it is the only one, or of the only one at all."""
     outputs = list(model.graph.output)
     if len(outputs) > 1:
-        outputs = [value for value in outputs if len(value.type.tensor_type.shape.dim) == 4]
+        outputs = [value for value in outputs if len(value.type.tensor_type.shape.dim) == dims]
     if len(outputs) != 1:
-        raise UserError(f"{path} has not one output of images, N x C x H x W; export the generator with that one.")
+        wanted = "images, N x C x H x W" if dims == 4 else "N x classes"
+        raise UserError(f"{path} has not one output of {wanted}; export it with that one.")
     return str(outputs[0].name)
 
 

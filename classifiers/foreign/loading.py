@@ -1,0 +1,69 @@
+"""The network of an imported predictor's folder: its program, or the known network of its card with its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import nn
+
+from classifiers.foreign.known_networks import KnownNetwork
+from classifiers.foreign.networks import Convention, ForeignNetwork, ProgramCore
+from image_data.labels import label_space_from_json
+from interfaces import LabelSpace
+from runtime.digests import file_sha256
+from runtime.errors import UserError
+from runtime.safe_files.exported_program import PROGRAM_FILE, ExportedProgram
+from runtime.safe_files.onnx_file import MODEL_FILE, OnnxProgram
+
+_FILES = {"onnx": MODEL_FILE, "torch-export": PROGRAM_FILE}
+WEIGHTS_FILE = "weights.safetensors"
+
+
+def load_foreign(folder: Path, card: Mapping[str, Any], device: torch.device) -> tuple[LabelSpace, ForeignNetwork]:
+    """(labels, network in evaluation mode); UserError naming the file that is missing, damaged or not of the card."""
+    path = folder / _FILES.get(str(card.get("architecture")), WEIGHTS_FILE)
+    if not path.is_file():
+        raise UserError(f"{path} is missing; restore it or import the predictor again.")
+    if file_sha256(path) != card.get("source_digest"):
+        raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
+    try:
+        space = label_space_from_json(card["label_space"])
+        convention = Convention.from_json(card["arguments"])
+        known = convention.outputs if convention.sources is None else len(convention.sources)
+        if space.width != known or (space.kind == "classes") != (convention.output in ("logits", "probabilities")):
+            raise ValueError("its labels are not those of its outputs")
+        core = _core(path, card, convention, device)
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{folder / 'card.json'} lacks or garbles an entry ({error}); import it again.") from error
+    return space, ForeignNetwork(core, convention, space).eval()
+
+
+def _core(path: Path, card: Mapping[str, Any], convention: Convention, device: torch.device) -> nn.Module:
+    name = str(card["architecture"])
+    if name == "onnx":
+        return ProgramCore(OnnxProgram(path, device, output_dims=2), convention.channels_last)
+    if name == "torch-export":
+        return ProgramCore(ExportedProgram(path, device), convention.channels_last)
+    arguments = card["arguments"]
+    if arguments["form"] not in ("own", "timm", "cifar"):
+        raise ValueError(f"its network is of the form {str(arguments['form'])[:40]!r}")
+    network = KnownNetwork(
+        name,
+        arguments["form"],
+        float(arguments["width"]),
+        convention.channels,
+        convention.resolution_px,
+        convention.outputs,
+        bool(arguments["continuous"]),
+    )
+    core = network.build()
+    try:
+        core.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} does not hold the network of its card ({str(error).splitlines()[0]}).") from error
+    return core
