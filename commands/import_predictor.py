@@ -66,12 +66,12 @@ def run(options: Options) -> dict[str, Any]:
     from classifiers.foreign.importing import import_classifier
     from runtime.devices import set_threads
     from runtime.digests import file_sha256
-    from runtime.progress import say
+    from runtime.progress import note
 
     set_threads(1)
     imported = import_classifier(_request(options))
-    for note in imported.notes:
-        say(note)
+    for taken in imported.notes:
+        note(taken)
     checkpoint = Path(str(options.checkpoint))
     parents = {"checkpoint": file_sha256(checkpoint)}
     if options.label_map is not None:
@@ -150,18 +150,21 @@ def _real_images(options: Options, imported: ImportedPredictor) -> RealData | No
     card = imported.card
     given: dict[str, Any] = {name: getattr(options, name) for name in ("data", "fold", "data_seed", "download")}
     data = load_data(DataOptions(**given, resolution=card["resolution_px"], workspace=options.workspace))
-    check_meets(options.data, imported, data)
+    _check_meets(options.checkpoint, options.data, imported, data)
     return data
 
 
-def check_meets(named: str, imported: ImportedPredictor, data: RealData) -> None:
+def _check_meets(checkpoint: Path | None, named: str, imported: ImportedPredictor, data: RealData) -> None:
     """UserError where the classifier and the data have other labels or images."""
-    mine, theirs = imported.label_space, data.label_space
-    if (mine.kind, mine.width) != (theirs.kind, theirs.width):
-        raise UserError(
-            f"the classifier knows {_labels_text(mine)} and --data {named} has {_labels_text(theirs)}; give a "
-            f"--label-map, or other data."
-        )
+    from image_data.label_meeting import LabelHolder, meet
+
+    if data.val is None or not len(data.val):
+        raise UserError(f"--data {named} has no validation images; leave --data out.")
+    meet(
+        LabelHolder("classifier", f"--checkpoint {checkpoint}", imported.label_space),
+        LabelHolder("data", f"--data {named}", data.label_space),
+        data.val.labels,
+    )
     channels = data.train.pixels.shape[1]
     if channels != imported.card["channels"]:
         raise UserError(
@@ -173,15 +176,13 @@ def check_meets(named: str, imported: ImportedPredictor, data: RealData) -> None
 def _measured(options: Options, imported: ImportedPredictor, data: RealData, device: Any) -> dict[str, Any]:
     """The validation error, as train-classifier's cards have it."""
     from classifiers.scoring import outputs, score_outputs
-    from runtime.progress import say
+    from runtime.progress import note
 
-    if data.val is None or not len(data.val):
-        raise UserError(f"--data {options.data} has no validation images; leave --data out.")
     score = score_outputs(outputs(imported.network, data.val, device), data.val.labels, imported.label_space)
     width = imported.label_space.width
     if score.metric == "error" and score.value > 0.9 * (1.0 - 1.0 / width):
-        say(
-            f"warning: it errs on {100 * score.value:.1f} % of the validation images, little better than guessing "
+        note(
+            f"it errs on {100 * score.value:.1f} % of the validation images, little better than guessing "
             f"among {width} classes; check --normalise and the order of --class-names"
         )
     return {

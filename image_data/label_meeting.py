@@ -28,7 +28,7 @@ class LabelHolder:
     mends it.
     """
 
-    kind: Literal["data", "teacher", "fakes", "network"]
+    kind: Literal["data", "teacher", "fakes", "network", "classifier"]
     name: str
     space: LabelSpace
 
@@ -142,6 +142,7 @@ def _matched_by_place(mine: LabelHolder, theirs: LabelHolder) -> str:
         "teacher": f"; name them with import-teacher --class-names {typed}",
         "fakes": f"; a teacher imported with import-teacher --class-names {typed} gives them these names",
         "data": "; name them with class_names in the data's dataset.json",
+        "classifier": f"; name them with --class-names {typed}",
         "network": "",
     }[numbered.kind]
     return (
@@ -183,6 +184,11 @@ _MENDS = {  # kind of holder: where names differ, where values do, where one has
         "--class-names NAMES",
         "sample the fakes anew within this range and unit (sample --labels, import-teacher --label-unit)",
         "give fakes with labels of this kind",
+    ),
+    "classifier": (  # one that is being imported
+        "name its classes in its own order with --class-names NAMES, or choose and order them with --label-map FILE",
+        "state --label-range and --label-unit in these units",
+        "give a classifier of classes, or of values (--label-range), as the data has them",
     ),
     "network": ("give another {flag}, trained on these labels",) * 3,
     "data": (
