@@ -24,6 +24,15 @@ def main() -> int:
     return max(codes)
 
 
+def in_float64(*words: str) -> int:
+    """The command with float64 networks, see `tests/float64.py`."""
+    import cli
+    from tests.float64 import float64_trainings
+
+    with float64_trainings():
+        return cli.main([*words])
+
+
 def elsewhere(folder: str, *words: str) -> int:
     """The command, run by each rank in a folder of its own."""
     import cli

@@ -4,7 +4,6 @@ import ast
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -69,14 +68,13 @@ def test_files_and_functions_stay_small():
     assert len((ROOT / "cli.py").read_text().splitlines()) < 150
 
 
-def test_help_answers_in_half_a_second_and_without_torch():
-    begin = time.perf_counter()
-    done = subprocess.run([sys.executable, "cli.py", "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    seconds = time.perf_counter() - begin
+def test_help_answers_without_what_is_slow_to_import():
+    """Half a second on an idle machine; what costs more is one of these."""
+    slow = ("torch", "numpy", "h5py", "sklearn", "matplotlib", "rich", "timm")
+    code = f"import cli, sys; cli.main(['--help']); print([name for name in {slow} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "sample" in done.stdout
-    code = "import cli, sys; cli.main(['--help']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
-    assert seconds < 3.0  # the target is 0.5 s; the slack is for a loaded machine, and the benchmark prints the number
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_every_command_explains_itself_without_torch():

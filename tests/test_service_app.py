@@ -23,7 +23,7 @@ from runtime.errors import UserError
 from teacher_sampler.loaders.http_client import RemoteTeacher
 from teacher_sampler.service import wire
 from teacher_sampler.service.app import ServiceSettings, create_app
-from tests.teacher_service import DIGEST, QUICK, keys_of, running_service, takes_at_most
+from tests.teacher_service import DIGEST, QUICK, keys_of, no_endless_wait, running_service
 from tests.tiny_sampling import ANGLES, CLASSES, CountingTeacher
 
 MOST = 8
@@ -170,7 +170,7 @@ def test_bytes_that_are_no_http(address: str, junk: bytes, begun: bytes) -> None
 def test_a_giant_request_is_refused_before_it_is_read(address: str, declared: bool) -> None:
     place = address.removeprefix("http://").split(":")
     length = "Content-Length: 100000000000" if declared else "Transfer-Encoding: chunked"
-    with takes_at_most(5), socket.create_connection((place[0], int(place[1])), timeout=10) as raw:
+    with no_endless_wait(), socket.create_connection((place[0], int(place[1])), timeout=10) as raw:
         raw.sendall(f"POST /images HTTP/1.1\r\nHost: x\r\n{length}\r\n\r\n".encode())
         if not declared:
             raw.sendall(b"1000\r\n" + b"[" * 4096 + b"\r\n")
@@ -181,7 +181,7 @@ def test_a_giant_request_is_refused_before_it_is_read(address: str, declared: bo
 def test_a_body_that_does_not_come() -> None:
     with running_service(CountingTeacher(8, 1), body_s=0.3) as address:
         place = address.removeprefix("http://").split(":")
-        with takes_at_most(5), socket.create_connection((place[0], int(place[1])), timeout=10) as raw:
+        with no_endless_wait(), socket.create_connection((place[0], int(place[1])), timeout=10) as raw:
             raw.sendall(b"POST /images HTTP/1.1\r\nHost: x\r\nContent-Length: 50\r\n\r\n{")
             assert raw.recv(4096).startswith(b"HTTP/1.1 408 ")
         alive(address)

@@ -33,7 +33,7 @@ from tests.stylegan2_snapshots import (
     tensor,
 )
 
-QUICKLY_S = 20.0  # what takes a second here; the slack is for a loaded machine
+QUICKLY_S = 20.0  # CPU seconds, for what takes one or less; an attack that works takes hours
 MUTATIONS = 400
 STORAGE = storage_bytes([0.0, 1.0, 2.0, 3.0, 4.0, 5.0])
 
@@ -54,10 +54,10 @@ def refusal(folder: Path, data: bytes) -> str:
     """The one sentence with which the bytes are refused, quickly: while they are read or asked for tensors."""
     path = folder / "snapshot.pkl"
     path.write_bytes(data)
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(UserError) as caught:
         read_tensors(path)
-    assert time.perf_counter() - begin < QUICKLY_S
+    assert time.process_time() - begin < QUICKLY_S
     message = str(caught.value)
     assert str(path) in message
     assert "\n" not in message
@@ -321,7 +321,7 @@ def test_lengths_beyond_the_file_are_refused_before_memory_is_taken(tmp_path):
 def test_sharing_without_end_is_refused(tmp_path):
     for levels in (7, 100):
         data = {"all": shared(levels), "G_ema": module(_modules={"a": Raw(b"h" + bytes([levels]))})}
-        begin = time.perf_counter()
+        begin = time.process_time()
         path = tmp_path / "snapshot.pkl"
         path.write_bytes(pickled(data))
         snapshot = read_snapshot(path)
@@ -330,7 +330,7 @@ def test_sharing_without_end_is_refused(tmp_path):
         else:
             with pytest.raises(UserError, match="nests modules without end"):
                 snapshot.tensors(snapshot.entries["G_ema"])
-        assert time.perf_counter() - begin < QUICKLY_S
+        assert time.process_time() - begin < QUICKLY_S
 
 
 def test_a_module_inside_itself_is_refused(tmp_path):
@@ -380,14 +380,14 @@ def test_mutated_snapshots_are_refused_or_read_and_never_run(tmp_path, original,
     rng = random.Random(20261121)
     path = tmp_path / "snapshot.pkl"
     messages: list[str] = []
-    begin = time.perf_counter()
+    begin = time.process_time()
     for _ in range(MUTATIONS):
         path.write_bytes(mutated(original, positions, rng, payload))
         try:
             import_stylegan2_ada(ImportRequest(str(path)))
         except UserError as error:
             messages.append(str(error))
-    assert time.perf_counter() - begin < 60 * QUICKLY_S
+    assert time.process_time() - begin < 60 * QUICKLY_S
     assert not ran
     assert not (tmp_path / "ran").exists()
     assert all("snapshot.pkl" in message and "\n" not in message for message in messages)
