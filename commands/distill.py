@@ -1,13 +1,15 @@
 """Train a light classifier or regressor from real images, from real and fake ones (cGAN-KD), or from fakes alone.
 
+`--train-on fakes --no-test` reads no real image at all: a share of the fakes is held out to judge on.
 `--method blkd` adds a teacher's soft labels.  Every setting trains for the same number of steps; selection sees
 validation images only, and the test images are opened once, at the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -15,8 +17,18 @@ from classifiers.settings import ClassifierSettings
 from commands.classifier_flags import ClassifierFlags
 from commands.options import settings_from
 from commands.parts import load_data, load_predictor
-from commands.selection import SelectionOptions, check_soft_labels, mixed_source, open_matching_fakes
+from commands.selection import (
+    SelectionOptions,
+    TrainingImages,
+    check_soft_labels,
+    open_matching_fakes,
+    training_images,
+    without_real_images,
+)
 from commands.workspace import artefact, artefact_digest, resolve_input
+
+if TYPE_CHECKING:
+    from image_data.real import RealData
 
 
 class Options(ClassifierFlags, SelectionOptions):
@@ -34,35 +46,69 @@ def run(options: Options) -> dict[str, Any]:
     import json
 
     from classifiers import train_classifier
+    from image_data.label_meeting import check_several_classes
     from runtime.atomic import write_json
+    from runtime.progress import say
     from runtime.ranks import join_ranks
 
     ranks, device = join_ranks(options.device, options.batch_size)
-    data = load_data(options)
+    options = settled(options)
+    data = None if options.data == "none" else load_data(options)
     settings = settings_from(options, ClassifierSettings, student=options.network, distiller=options.method)
-    parents = {"data": data.digest}
+    parents = {} if data is None else {"data": data.digest}
     fakes = predictor = None
     if options.train_on != "real":
         fakes = resolve_input("fakes", options.fakes, options)
         parents["fakes"] = artefact_digest("fakes", fakes)
+    dataset = open_matching_fakes(fakes, options, data) if fakes else None
+    if data is None and dataset is not None and "rho" not in options.model_fields_set and not dataset.score_sets():
+        say("all fakes are used (--rho 1): no predictor has scored them")
+        options = options.model_copy(update={"rho": 1.0})
+    images = training_images(options, data, dataset, options.rho)
+    check_several_classes(images.holder, "distill")
     if options.method != "none":
         predictor = resolve_input("predictor", options.predictor, options)
-        check_soft_labels(predictor, options, data)
+        check_soft_labels(predictor, images.holder, images.train.labels, images.image_shape)
         parents["predictor"] = artefact_digest("predictor", predictor)
-    dataset = open_matching_fakes(fakes, options, data) if fakes else None
-    train = mixed_source(options, data, dataset, options.rho)
     with artefact("distill", "classifier", options, parents, ranks=ranks) as made:
         result_file = made.folder / "result.json"
         if not made.finished:
             teacher = load_predictor(predictor, device) if predictor else None
             result = train_classifier(
-                train, data.val, data.label_space, settings, made.folder, device, data.allowed_augmentations, teacher,
-                ranks=ranks,
+                images.train, images.val, images.holder.space, settings, made.folder, device, images.augmentations,
+                teacher, ranks=ranks,
             )  # fmt: skip
             if ranks.main:
-                test = _test(options, made.folder, data, device)
-                write_json(result_file, {**result, "protocol": protocol(options, train), "test": test})
+                result = validated(result, images)
+                test = None if data is None or not options.test else _test(made.folder, data, device)
+                write_json(result_file, {**result, "protocol": protocol(options, images.train), "test": test})
     return {"classifier": str(made.folder), **json.loads(result_file.read_text())}
+
+
+def settled(options: Options) -> Options:
+    """The options with what follows from there being no real image: data none, no test, hard labels by default."""
+    from runtime.progress import say
+
+    if not without_real_images(options, options.test):
+        return options
+    found: dict[str, Any] = {"data": "none", "test": False}
+    if options.predictor is None and "method" not in options.model_fields_set:
+        say("hard labels alone (--method none): soft labels need a --predictor")
+        found["method"] = "none"
+    return options.model_copy(update=found)
+
+
+def validated(result: dict[str, Any], images: TrainingImages) -> dict[str, Any]:
+    """The training's result; an error on held-out fakes is no validation error, and gets a name of its own."""
+    if images.validated_on != "held-out fakes":
+        return {**result, "validated_on": images.validated_on}
+    kept = {name: value for name, value in result.items() if not name.startswith("val_")}
+    held = {name.removeprefix("val_"): result[name] for name in result if name.startswith("val_")}
+    held |= {
+        "images": 0 if images.val is None else len(images.val),
+        "unit": images.holder.space.to_json().get("unit", ""),
+    }
+    return {**kept, "validated_on": images.validated_on, "held_out_fakes": held}
 
 
 def protocol(options: Options, train: Any) -> dict[str, Any]:
@@ -79,14 +125,43 @@ def protocol(options: Options, train: Any) -> dict[str, Any]:
         "steps": options.steps,
         "batch_size": options.batch_size,
         "seed": options.seed,
-        "data": f"{options.data}, fold {options.fold}, {options.real_per_class or 'all'} a class",
+        "data": _data_text(options),
     }
 
 
-def _test(options: Options, folder: Path, data: Any, device: Any) -> dict[str, Any] | None:
+def _data_text(options: Options) -> str:
+    if options.data == "none":
+        return "none"
+    return f"{options.data}, fold {options.fold}, {options.real_per_class or 'all'} a class"
+
+
+def _test(folder: Path, data: RealData, device: Any) -> dict[str, Any]:
     from evaluation.accuracy import score
 
-    if not options.test:
-        return None
     found = score(load_predictor(folder, device), data.open_test(), data.label_space)
     return {**found, "per_image": found["per_image"].tolist()}
+
+
+def show(result: dict[str, Any]) -> str:
+    """The error with its standard error and the images behind it; --json and result.json have those of each image."""
+    test, held = result["test"], result.get("held_out_fakes")
+    if test is not None:
+        name = "test error" if test["measure"] == "error_rate" else "mean absolute test error"
+        text = f"{name} {_with_error(test)}, {test['images']:,} images"
+    elif held is not None and held["score"] is not None:
+        measure = "error_rate" if held["metric"] == "error" else "mae"
+        found = {"measure": measure, "value": held["score"], "unit": held["unit"]}
+        text = f"error on {held['images']:,} held-out fakes {_with_error(found)} (no real image was read)"
+    else:
+        text = "no image was tested"
+    return f"{text}, {result['classifier']}"
+
+
+def _with_error(found: Mapping[str, Any]) -> str:
+    """An error rate in per cent, or an error in the labels' unit, each with its standard error where it is known."""
+    rate = found["measure"] == "error_rate"
+    scale, unit = (100.0, " %") if rate else (1.0, f" {found['unit']}".rstrip())
+    spread = found.get("standard_error")
+    digits = ".2f" if rate else ".4g"
+    around = "" if spread is None else f" ± {format(scale * spread, '.2f' if rate else '.2g')}"
+    return f"{format(scale * found['value'], digits)}{around}{unit}"

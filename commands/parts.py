@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -67,7 +66,24 @@ def card_labels(folder: Path) -> LabelSpace:
     """The label space of a trained network's folder, from its card alone."""
     from image_data.labels import label_space_from_json
 
-    return label_space_from_json(json.loads((folder / "card.json").read_text())["label_space"])
+    return label_space_from_json(_card_entry(folder, "label_space"))
+
+
+def card_image_shape(folder: Path) -> tuple[int, int, int]:
+    """(C, H, W) of the images that a classifier looks at, from its card alone."""
+    side = int(_card_entry(folder, "resolution_px"))
+    return int(_card_entry(folder, "channels")), side, side
+
+
+def _card_entry(folder: Path, key: str) -> Any:
+    from runtime.errors import UserError
+    from runtime.safe_files import read_json_object
+
+    path = folder / "card.json"
+    card = read_json_object(path, "give the folder of a trained network")
+    if key not in card:
+        raise UserError(f"{path} has no {key!r}, so it is no card of a classifier; give a classifier's folder.")
+    return card[key]
 
 
 def error_function(label_space: LabelSpace) -> Any:

@@ -17,8 +17,9 @@ from classifiers.settings import ClassifierSettings
 from commands.classifier_flags import ClassifierFlags
 from commands.options import Floats, Ints, Names, settings_from
 from commands.parts import load_data, load_predictor
-from commands.selection import SelectionOptions, check_soft_labels, mixed_source, open_matching_fakes
+from commands.selection import SelectionOptions, check_soft_labels, data_name, mixed_source, open_matching_fakes
 from commands.workspace import artefact, artefact_digest, resolve_input
+from runtime.errors import UserError
 
 
 class Options(ClassifierFlags, SelectionOptions):
@@ -74,19 +75,27 @@ def run(options: Options) -> dict[str, Any]:
     from classifiers.rho_plot import plot_rho
     from classifiers.rho_search import grid, read_results, search
     from commands.engine import make_engine
+    from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.atomic import write_json
     from runtime.devices import set_threads
 
     set_threads(options.workers)
     cells = grid(options.rhos, options.networks, options.seeds)
+    if options.data == "none":
+        raise UserError(
+            "search-rho chooses rho by the error on real validation images, and --data none has none; give --data, or "
+            "choose a rho yourself (distill --rho)."
+        )
     data = load_data(options)
+    real = LabelHolder("data", data_name(options), data.label_space)
+    check_several_classes(real, "search-rho")
     refuse_seen_images(data.val, {"GAN, density ratio and filter predictor": data.train})
     fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
     open_matching_fakes(fakes, options, data)
     parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
     predictor = resolve_input("predictor", options.predictor, options) if options.method != "none" else None
     if predictor:
-        check_soft_labels(predictor, options, data)
+        check_soft_labels(predictor, real, data.train.labels, data.train.pixels.shape[1:])
         parents["predictor"] = artefact_digest("predictor", predictor)
     with artefact("search-rho", "rho", options, parents, shared=True) as made:
         if not made.finished:

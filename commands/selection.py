@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
 from commands.options import DataOptions
-from commands.parts import card_labels
+from commands.parts import card_image_shape, card_labels
+from commands.workspace import DATA_FLAGS
 from filters.keep_language import checked
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
     from image_data.fake import FakeDataset
+    from image_data.label_meeting import LabelHolder
     from image_data.real import RealData
     from image_data.sources import ImageSource
 
@@ -40,33 +44,102 @@ class SelectionOptions(DataOptions):
     weights: Literal["none", "density_ratio"] = Field("none", description=WEIGHTS_HELP)
 
 
-def open_matching_fakes(folder: Path, options: SelectionOptions, data: RealData) -> FakeDataset:
+def open_matching_fakes(folder: Path, options: SelectionOptions, data: RealData | None) -> FakeDataset:
     """The dataset of fakes; a UserError where its labels or images are not like the real ones."""
     from image_data.fake import open_fakes
-    from image_data.label_meeting import LabelHolder, meet
+    from image_data.label_meeting import LabelHolder, check_same_labels, labels_differ
+    from runtime.progress import note
 
     fakes = open_fakes(folder)
-    real = LabelHolder("data", data_name(options), data.label_space)
-    meet(real, LabelHolder("fakes", f"--fakes {folder}", fakes.label_space), fakes.manifest.labels)
-    if tuple(fakes.image_shape) != data.train.pixels.shape[1:]:
-        theirs, ours = (
-            "x".join(str(side) for side in shape) for shape in (fakes.image_shape, data.train.pixels.shape[1:])
-        )
-        raise UserError(f"--fakes {folder} has images of {theirs}, --data {options.data} of {ours}; use --resolution.")
+    if data is None:
+        return fakes
+    theirs, ours = ("x".join(map(str, shape)) for shape in (fakes.image_shape, data.train.pixels.shape[1:]))
+    try:
+        real = LabelHolder("data", data_name(options), data.label_space)
+        said = check_same_labels(real, LabelHolder("fakes", f"--fakes {folder}", fakes.label_space), fakes.labels)
+        if theirs != ours:
+            raise UserError(f"--fakes {folder} has images of {theirs}, {real.name} of {ours}; use --resolution.")
+    except UserError as error:
+        if "data" in options.model_fields_set:
+            raise
+        difference = labels_differ(data.label_space, fakes.label_space) or f"images are {ours} here and {theirs} there"
+        raise UserError(
+            f"--data is not given, and the default, {options.data} (here), is not of --fakes {folder} (there): "
+            f"{difference}; give the real images that belong to these fakes (distill --train-on fakes --no-test needs "
+            "none)."
+        ) from error
+    if said is not None:
+        note(said)
     return fakes
 
 
-def check_soft_labels(folder: Path, options: SelectionOptions, data: RealData) -> None:
-    """UserError where the teacher of soft labels has learnt other labels than the real images have."""
+def without_real_images(options: SelectionOptions, test: bool) -> bool:
+    """Whether no real image is to be read: `--data none`, or fakes alone, no test, and no word of real images.
+
+    UserError where an option needs real images all the same.
+    """
+    given = options.model_fields_set
+    real = [name for name in (*DATA_FLAGS, "download") if name in given and name != "data"]
+    if options.data != "none":
+        return options.train_on == "fakes" and not test and not real and "data" not in given
+    if options.train_on != "fakes":
+        raise UserError(f"--data none: --train-on {options.train_on} needs real images; add --train-on fakes.")
+    if test and "test" in given:
+        raise UserError("--data none has no test images; give --no-test.")
+    if real:
+        raise UserError(f"--{real[0].replace('_', '-')} is for real images, and --data none has none; leave it out.")
+    return True
+
+
+def check_soft_labels(folder: Path, mine: LabelHolder, asked: Any, image_shape: tuple[int, ...]) -> None:
+    """UserError where the teacher of soft labels has learnt other labels (asked: the student's) or other images."""
     from image_data.label_meeting import LabelHolder, meet
 
-    real = LabelHolder("data", data_name(options), data.label_space)
-    meet(real, LabelHolder("network", f"--predictor {folder}", card_labels(folder)), data.train.labels)
+    meet(mine, LabelHolder("network", f"--predictor {folder}", card_labels(folder)), asked)
+    sees = card_image_shape(folder)
+    if sees != tuple(image_shape):
+        theirs, ours = ("x".join(str(side) for side in shape) for shape in (sees, image_shape))
+        raise UserError(f"--predictor {folder} looks at images of {theirs}, and these are {ours}; give another one.")
 
 
 def data_name(options: DataOptions) -> str:
     """What a message calls the real images."""
     return f"--data {options.data}{'' if 'data' in options.model_fields_set else ' (the default)'}"
+
+
+@dataclass(frozen=True)
+class TrainingImages:
+    """What a student learns from: `val` are validation images, or held-out fakes where there is no real image."""
+
+    train: ImageSource
+    val: ImageSource | None
+    holder: LabelHolder
+    image_shape: tuple[int, ...]
+    augmentations: Sequence[str]
+    validated_on: str | None
+
+
+def training_images(
+    options: SelectionOptions, data: RealData | None, fakes: FakeDataset | None, rho: float
+) -> TrainingImages:
+    """Real and selected fake images, or, without real data, fakes of which a share is held out."""
+    from image_data.augment import check_augmentations
+    from image_data.fake.holdout import hold_out
+    from image_data.label_meeting import LabelHolder
+    from runtime.progress import say
+
+    if data is not None:
+        holder = LabelHolder("data", data_name(options), data.label_space)
+        train, shape = mixed_source(options, data, fakes, rho), data.train.pixels.shape[1:]
+        return TrainingImages(train, data.val, holder, shape, data.allowed_augmentations, "real validation images")
+    if fakes is None:
+        raise ValueError("there are neither real nor fake images")
+    view, held = hold_out(fakes, select_fakes(options, fakes, rho))
+    count = "none: there are too few" if held is None else f"{len(held)}"
+    say(f"no real image is read: {len(view)} fakes to train on, {count} held out to judge on")
+    holder = LabelHolder("fakes", f"--fakes {fakes.path}", fakes.label_space)
+    asked = check_augmentations(getattr(options, "augmentation", None) or (), "--augmentation")
+    return TrainingImages(view, held, holder, fakes.image_shape, asked, None if held is None else "held-out fakes")
 
 
 def mixed_source(options: SelectionOptions, data: RealData, fakes: FakeDataset | None, rho: float) -> ImageSource:

@@ -22,10 +22,12 @@ class Options(ClassifierFlags, DataOptions):
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done."""
     from classifiers import train_classifier
+    from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.ranks import join_ranks
 
     ranks, device = join_ranks(options.device, options.batch_size)
     data = load_data(options)
+    check_several_classes(LabelHolder("data", f"--data {options.data}", data.label_space), "train-classifier")
     settings = settings_from(options, ClassifierSettings, student=options.network, distiller="none")
     with artefact("train-classifier", "predictor", options, {"data": data.digest}, ranks=ranks) as made:
         result = train_classifier(

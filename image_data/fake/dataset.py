@@ -114,6 +114,11 @@ class FakeDataset:
         return self._shards.column("sample_index")
 
     @cached_property
+    def row_crc32(self) -> np.ndarray:
+        """uint32 N: the checksum of each image."""
+        return self._shards.column("row_crc32")
+
+    @cached_property
     def density_ratio(self) -> np.ndarray | None:
         """float32 N: the ratio that acceptance used; None where no filter was used (the shards then hold ones)."""
         return self._shards.column("density_ratio") if self.manifest.content["has_ratio"] else None

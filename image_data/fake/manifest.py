@@ -175,6 +175,11 @@ def read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         if (folder / RUN_FILE).is_file():
             raise UserError(f"{folder} is not finished; run its `sample` command again to continue it.")
+        if folder.is_file():
+            raise UserError(
+                f"{folder} is a file and no fake dataset; make one of its images with `import-teacher --arch images "
+                f"--checkpoint {folder}` and `sample --filter none --predictor none`."
+            )
         raise UserError(
             f"{folder} is no fake dataset (it holds no {MANIFEST_FILE}); give the folder that `sample` made."
         )
