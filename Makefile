@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup setup-dev demo test test-slow lint bench clean
+.PHONY: setup setup-dev demo test test-slow test-old-processor lint bench clean
 
 setup: $(VENV)/.installed
 setup-dev: $(VENV)/.installed-dev
@@ -27,6 +27,12 @@ test: setup-dev
 
 test-slow: setup-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	$(MAKE) test-old-processor
+
+# The suite as on a processor without vector instructions: other kernels, other orders of summation.
+test-old-processor: setup-dev
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 MKL_CBWR=COMPATIBLE \
+	  OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: setup-dev
 	$(BIN)/ruff check .
