@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from classifiers.predictor import ClassifierPredictor as ClassifierPredictor
     from classifiers.predictor import load_classifier as load_classifier
     from classifiers.settings import ClassifierSettings as ClassifierSettings
+    from classifiers.trainer import check_training as check_training
     from classifiers.trainer import train_classifier as train_classifier
 
 __getattr__, __all__ = lazy_exports(
@@ -19,6 +20,7 @@ __getattr__, __all__ = lazy_exports(
         "ClassifierSettings": "classifiers.settings",
         "DISTILLERS": "classifiers.distillation",
         "STUDENTS": "classifiers.networks",
+        "check_training": "classifiers.trainer",
         "load_classifier": "classifiers.predictor",
         "train_classifier": "classifiers.trainer",
     },

@@ -98,6 +98,21 @@ def train_classifier(
     return dict(read_classifier_card(out)["result"])
 
 
+def check_training(
+    train: ImageSource,
+    val: ImageSource | None,
+    label_space: LabelSpace,
+    settings: ClassifierSettings,
+    allowed_augmentations: Sequence[str],
+    teacher: Predictor | None = None,
+) -> None:
+    """Raise the UserError with which `train_classifier` would refuse all this, before any folder is made."""
+    settings.augmentations(allowed_augmentations)
+    shape = _check_inputs(train, val, label_space, settings, teacher)
+    network = build_student(settings.student, shape[0], shape[1], label_space, settings.width)
+    _start_from(network, settings, shape, label_space)
+
+
 @dataclass(frozen=True)
 class _Task:
     """What does not change while a network trains."""

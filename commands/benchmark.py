@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from commands.dry_run import work_begins
 from commands.options import SharedOptions
 from commands.parts import SamplingRecipe, load_generator
 from commands.teachers import ChosenTeacher, TeacherOptions, check_fits
@@ -53,14 +54,18 @@ class Options(TeacherOptions, SharedOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Measure what was asked for."""
-    _check(options)
+    check(options)
+    if options.dry_run and options.what in (None, "sampling"):
+        _check_networks(options)
+    work_begins(options)
     if options.what is None:
         return _networks(options)
     measure = {"sampling": _sampling, "reading": _reading, "verify": _verifying}[options.what]
     return {"measured": options.what, "tables": measure(options)}
 
 
-def _check(options: Options) -> None:
+def check(options: Options) -> None:
+    """UserError naming an option that this measurement does not know."""
     for name, users in _USES.items():
         if getattr(options, name) not in (None, False) and options.what not in users:
             known = ", ".join(f"`benchmark {user or ''}`".replace(" `", "`") for user in users)
@@ -72,6 +77,15 @@ def _check(options: Options) -> None:
             raise UserError(f"--memory measures built-in networks, so --{given[0]} is of no use; leave it out.")
     if options.out is not None and not options.out.is_dir():
         raise UserError(f"--out {options.out} is no folder; give one in which a temporary folder can be made.")
+
+
+def _check_networks(options: Options) -> None:
+    """Refuse what measuring them would refuse."""
+    if options.what is None:
+        for kind in ("teacher", "student"):
+            _generator(kind, options, "cpu")
+    elif options.teacher is not None or _is_there("teacher", options):
+        _parts(ChosenTeacher(options), options)
 
 
 def _networks(options: Options) -> dict[str, Any]:
@@ -132,14 +146,7 @@ def _real_networks(options: Options) -> dict[str, Any]:
     from teacher_sampler.settings import SamplerSettings
 
     teacher = ChosenTeacher(options)
-    found: dict[str, Path | None] = {}
-    for kind in ("filter", "predictor"):
-        given = getattr(options, kind)
-        found[kind] = None
-        if given != "none" and (given is not None or _is_there(kind, options)):
-            folder: Path = resolve_input(kind, given, options)
-            check_fits(kind, folder, teacher)
-            found[kind] = folder
+    found = _parts(teacher, options)
     recipe = SamplingRecipe(
         teacher.reference, found["filter"], found["predictor"], options.device, adaptation=teacher.adaptation
     )
@@ -154,6 +161,19 @@ def _real_networks(options: Options) -> dict[str, Any]:
     networks = [teacher.card.architecture, *(f"{kind} {folder or 'none'}" for kind, folder in found.items())]
     table = compare(recipe, plan, settings, 1 if options.small else 5, options.out)
     return {"networks": ", ".join(networks), **table}
+
+
+def _parts(teacher: ChosenTeacher, options: Options) -> dict[str, Path | None]:
+    """The filter and the predictor to sample with, where they are."""
+    found: dict[str, Path | None] = {}
+    for kind in ("filter", "predictor"):
+        given = getattr(options, kind)
+        found[kind] = None
+        if given != "none" and (given is not None or _is_there(kind, options)):
+            folder: Path = resolve_input(kind, given, options)
+            check_fits(kind, folder, teacher)
+            found[kind] = folder
+    return found
 
 
 def _reading(options: Options) -> dict[str, Any]:

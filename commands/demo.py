@@ -14,6 +14,7 @@ from typing import Any
 
 from pydantic import Field
 
+from commands.dry_run import work_begins
 from commands.options import Floats, SharedOptions, plain
 from runtime.errors import UserError
 
@@ -39,6 +40,9 @@ def run(options: Options) -> dict[str, Any]:
     from runtime.engines import LocalEngine
 
     begin = time.monotonic()
+    if options.dry_run:
+        _same_options(options, write=False)
+    work_begins(options)
     plan = demo_cells.DemoPlan(
         options.workspace.resolve(),
         options.folds,
@@ -60,7 +64,7 @@ def run(options: Options) -> dict[str, Any]:
     return {**result, "seconds": round(seconds, 1)}
 
 
-def _same_options(options: Options) -> None:
+def _same_options(options: Options, write: bool = True) -> None:
     """Refuse to mix two demos in one workspace."""
     from runtime.atomic import write_json
 
@@ -76,7 +80,8 @@ def _same_options(options: Options) -> None:
         return
     if options.workspace.is_dir() and any(options.workspace.iterdir()):
         raise UserError(f"--workspace {options.workspace} is not empty; give a new folder.")
-    write_json(record, now)
+    if write:
+        write_json(record, now)
 
 
 class _progress_of:  # noqa: N801 - used as a with-statement's verb

@@ -45,7 +45,7 @@ def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; then the one look at the test images."""
     import json
 
-    from classifiers import train_classifier
+    from classifiers import check_training, train_classifier
     from image_data.label_meeting import check_several_classes
     from runtime.atomic import write_json
     from runtime.progress import say
@@ -53,8 +53,8 @@ def run(options: Options) -> dict[str, Any]:
 
     ranks, device = join_ranks(options.device, options.batch_size)
     options = settled(options)
-    data = None if options.data == "none" else load_data(options)
     settings = settings_from(options, ClassifierSettings, student=options.network, distiller=options.method)
+    data = None if options.data == "none" else load_data(options)
     parents = {} if data is None else {"data": data.digest}
     fakes = predictor = None
     if options.train_on != "real":
@@ -70,10 +70,11 @@ def run(options: Options) -> dict[str, Any]:
         predictor = resolve_input("predictor", options.predictor, options)
         check_soft_labels(predictor, images.holder, images.train.labels, images.image_shape)
         parents["predictor"] = artefact_digest("predictor", predictor)
+    teacher = load_predictor(predictor, device) if predictor else None
+    check_training(images.train, images.val, images.holder.space, settings, images.augmentations, teacher)
     with artefact("distill", "classifier", options, parents, ranks=ranks) as made:
         result_file = made.folder / "result.json"
         if not made.finished:
-            teacher = load_predictor(predictor, device) if predictor else None
             result = train_classifier(
                 images.train, images.val, images.holder.space, settings, made.folder, device, images.augmentations,
                 teacher, ranks=ranks,

@@ -55,7 +55,8 @@ class _Measuring:
 
 
 @lru_cache(maxsize=1)
-def _real(options: Options) -> Any:
+def _real_images(options: Options) -> Any:
+    """All of them, once in each process."""
     return load_data(options, real_per_class=None)
 
 
@@ -67,7 +68,7 @@ def _instruments(options: Options) -> tuple[Any, Any, Any]:
     from runtime.devices import pick_device
 
     device = pick_device(options.device)
-    data = _real(options)
+    data = _real_images(options)
     judge = obtain_judge(options, data, device)
     return data, judge, choose_feature_network(judge, options.inception, device)
 
@@ -76,25 +77,29 @@ def run(options: Options) -> dict[str, Any]:
     """Train the judge where there is none yet, draw images, compare."""
     from commands.engine import make_engine
     from commands.measuring import check_comparable, set_names
+    from evaluation.inception import load_inception
     from runtime.atomic import write_json
-    from runtime.devices import set_threads
+    from runtime.devices import pick_device, set_threads
 
     set_threads(options.workers)
     found = {kind: _folder(kind, options) for kind in ("teacher", "fakes", "student")}
     if not any(found.values()):
         raise UserError(f"nothing to evaluate in {options.workspace}; give --teacher, --fakes or --student.")
     parents = {kind: artefact_digest(kind, folder) for kind, folder in found.items() if folder}
-    check_comparable(options, found, _real(options))
-    data = _instruments(options)[0]  # the judge is trained before several processes want it
+    data = _real_images(options)
+    check_comparable(options, found, data)
+    if options.inception is not None:
+        load_inception(options.inception, pick_device(options.device))
     with artefact("evaluate", "evaluation", options, {"data": data.digest, **parents}) as made:
         result_file = made.folder / "result.json"
         if not made.finished:
+            _instruments(options)  # the judge is trained before several processes want it
             names = set_names(options, found)
             engine = make_engine(options, made.folder, min(options.workers, len(names)))
             rows = dict(engine.map(_Measuring(options, found), names))
             write_json(result_file, {name: rows[kind] for kind, name in names.items()})
     _instruments.cache_clear()
-    _real.cache_clear()
+    _real_images.cache_clear()
     return {"evaluation": str(made.folder), "rows": json.loads(result_file.read_text())}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from commands.dry_run import work_begins
 from commands.options import SharedOptions
 from commands.workspace import resolve_input
 from runtime.errors import UserError
@@ -31,6 +32,8 @@ def run(options: Options) -> dict[str, Any]:
     target = options.out or options.workspace / "student.pt2"
     if target.exists():
         raise UserError(f"--out {target} exists; give the name of a new file.")
+    student = load_student(folder, torch.device("cpu"))
+    work_begins(options)
     target.parent.mkdir(parents=True, exist_ok=True)
-    exported = export_student(load_student(folder, torch.device("cpu")), target)
+    exported = export_student(student, target)
     return {"file": str(target), "bytes": target.stat().st_size, "largest_difference": exported.largest_difference}

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from commands.dry_run import work_begins
 from commands.fake_options import FakesOptions, fakes_folder
 from commands.selection import CUT_HELP, KEEP_HELP, KeepText, select_fakes
 from runtime.errors import UserError
@@ -38,6 +39,7 @@ def run(options: Options) -> dict[str, Any]:
         raise UserError(f"--out {target} exists; give the name of a new file.")
     fakes = open_fakes(folder)
     chosen = select_fakes(options, fakes, options.rho)
+    work_begins(options)
     target.parent.mkdir(parents=True, exist_ok=True)
     export_h5(folder, target, chosen)
     return {"file": str(target), "images": len(chosen.rows), "bytes": target.stat().st_size}

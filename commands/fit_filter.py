@@ -20,21 +20,23 @@ class Options(_Settings, TeacherOptions, DataOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Fit, or continue, or find it done."""
-    from filters import fit_filter
+    from filters import check_fit, fit_filter
     from runtime.devices import pick_device, set_threads
 
     device = pick_device(options.device)
     set_threads(1)
+    settings = settings_from(options, FilterSettings)
     data = load_data(options)
     teacher = ChosenTeacher(options)
-    settings = settings_from(options, FilterSettings)
     parents = {"data": data.digest, "teacher": teacher.digest}
+    seen = adapted_teacher(teacher.reference, teacher.adaptation, device)
+    check_fit(data.train, data.label_space, seen, settings, data.allowed_augmentations)
     with artefact("fit-filter", "filter", options, parents) as made:
         if not made.finished:
             fit_filter(
                 data.train,
                 data.label_space,
-                adapted_teacher(teacher.reference, teacher.adaptation, device),
+                seen,
                 settings,
                 made.folder,
                 device,

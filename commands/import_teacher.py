@@ -92,13 +92,13 @@ def run(options: Options) -> dict[str, Any]:
         "label_network": options.label_network,
     }
     notes: dict[str, Any] = {"imported": {kind: _named(path) for kind, path in sources.items() if path is not None}}
-    if options.standing_batches is not None:
+    parents = {kind: _content_digest(path) for kind, path in sources.items() if path is not None}
+    if options.standing_batches is not None and not options.dry_run:
         standing = StandingStatistics(options.standing_batches, options.standing_batch_size, options.seed)
         freeze_statistics(imported, standing)
         notes["standing_statistics"] = standing.__dict__
     card = teacher_card(imported, request, notes)
     check_first_images(imported, card)
-    parents = {kind: _content_digest(path) for kind, path in sources.items() if path is not None}
     with artefact("import-teacher", "teacher", options, parents) as made:
         if not made.finished:
             write_teacher(made.folder, imported, card)

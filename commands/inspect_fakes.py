@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import Field
 
+from commands.dry_run import work_begins
 from commands.fake_options import FakesOptions, describe_text, fakes_folder
 from commands.selection import KeepText, kept_by_label
 
@@ -34,6 +35,7 @@ def run(options: Options) -> dict[str, Any]:
     folder = fakes_folder(options)
     _check_plots(options.plots)
     kept = None if options.keep is None else kept_by_label(open_fakes(folder), options.keep)
+    work_begins(options)
     found = calibration_of(folder, workspaces_of(folder, options.workspace), options.filter, kept)
     result = {"fakes": str(folder), **found.to_json()}
     if kept is not None:

@@ -1,8 +1,10 @@
 """Options: one frozen model a command gives the flags, the YAML keys and the help text.  No torch here.
 
 A command module offers `Options` (a subclass of SharedOptions), `run(options) -> dict`, and where it wants them
-`show(result) -> str` (text for people), `needs(options) -> dict` (disk and memory for --dry-run) and `POSITIONAL`
-(the option that may be given without its flag).
+`show(result) -> str` (text for people), `needs(options) -> dict` (disk and memory for --dry-run, and "refused" where it
+is not there), `check(options)` (what can be refused before any file is looked at) and `POSITIONAL` (the option that
+may be given without its flag).  `run` checks everything first, then calls `work_begins` (`artefact` does), where a dry
+run ends.
 """
 
 from __future__ import annotations
@@ -124,26 +126,62 @@ def build_command(name: str, line: str, module: types.ModuleType) -> click.Comma
 
 def execute(name: str, module: types.ModuleType, options: SharedOptions) -> int:
     """Run (or dry-run) a command and print its result on stdout; under torchrun, once."""
+    from commands.artefact_kinds import check_kinds
+
     if launched_ranks() > 1 and name not in RANK_USERS:
         raise UserError(f"torchrun is for {', '.join(RANK_USERS)}; run {name} without it.")
-    if options.dry_run and not is_main_process():
-        return 0
+    _check_shared(name, options)
+    if check := getattr(module, "check", None):
+        check(options)
+    check_kinds(options)
     if options.dry_run:
-        from commands.workspace import describe_inputs
-
-        plan = {"command": name, "options": plain(options), "inputs": describe_inputs(options)}
-        needs: Callable[[Any], dict[str, Any]] | None = getattr(module, "needs", None)
-        plan["needs"] = needs(options) if needs else {}
-        _print(plan, options.json_, None)
+        plan = _dry_run(name, module, options)
+        if is_main_process():
+            _print(plan, options.json_, None)
+        if refused := plan["needs"].get("refused"):
+            raise UserError(str(refused))
         return 0
-    if options.ray_address is not None and options.engine != "ray":
-        raise UserError(f"--ray-address {options.ray_address} is for --engine ray; give both or neither.")
-    if options.engine != "local" and name not in ENGINE_USERS:
-        raise UserError(f"--engine {options.engine} is for {', '.join(ENGINE_USERS)}; {name} runs here, leave it out.")
     result = module.run(options)
     if is_main_process():
         _print(result, options.json_, getattr(module, "show", None))
     return int(result.get("exit_code", 0))
+
+
+def _check_shared(name: str, options: SharedOptions) -> None:
+    """UserError where the options that all commands have cannot be met."""
+    if options.ray_address is not None and options.engine != "ray":
+        raise UserError(f"--ray-address {options.ray_address} is for --engine ray; give both or neither.")
+    if options.engine != "local" and name not in ENGINE_USERS:
+        raise UserError(f"--engine {options.engine} is for {', '.join(ENGINE_USERS)}; {name} runs here, leave it out.")
+    if options.engine == "ray":
+        from runtime.ray_engine import check_installed
+
+        check_installed()
+    if options.device != "auto":
+        from runtime.devices import pick_device
+
+        pick_device(options.device)
+
+
+def _dry_run(name: str, module: types.ModuleType, options: SharedOptions) -> dict[str, Any]:
+    """The run up to where its work would begin, then what it would work on and what that needs."""
+    from commands.dry_run import WorkBegins
+    from commands.workspace import check_inputs, describe_inputs
+
+    end = WorkBegins("all")
+    try:
+        module.run(options)
+    except WorkBegins as found:
+        end = found
+        check_inputs(options)
+    plan: dict[str, Any] = {"command": name, "options": plain(options), "inputs": describe_inputs(options)}
+    plan["checked"] = end.checked
+    if end.folder is not None:
+        plan |= {"folder": str(end.folder), "finished": end.finished}
+    needs: Callable[[Any], dict[str, Any]] | None = getattr(module, "needs", None)
+    resolved = options if end.folder is None else options.model_copy(update={"out": end.folder})
+    plan["needs"] = needs(resolved) if needs and not end.finished else {}
+    return plan
 
 
 def plain(options: BaseModel) -> dict[str, Any]:

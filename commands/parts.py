@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from commands.dry_run import work_begins
 from commands.options import DataOptions
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def load_data(options: DataOptions, **changes: Any) -> RealData:
     """The real images that the options name; the label histogram and what was left out go to stderr."""
-    from image_data.real import load_real
+    from image_data.real import is_here, load_real
     from runtime.progress import say
 
     settings: dict[str, Any] = {
@@ -30,6 +31,8 @@ def load_data(options: DataOptions, **changes: Any) -> RealData:
         "seed": options.data_seed,
         "download": options.download,
     }
+    if options.dry_run and options.download and not is_here(options.data):
+        work_begins(options, f"as far as possible without {options.data}, which is not downloaded yet")
     data = load_real(options.data, **{**settings, **changes})
     for line in (data.histogram(), *data.remarks):
         say(line)

@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from commands.dry_run import work_begins
 from commands.fake_options import FakesOptions, fakes_folder
 from commands.parts import SamplingRecipe
 from commands.workspace import artefact_digest, resolve_input
@@ -53,6 +54,7 @@ def run(options: Options) -> dict[str, Any]:
         adaptation,
         accept_all=content["has_ratio"] and not content["needs_ratio"],
     )
+    work_begins(options)
     mended = repair(folder, recipe, make_engine(options, folder))
     left = verify_fakes(folder)
     return {"fakes": str(folder), "repaired": mended, "problems": left, "remedies": remedies(folder, left)}

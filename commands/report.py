@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
+from commands.dry_run import work_begins
 from commands.options import DataOptions
 from commands.parts import load_data
 from commands.workspace import provenance
@@ -34,6 +35,7 @@ def run(options: Options) -> dict[str, Any]:
     rho = options.rho or gather.chosen_rho(found) or 0.9
     target = options.out or options.workspace / "report.html"
     made = provenance()
+    work_begins(options)
     parts, (verdict, tone) = gather.filters(found, options.workspace, data, device, rho)
     write_report(
         ReportData(

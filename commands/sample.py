@@ -161,7 +161,7 @@ def needs(options: Options) -> dict[str, Any]:
     from commands.workspace import SEAL
     from runtime.room import free_disk_bytes, free_memory_bytes
     from teacher_sampler.plan import RunContent
-    from teacher_sampler.room import GUESSED_RATE, estimate
+    from teacher_sampler.room import GUESSED_RATE, check_room, estimate
 
     missing = options.teacher is None and not (options.workspace / "teacher" / "latest" / SEAL["teacher"]).is_file()
     if missing or is_url(options.teacher or ""):
@@ -178,6 +178,11 @@ def needs(options: Options) -> dict[str, Any]:
     content = RunContent(resolved, space.to_json(), plan.labels, shape, latents, filtered, rejecting, scored, {})
     found = estimate(content, plan.per_label, workers=_processes(options, plan))
     out, free = options.out or options.workspace, free_memory_bytes()
+    refused = {}
+    try:
+        check_room(out, content, plan.per_label, None, _processes(options, plan))
+    except UserError as error:
+        refused = {"refused": str(error)}
     return {
         "fakes": plan.total,
         "disk_mb": round(found.disk_bytes / 1e6, 2),
@@ -185,6 +190,7 @@ def needs(options: Options) -> dict[str, Any]:
         "memory_mb": round(found.memory_bytes / 1e6, 1),
         "memory_free_mb": "unknown" if free is None else round(free / 1e6, 1),
         "acceptance": f"taken as {GUESSED_RATE:.2f}; the pilot will tell" if rejecting else "all",
+        **refused,
     }
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from commands.dry_run import work_begins
 from commands.fake_options import FakesOptions, fakes_folder
 from commands.options import DataOptions
 from commands.parts import card_labels, error_function, load_data, load_density_ratio, predictor_factory
@@ -42,19 +43,17 @@ def run(options: Options) -> dict[str, Any]:
     from image_data.fake import open_fakes
     from image_data.fake.distances import nearest_finding
 
-    _check_used(options)
+    check(options)
     folder = fakes_folder(options)
     if not options.nearest:
         _predict(options, folder)
         return {"fakes": str(folder), "scores": open_fakes(folder).score_sets()}
-    if options.predictor is not None:
-        _predict(options, folder)
-    _measure(options, folder)
+    _measure(options, folder, options.predictor is not None)
     fakes = open_fakes(folder)
     return {"fakes": str(folder), "scores": fakes.score_sets(), "nearest": nearest_finding(fakes)}
 
 
-def _check_used(options: Options) -> None:
+def check(options: Options) -> None:
     """UserError naming an option that would do nothing."""
     if not options.nearest:
         for name in (*DATA_FLAGS, "filter", "download"):
@@ -83,10 +82,11 @@ def _predict(options: Options, folder: Path) -> None:
     meet(LabelHolder("fakes", f"--fakes {folder}", fakes.label_space), network, fakes.manifest.labels)
     digest = artefact_digest("predictor", predictor)
     error = error_function(fakes.label_space)
+    work_begins(options)
     score(folder, predictor_factory(predictor, options.device), error, digest, make_engine(options, folder))
 
 
-def _measure(options: Options, folder: Path) -> None:
+def _measure(options: Options, folder: Path, predict: bool) -> None:
     from filters.nearest_scores import score_nearest
     from image_data.fake import open_fakes
     from image_data.label_meeting import LabelHolder, meet
@@ -103,6 +103,9 @@ def _measure(options: Options, folder: Path) -> None:
     chosen = resolve_input("filter", options.filter, _shared(options))
     features = load_density_ratio(chosen, pick_device(options.device)).features  # type: ignore[attr-defined]
     compared = digest_of({"features": artefact_digest("filter", chosen), "data": data.digest, **given})
+    if predict:
+        _predict(options, folder)
+    work_begins(options)
     score_nearest(folder, features, data.train, data.val, data.label_space.kind, compared)
 
 
@@ -113,4 +116,5 @@ def _real_images(options: Options) -> tuple[dict[str, Any], RealData]:
         given = {**data_flags(_shared(options)), **given}
     if given.get("data", "unknown") == "unknown":
         raise UserError("--nearest compares with the teacher's training images, which are not known; give --data.")
-    return given, load_data(DataOptions(**given, workspace=options.workspace, download=options.download))
+    where = {name: getattr(options, name) for name in ("workspace", "download", "dry_run")}
+    return given, load_data(DataOptions(**given, **where))

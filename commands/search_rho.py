@@ -91,12 +91,13 @@ def run(options: Options) -> dict[str, Any]:
     check_several_classes(real, "search-rho")
     refuse_seen_images(data.val, {"GAN, density ratio and filter predictor": data.train})
     fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
-    open_matching_fakes(fakes, options, data)
+    dataset = open_matching_fakes(fakes, options, data)
     parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
     predictor = resolve_input("predictor", options.predictor, options) if options.method != "none" else None
     if predictor:
         check_soft_labels(predictor, real, data.train.labels, data.train.pixels.shape[1:])
         parents["predictor"] = artefact_digest("predictor", predictor)
+    _check_trainings(options, data, dataset, predictor)
     with artefact("search-rho", "rho", options, parents, shared=True) as made:
         if not made.finished:
             search(
@@ -118,6 +119,19 @@ def run(options: Options) -> dict[str, Any]:
         "choice": choice.to_dict(),
         "table": render(choice, unit, scale),
     }
+
+
+def _check_trainings(options: Options, data: Any, fakes: Any, predictor: Path | None) -> None:
+    """UserError where one of the cells could not be trained: fakes for the smallest rho, each network."""
+    import torch
+
+    from classifiers import check_training
+
+    source = mixed_source(options, data, fakes, min(options.rhos))
+    teacher = load_predictor(predictor, torch.device("cpu")) if predictor else None
+    for network in options.networks:
+        settings = settings_from(options, ClassifierSettings, student=network, distiller=options.method)
+        check_training(source, data.val, data.label_space, settings, data.allowed_augmentations, teacher)
 
 
 def show(result: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 import click
 from pydantic import Field
 
+from commands.dry_run import work_begins
 from commands.options import SharedOptions
 from commands.workspace import artefact_digest, resolve_input
 from runtime.errors import UserError
@@ -60,6 +61,7 @@ def run(options: Options) -> dict[str, Any]:
     settings = ServiceSettings(options.max_batch, options.workers, token)
     app = create_app(load_generator(folder, device), digest, settings)
     with _bound(options.host, options.port) as listening:
+        work_begins(options)
         server = make_server(app)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))

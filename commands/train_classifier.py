@@ -21,14 +21,15 @@ class Options(ClassifierFlags, DataOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done."""
-    from classifiers import train_classifier
+    from classifiers import check_training, train_classifier
     from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.ranks import join_ranks
 
     ranks, device = join_ranks(options.device, options.batch_size)
+    settings = settings_from(options, ClassifierSettings, student=options.network, distiller="none")
     data = load_data(options)
     check_several_classes(LabelHolder("data", f"--data {options.data}", data.label_space), "train-classifier")
-    settings = settings_from(options, ClassifierSettings, student=options.network, distiller="none")
+    check_training(data.train, data.val, data.label_space, settings, data.allowed_augmentations)
     with artefact("train-classifier", "predictor", options, {"data": data.digest}, ranks=ranks) as made:
         result = train_classifier(
             data.train, data.val, data.label_space, settings, made.folder, device, data.allowed_augmentations,

@@ -39,7 +39,7 @@ def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; prints sizes and speeds beside the teacher's."""
     from image_data.fake import open_fakes
     from runtime.ranks import join_ranks
-    from student_trainer import train_student
+    from student_trainer import check_student, train_student
 
     ranks, device = join_ranks(options.device, options.batch_size)
     fakes = resolve_input("fakes", options.fakes, options)
@@ -56,27 +56,23 @@ def run(options: Options) -> dict[str, Any]:
         parents["data"] = data.digest
     reference = _reference(options)
     teacher = None if reference is None else load_generator(reference, device)
-    if options.white_box:
-        if teacher is None:
-            raise UserError("--white-box needs the teacher's insides; give --teacher DIR.")
-        insides_of(teacher, "--white-box")
-        parents["teacher"] = teacher.card.source_digest
-        if made_by["adaptation"]:
-            raise UserError(f"--white-box: --fakes {fakes} were sampled through a label map or resized; leave it out.")
-        if artefact_digest("teacher", reference) != dataset.manifest.content["settings"]["teacher_digest"]:
-            raise UserError(f"--white-box: --fakes {fakes} come from another teacher; give theirs with --teacher DIR.")
     settings = settings_from(options, StudentSettings, truncation=made_by["truncation"].get("std"))
+    real = (data.train, data.allowed_augmentations) if data is not None else (None, ())
+    check_student(dataset.view(), real[0], dataset.label_space, settings, real[1])
+    if options.white_box:
+        parents["teacher"] = _check_white_box(fakes, dataset, teacher, reference).card.source_digest
+        _terms(options, teacher, settings, dataset, ranks).close()
     with artefact("train-student", "student", options, parents, ranks=ranks) as made:
         if not made.finished:
             train_student(
                 dataset.view(),
-                data.train if data is not None else None,
+                real[0],
                 dataset.label_space,
                 settings,
                 made.folder,
                 device,
                 white_box=_terms(options, teacher, settings, dataset, ranks),
-                allowed_augmentations=data.allowed_augmentations if data is not None else (),
+                allowed_augmentations=real[1],
                 trained_on={"fakes": dataset.digest, "real": data.describe() if data is not None else None},
                 ranks=ranks,
             )
@@ -104,6 +100,18 @@ def _real_images(options: Options, fakes: FakeDataset) -> RealData:
             f"--fakes {fakes.path} and --data {options.data} differ in size; give --resolution or --no-real."
         )
     return data
+
+
+def _check_white_box(fakes: Path, dataset: Any, teacher: Any, reference: Any) -> Any:
+    """The teacher; a UserError where feature terms cannot be had from it for these fakes."""
+    if teacher is None:
+        raise UserError("--white-box needs the teacher's insides; give --teacher DIR.")
+    insides_of(teacher, "--white-box")
+    if dataset.manifest.content["teacher"]["adaptation"]:
+        raise UserError(f"--white-box: --fakes {fakes} were sampled through a label map or resized; leave it out.")
+    if artefact_digest("teacher", reference) != dataset.manifest.content["settings"]["teacher_digest"]:
+        raise UserError(f"--white-box: --fakes {fakes} come from another teacher; give theirs with --teacher DIR.")
+    return teacher
 
 
 def _reference(options: Options) -> Any:

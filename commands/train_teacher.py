@@ -26,8 +26,8 @@ def run(options: Options) -> dict[str, Any]:
     from teacher_sampler.training import train_teacher
 
     ranks, device = join_ranks(options.device, options.batch_size)
-    data = load_data(options)
     settings = settings_from(options, TeacherSettings)
+    data = load_data(options)
     settings.check(data.allowed_augmentations)
     with artefact("train-teacher", "teacher", options, {"data": data.digest}, ranks=ranks) as made:
         if not made.finished:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from commands.command_record import record_problems
+from commands.dry_run import work_begins
 from commands.fake_options import FakesOptions, fakes_folder
 from runtime.errors import UserError
 
@@ -24,6 +25,7 @@ def run(options: Options) -> dict[str, Any]:
         if name in options.model_fields_set:
             raise UserError(f"--{name} does nothing for verify, which reads every byte that is there; leave it out.")
     folder = fakes_folder(options)
+    work_begins(options)
     found = verify_fakes(folder)
     problems = [*record_problems(folder), *found]
     code = 2 if problems else 0

@@ -21,7 +21,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from commands.artefact_kinds import FLAGS, WANTED, check_kind, given_folders
 from commands.command_record import COMMAND_FILE, check_record, write_record
+from commands.dry_run import work_begins
 from commands.options import PLUMBING, SharedOptions, plain, resolve
 from commands.table import COMMANDS
 from runtime.atomic import remove_leftovers, write_bytes
@@ -54,7 +56,6 @@ NEEDS = {"filter": ("teacher",), "fakes": ("teacher", "filter", "predictor"), "s
 OPTIONAL = {"filter", "predictor"}  # `none` is an answer too
 TEACHER_FLAGS = ("teacher", "label_map", "image_size", "image_channels")
 DATA_FLAGS = ("data", "fold", "resolution", "real_per_class", "data_seed")
-_FLAGS = {"teacher": "teacher", "filter": "filter", "predictor": "predictor", "fakes": "fakes", "student": "student"}
 _OWN_LOCK = {"fakes"}  # written by score and repair too: whoever holds that lock cleans
 EMBEDDED = {"digits", "rotated-digits"}
 PATHS = {"checkpoint", "label_embedding", "label_network", "label_map"}  # their content is in the parents' digests
@@ -98,6 +99,10 @@ def artefact(
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
     digest = digest_of(identity)
     folder = options.out or options.workspace / kind / digest[:8]
+    if options.dry_run:
+        same = check_folder(folder, identity, changeable)
+        done = same and (folder / SEAL[kind]).is_file() and (complete is None or complete(folder))
+        work_begins(options, folder=folder, finished=done)
     if not ranks.main:
         finished = bool(ranks.main_says(0))
         if not check_folder(folder, identity, changeable):
@@ -134,7 +139,7 @@ def artefact(
 
 def content_options(options: SharedOptions) -> dict[str, Any]:
     """The options that decide the content; paths of inputs are replaced by their digests, plumbing left out."""
-    skip = PLUMBING | set(_FLAGS.values()) | PATHS
+    skip = PLUMBING | set(WANTED) | PATHS
     return {name: value for name, value in plain(options).items() if name not in skip}
 
 
@@ -154,17 +159,11 @@ def check_folder(folder: Path, identity: dict[str, Any], changeable: Set[str] = 
 def resolve_input(kind: str, given: str | Path | None, options: SharedOptions, **make: Any) -> Any:
     """The folder of an input: the path given, else the workspace's latest, else (embedded data) made now.
 
-    A teacher may also be the address of a service, which is returned as it is.
+    A teacher may also be the address of a service, which is returned as it is.  A dry run makes nothing: it ends at
+    the first input that is not there.
     """
     if given is not None:
-        if kind == "teacher" and is_url(given):
-            return str(given)
-        folder = Path(given)
-        if not folder.exists():
-            raise UserError(f"--{kind} {folder} does not exist; give the folder of a finished {kind}.")
-        if folder.is_dir() and not (folder / SEAL[kind]).is_file():
-            raise UserError(f"--{kind} {folder} is not finished: {SEAL[kind]} is missing; finish its command first.")
-        return folder
+        return _given_input(f"--{kind}", kind, given)
     latest = options.workspace / kind / "latest"
     if (latest / SEAL[kind]).is_file():
         return latest.resolve()
@@ -176,6 +175,7 @@ def resolve_input(kind: str, given: str | Path | None, options: SharedOptions, *
         )
     if launched_ranks() > 1:
         raise UserError(f"no {kind} in {options.workspace}; run `python cli.py {MAKER[kind]}` first, without torchrun.")
+    work_begins(options, f"as far as possible without the {kind}, which is not there yet")
     for parent in NEEDS.get(kind, ()):  # made from the same images, and before the child, which has no flags for them
         resolve_input(parent, getattr(options, parent, None), options)
     _say(f"no {kind} in {options.workspace} yet: making one first (python cli.py {MAKER[kind]})")
@@ -185,6 +185,25 @@ def resolve_input(kind: str, given: str | Path | None, options: SharedOptions, *
     accepted = importlib.import_module(f"commands.{COMMANDS[MAKER[kind]][0]}").Options.model_fields
     call(MAKER[kind], **{name: value for name, value in inherited.items() if name in accepted})
     return (options.workspace / kind / "latest").resolve()
+
+
+def _given_input(flag: str, kind: str, given: str | Path) -> str | Path:
+    """The folder (or a teacher's address) that a flag names; a UserError where it holds no finished `kind`."""
+    if kind == "teacher" and is_url(given):
+        return str(given)
+    folder, (name, _) = Path(given), WANTED[kind]
+    if not folder.exists():
+        raise UserError(f"{flag} {folder} does not exist; give the folder of {name}.")
+    check_kind(flag, kind, folder)
+    if not (folder / SEAL[kind]).is_file():
+        raise UserError(f"{flag} {folder} is not finished: {SEAL[kind]} is missing; finish its command first.")
+    return folder
+
+
+def check_inputs(options: SharedOptions) -> None:
+    """UserError naming the flag where a folder that the options name is not there, not finished or of another kind."""
+    for flag, kind, path in given_folders(options):
+        _given_input(flag, kind, path)
 
 
 def data_flags(options: SharedOptions) -> dict[str, Any]:
@@ -224,21 +243,17 @@ def artefact_digest(kind: str, folder: str | Path) -> str:
 def describe_inputs(options: SharedOptions) -> dict[str, Any]:
     """For --dry-run: which inputs the options name, and whether they are there."""
     found: dict[str, Any] = {}
-    for kind, name in _FLAGS.items():
+    for name, kind in FLAGS.items():
         if name not in type(options).model_fields:
             continue
         given = getattr(options, name)
         latest = options.workspace / kind / "latest"
-        if given == "none":
-            found[kind] = "none"
-        elif given is not None and is_url(given):
-            found[kind] = f"{given} (asked when work starts)"
-        elif given is not None:
-            found[kind] = f"{given} ({'found' if Path(str(given)).exists() else 'MISSING'})"
+        if given is not None or name != kind:
+            found[name] = None if given is None else str(given)
         elif (latest / SEAL[kind]).is_file():
-            found[kind] = f"{latest.resolve()} (found)"
+            found[name] = str(latest.resolve())
         else:
-            found[kind] = f"missing; `python cli.py {MAKER[kind]}` makes it"
+            found[name] = f"missing; `python cli.py {MAKER[kind]}` makes it"
     if "data" in type(options).model_fields:
         found["data"] = getattr(options, "data")  # noqa: B009
     return found

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from filters.acceptance import smooth_ceilings as smooth_ceilings
     from filters.density_ratio import RATIO_NETWORKS as RATIO_NETWORKS
     from filters.density_ratio import DensityRatio as DensityRatio
+    from filters.fit import check_fit as check_fit
     from filters.fit import fit_filter as fit_filter
     from filters.fit import load_filter as load_filter
     from filters.selection import select as select
@@ -24,6 +25,7 @@ __getattr__, __all__ = lazy_exports(
         "DensityRatio": "filters.density_ratio",
         "FilterSettings": "filters.settings",
         "RATIO_NETWORKS": "filters.density_ratio",
+        "check_fit": "filters.fit",
         "classification_error": "filters.teacher_error",
         "fit_filter": "filters.fit",
         "load_filter": "filters.fit",

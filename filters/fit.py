@@ -100,16 +100,29 @@ def _begin(
     allowed_augmentations: Sequence[str],
 ) -> Fit:
     """Check that all goes together, split off the held-out images, and open the folder."""
-    if len(data) < 2:
-        raise UserError(f"the real data holds {len(data)} images; a density ratio needs at least 2, and ten a class.")
-    label_space.check(data.labels, "the real data")
-    check_teacher(teacher, label_space, data.images(np.array([0])).shape[1:], data.labels)
-    check_form(settings, label_space, data.labels)
+    check_fit(data, label_space, teacher, settings, allowed_augmentations)
     names = check_augmentations(allowed_augmentations, "the real data")
     train_rows, held_rows = held_out_rows(data.labels, label_space, settings.held_out, settings.seed)
     out.mkdir(parents=True, exist_ok=True)
     checkpoints = CheckpointFolder(out / "checkpoints")
     return Fit(data, label_space, teacher, settings, device, names, train_rows, held_rows, checkpoints, out)
+
+
+def check_fit(
+    data: ImageSource,
+    label_space: LabelSpace,
+    teacher: Teacher,
+    settings: FilterSettings,
+    allowed_augmentations: Sequence[str],
+) -> None:
+    """Raise the UserError with which `fit_filter` would refuse all this, before any folder is made."""
+    if len(data) < 2:
+        raise UserError(f"the real data holds {len(data)} images; a density ratio needs at least 2, and ten a class.")
+    label_space.check(data.labels, "the real data")
+    check_teacher(teacher, label_space, data.images(np.array([0])).shape[1:], data.labels)
+    check_form(settings, label_space, data.labels)
+    check_augmentations(allowed_augmentations, "the real data")
+    held_out_rows(data.labels, label_space, settings.held_out, settings.seed)
 
 
 def _findings(

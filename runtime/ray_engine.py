@@ -123,6 +123,11 @@ class RayEngine:
             _call_off(ray, pending)
 
 
+def check_installed() -> None:
+    """UserError where the package ray is missing."""
+    _import_ray()
+
+
 def _import_ray() -> Any:
     try:
         import ray

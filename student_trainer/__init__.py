@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from student_trainer.export import export_student as export_student
     from student_trainer.networks.tinygan import GENERATORS as GENERATORS
     from student_trainer.settings import StudentSettings as StudentSettings
+    from student_trainer.trainer import check_student as check_student
     from student_trainer.trainer import load_student as load_student
     from student_trainer.trainer import train_student as train_student
     from student_trainer.training_state import build_student as build_student
@@ -21,6 +22,7 @@ __getattr__, __all__ = lazy_exports(
         "StudentSettings": "student_trainer.settings",
         "build_student": "student_trainer.training_state",
         "export_student": "student_trainer.export",
+        "check_student": "student_trainer.trainer",
         "load_student": "student_trainer.trainer",
         "train_student": "student_trainer.trainer",
     },

@@ -36,7 +36,7 @@ from student_trainer import losses
 from student_trainer.data import PairSource, StudentData
 from student_trainer.networks.tinygan import GENERATORS
 from student_trainer.settings import StudentSettings
-from student_trainer.training_state import TrainingState, network_arguments
+from student_trainer.training_state import TrainingState, build_student, network_arguments
 
 EVALUATION_BATCH = 250
 
@@ -94,6 +94,18 @@ def train_student(
         folder.remove()
     ranks.wait()
     return out
+
+
+def check_student(
+    pairs: PairSource,
+    real: ImageSource | None,
+    label_space: LabelSpace,
+    settings: StudentSettings,
+    allowed_augmentations: Sequence[str] = (),
+) -> None:
+    """Raise the UserError with which `train_student` would refuse all this, before any folder is made."""
+    data = StudentData(pairs, real, label_space, settings, torch.device("cpu"), allowed_augmentations)
+    build_student(settings, label_space, data.image_shape, data.latent_dim)
 
 
 def load_student(folder: Path, device: torch.device) -> NetworkGenerator:

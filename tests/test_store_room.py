@@ -111,8 +111,11 @@ def test_the_command_refuses_and_says_what_it_needs(teacher: Path, tmp_path: Pat
         told = capsys.readouterr().err
         assert told.count("\n") == 1
         assert f"--out {disk / 'o'} needs about" in told
-        assert cli.main(["sample", *fixed, "--nfake-per-class", "9000", "--dry-run", "--json"]) == 0
-        needs = json.loads(capsys.readouterr().out)["needs"]
+        assert cli.main(["sample", *fixed, "--nfake-per-class", "9000", "--dry-run", "--json"]) == 2
+        shown = capsys.readouterr()
+        assert shown.err.count("\n") == 1
+        assert f"--out {disk / 'o'} needs about" in shown.err
+        needs = json.loads(shown.out)["needs"]
         assert needs["fakes"] == 27_000
         assert needs["disk_mb"] > 1.0
         assert needs["disk_free_mb"] == pytest.approx(1.02, abs=0.1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from image_data.real.cifar10 import load_cifar10
+from image_data.real.cifar10 import cifar10_is_here, load_cifar10
 from image_data.real.dataset import RealData
 from image_data.real.digits import load_digits, load_rotated_digits
 from image_data.real.folder import load_folder
@@ -57,4 +57,9 @@ def load_real(
     )
 
 
-__all__ = ["REAL_DATASETS", "LoadRequest", "RealData", "load_real"]
+def is_here(name: str | Path) -> bool:
+    """Whether `load_real(name)` needs no network."""
+    return str(name) != "cifar10" or cifar10_is_here()
+
+
+__all__ = ["REAL_DATASETS", "LoadRequest", "RealData", "is_here", "load_real"]

@@ -58,6 +58,11 @@ def data_root() -> Path:
     return Path(os.environ.get("RETORT_DATA_DIR") or "data")
 
 
+def cifar10_is_here() -> bool:
+    """Whether either copy lies below the data folder."""
+    return any((data_root() / name).is_dir() for name in ("cifar10", "cifar-10-batches-py"))
+
+
 def _torchvision_part(root: Path, train: bool, download: bool) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     from torchvision.datasets import CIFAR10  # here, since only this dataset needs it
 
