@@ -71,10 +71,9 @@ def describe(path: Path) -> str | None:
         return WANTED[kind][0] if kind in WANTED else _OTHERS[kind]
     if any((path / name / "latest").exists() for name in WANTED) or (path / "latest").exists():
         return "a folder of artefacts"
-    if not any(path.iterdir()):
-        return "an empty folder"
-    known = ("card.json", "command.json", "run.json", "checkpoints")
-    return None if any((path / name).exists() for name in known) else "a folder without card.json or manifest.json"
+    if any((path / name).exists() for name in ("card.json", "command.json", "run.json", "checkpoints")):
+        return None
+    return f"{'a' if any(path.iterdir()) else 'an empty'} folder without card.json or manifest.json"
 
 
 def _by_card(card: dict[str, Any]) -> str | None:

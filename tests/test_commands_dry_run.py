@@ -108,6 +108,7 @@ def test_an_unfinished_artefact_and_a_missing_one(tmp_path: Path, capsys: Any) -
 
 RUNS = {
     "import-teacher": "--arch retort --checkpoint {w}/teacher/latest --standing-batches 2",
+    "import-predictor": "--arch resnet8 --resolution 16 --channels 1 --normalise half --checkpoint {file}",
     "serve-teacher": "--port 0",
     "score": "--nearest --predictor {w}/predictor/latest",
     "inspect": "--plots {out}/plots",
@@ -121,10 +122,23 @@ RUNS = {
 }
 
 
+@pytest.fixture(scope="module")
+def classifier_file(whole: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The predictor's weights as others would hand them over."""
+    import torch
+    from safetensors.torch import load_file
+
+    path = tmp_path_factory.mktemp("foreign") / "classifier.pth"
+    torch.save(load_file(whole.folder / "predictor" / "latest" / "weights.safetensors"), path)
+    return path
+
+
 @pytest.mark.parametrize("command", list(COMMANDS))
-def test_a_dry_run_checks_all_and_writes_nothing(command: str, whole: Any, tmp_path: Path, capsys: Any) -> None:
+def test_a_dry_run_checks_all_and_writes_nothing(
+    command: str, whole: Any, classifier_file: Path, tmp_path: Path, capsys: Any
+) -> None:
     before = files_of(whole.folder)
-    text = RUNS.get(command, "").format(w=whole.folder, out=tmp_path)
+    text = RUNS.get(command, "").format(w=whole.folder, out=tmp_path, file=classifier_file)
     capsys.readouterr()
     code = cli.main([command, "--workspace", str(whole.folder), *text.split(), "--dry-run", "--json"])
     shown = capsys.readouterr()
@@ -145,7 +159,7 @@ def test_a_dry_run_checks_all_and_writes_nothing(command: str, whole: Any, tmp_p
         ("sample --labels 0:1:2", "--labels"),
         ("sample --image-size 32", "--image-size"),
         ("distill --rho 0.5 --nfake-per-class 100000", "100000"),
-        ("distill --resolution 32", "--resolution"),
+        ("distill --resolution 32", "1x32x32 here and 1x16x16 there"),
         ("distill --init-from {w}/predictor/latest --network vgg8", "not the student vgg8"),
         ("search-rho --networks nonet", "nonet"),
         ("train-student --real --resolution 32", "size"),

@@ -27,10 +27,13 @@ def test_every_command_has_an_example():
 
 @pytest.fixture(scope="module")
 def place(workspace, tmp_path_factory):
-    """A folder as the README sees it: configs, a checkpoint, fakes in `f`, and the workspace with a student too."""
+    """A folder as the README sees it: configs, checkpoints, fakes in `f`, and the workspace with a student too."""
+    import numpy as np
     import torch
+    from onnx import TensorProto, helper
 
     from benchmarks.plain_biggan import PlainBigGAN, randomise
+    from tests.program_models import onnx_model
 
     assert workspace.type("train-student") == 0
     root = tmp_path_factory.mktemp("readme")
@@ -38,6 +41,10 @@ def place(workspace, tmp_path_factory):
     (root / "runs" / "digits").symlink_to(workspace.folder)
     (root / "f").symlink_to((workspace.folder / "fakes" / "latest").resolve())
     (root / "configs").symlink_to(ROOT / "configs")
+    nodes, slots = [helper.make_node("ReduceMean", ["x", "axes"], ["images"], keepdims=0)], ["N", 3, 32, 32]
+    axes = {"axes": np.array([2, 3])}
+    output = (TensorProto.FLOAT, ["N", 3])
+    onnx_model(root / "clf.onnx", nodes, [("x", TensorProto.FLOAT, slots)], output, axes)
     torch.save(randomise(PlainBigGAN(32, 2, 16, 10), 1).state_dict(), root / "G_ema.pth")
     return root
 
