@@ -3,7 +3,7 @@
 An HDF5 file can point at other files (external storage, external links, virtual datasets), hold object types, ask for
 filters that load plug-ins, declare terabytes that were never written, and link groups in circles.  None of that is
 needed for images and labels, so none of it gets through.  Rows that were never written would read as zeros; they are
-refused as well.
+refused as well.  What is declared is compared with the free memory before it is read.
 """
 
 from __future__ import annotations
@@ -16,21 +16,25 @@ import h5py
 import numpy as np
 
 from runtime.errors import UserError
+from runtime.room import check_memory
+from runtime.safe_files import printable
 
 _MAX_DEPTH = 8
 _MAX_OBJECTS = 10_000
 _PLAIN_KINDS = "biuf"
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32, h5py.h5z.FILTER_LZF}
 _MAX_COMPRESSION = 1100  # deflate cannot shrink more than 1032 times
+_LONGEST_TEXT = 1024  # bytes of one text
+_TEXT_BYTES_AT_ONCE = 256 << 20
 # What the library raises for damaged files, depending on where the damage lies.
 _DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, OverflowError, MemoryError)
 
 
-def open_trusted_layout(path: Path) -> h5py.File:
+def open_trusted_layout(path: Path, texts: bool = False) -> h5py.File:
     """Open for reading after looking at every object; use it as a context manager.
 
     UserError naming the file, and the object, where it cannot be read or holds anything but groups and whole datasets
-    of numbers.
+    of numbers (with `texts`, of texts as well).
     """
     path = Path(path)
     if not path.is_file():
@@ -42,7 +46,7 @@ def open_trusted_layout(path: Path) -> h5py.File:
     try:
         for name, item in _walk(file, path):
             if isinstance(item, h5py.Dataset):
-                _check_dataset(item, f"{path}: dataset {name}")
+                _check_dataset(item, f"{path}: dataset {printable(name)}", texts)
     except UserError:
         file.close()
         raise
@@ -53,13 +57,57 @@ def open_trusted_layout(path: Path) -> h5py.File:
 
 
 def read_array(dataset: h5py.Dataset, path: Path) -> np.ndarray:
-    """All of a dataset; a UserError naming file and dataset where a checksum or a compressed block does not decode."""
+    """All of a dataset; a UserError naming file and dataset where a checksum or a compressed block does not decode.
+
+    Texts come as an array of str.  Nothing is read that would not fit into the free memory.
+    """
+    check_readable(dataset, path)
     try:
-        return np.asarray(dataset[()])
+        return _texts(dataset, path) if is_text(dataset) else np.asarray(dataset[()])
     except _DAMAGE as error:
         raise UserError(
             f"{path}: dataset {dataset.name} cannot be read ({_first_line(error)}); fetch or make the file again."
         ) from error
+
+
+def datasets_of(file: h5py.File, path: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of every dataset by its path from the root; those at the root first, then by name."""
+    try:
+        found = {name.lstrip("/"): item.shape for name, item in _walk(file, path) if isinstance(item, h5py.Dataset)}
+    except _DAMAGE as error:
+        raise UserError(f"{path} is damaged ({_first_line(error)}); fetch or make it again.") from error
+    return dict(sorted(found.items(), key=lambda entry: (entry[0].count("/"), entry[0])))
+
+
+def check_readable(dataset: h5py.Dataset, path: Path, rows: int | None = None) -> None:
+    """UserError where `rows` rows (all of them without) and one stored block need more memory than is free."""
+    count = len(dataset) if dataset.ndim and rows is None else rows or 1
+    row = math.prod(dataset.shape[1:]) * dataset.dtype.itemsize
+    block = math.prod(dataset.chunks) * dataset.dtype.itemsize if dataset.chunks else 0
+    check_memory(count * row + block, f"{path}: dataset {printable(dataset.name)}: its declared {count} rows")
+
+
+def is_text(dataset: h5py.Dataset) -> bool:
+    """Whether a dataset holds texts, of fixed or of any length."""
+    return h5py.check_string_dtype(dataset.dtype) is not None
+
+
+def _texts(dataset: h5py.Dataset, path: Path) -> np.ndarray:
+    """A list of texts; in pieces, since a small file may let every row point at one long text."""
+    if dataset.ndim != 1:
+        raise UserError(f"{path}: dataset {printable(dataset.name)} is no list of texts; give one for each image.")
+    step = max(1, min(65536, _TEXT_BYTES_AT_ONCE // max(1, path.stat().st_size)))
+    found: list[str] = []
+    longest = 0
+    for start in range(0, len(dataset), step):
+        for text in dataset[start : start + step].tolist():
+            data = text if isinstance(text, bytes) else str(text).encode()
+            if len(data) > _LONGEST_TEXT:
+                raise UserError(f"{path}: dataset {printable(dataset.name)} holds a text of {len(data)} bytes; cut it.")
+            longest = max(longest, len(data))
+            found.append(data.decode("utf-8"))
+    check_memory(4 * longest * len(found), f"{path}: the texts of {printable(dataset.name)}")
+    return np.array(found, dtype=str)
 
 
 def _walk(group: h5py.Group, path: Path) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:
@@ -85,12 +133,13 @@ def _walk(group: h5py.Group, path: Path) -> Iterator[tuple[str, h5py.Group | h5p
             yield full, item
 
 
-def _check_dataset(dataset: h5py.Dataset, where: str) -> None:
+def _check_dataset(dataset: h5py.Dataset, where: str, texts: bool) -> None:
     if dataset.external:
         raise UserError(f"{where} keeps its data in another file; only files that hold their own data are read.")
     if dataset.is_virtual:
         raise UserError(f"{where} is a virtual dataset; only files that hold their own data are read.")
-    if dataset.dtype.hasobject or dataset.dtype.kind not in _PLAIN_KINDS or dataset.shape is None:
+    text = texts and is_text(dataset) and dataset.shape is not None
+    if not text and (dataset.dtype.hasobject or dataset.dtype.kind not in _PLAIN_KINDS or dataset.shape is None):
         raise UserError(f"{where} is of type {dataset.dtype}; only plain numbers are read.")
     properties = dataset.id.get_create_plist()
     filters = {properties.get_filter(index)[0] for index in range(properties.get_nfilters())}

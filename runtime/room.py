@@ -5,6 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from runtime.errors import UserError
+
+_LARGEST_SHARE_OF_MEMORY = 0.8
+
 
 def free_disk_bytes(path: Path) -> int:
     """What this user may still write to the file system on which `path` lies or will lie."""
@@ -21,6 +25,16 @@ def free_memory_bytes() -> int | None:
     """
     found = [value for value in (_of_the_machine(), _of_the_container()) if value is not None]
     return min(found) if found else None
+
+
+def check_memory(needed_bytes: int, what: str) -> None:
+    """UserError before `what` is read into memory that is not there; nothing where the system does not say."""
+    free = free_memory_bytes()
+    if free is not None and needed_bytes > _LARGEST_SHARE_OF_MEMORY * free:
+        raise UserError(
+            f"{what} need {needed_bytes / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free; "
+            "ask for a smaller --resolution, use fewer images, or close other programs."
+        )
 
 
 def _of_the_machine() -> int | None:

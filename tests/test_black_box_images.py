@@ -260,7 +260,7 @@ def test_sizes_and_channels_are_made_as_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wishes", "named"),
     [
-        ({"class_names": ("a",)}, "labels run from 0 to 1, but there are 1 classes"),
+        ({"class_names": ("a",)}, "--class-names gives 1 names, but there are 2 classes"),
         ({"truncation": 0.5}, "--truncation"),
         ({"class_names": ("a", "b"), "label_range": (0.0, 1.0)}, "not both"),
         ({"resolution_px": 2}, "resolution_px"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from image_data.hdf5_policy import open_trusted_layout, read_array
 from image_data.real import load_real
-from image_data.real.hdf5 import LAYOUTS, recognise
+from image_data.real.hdf5_layouts import LAYOUTS, recognise
 from runtime.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -89,9 +89,9 @@ CASES: list[tuple[str, str, tuple[int | None, ...], Callable[[], dict[str, np.nd
         (None, None, 30),
         lambda: {
             "images_train": pixels(100),
-            "labels_train": (np.arange(100) % 50 + 1).astype(np.int64),
+            "labels_train": np.arange(100) % 50 + 1.0,
             "images_test": pixels(30),
-            "labels_test": (np.arange(30) + 1).astype(np.int64),
+            "labels_test": np.arange(30) + 1.0,
         },
     ),
     (
@@ -186,11 +186,12 @@ def test_the_description_decides_what_the_numbers_leave_open(tmp_path: Path) -> 
     (tmp_path / "a.json").write_text('{"class_names": ["a", "b", "c", "d", "e"]}')
     assert load_real(path).label_space.names == ("a", "b", "c", "d", "e")
     (tmp_path / "a.json").write_text('{"class_names": ["a", "b"]}')
-    with pytest.raises(UserError, match="there are 2 classes"):
+    with pytest.raises(UserError, match="gives 2 names, but there are 5 classes"):
         load_real(path)
     ages = write(tmp_path / "b.h5", fake_images=pixels(60), fake_labels=np.arange(60) * 7 + 1)
+    assert load_real(ages).label_space.kind == "continuous"
     (tmp_path / "b.json").write_text('{"label_kind": "classes"}')
-    with pytest.raises(UserError, match=r"label_kind.*b\.json"):
+    with pytest.raises(UserError, match="too few to split off"):  # one image of each class
         load_real(ages)
 
 
@@ -204,31 +205,34 @@ def test_size_and_channels(tmp_path: Path) -> None:
     wide = write(tmp_path / "b.h5", images=RNG.integers(0, 256, (40, 3, 8, 12), dtype=np.uint8), labels=classes(40))
     with pytest.raises(UserError, match="12 x 8, not square"):
         load_real(wide)
-    assert load_real(wide, resolution_px=8).train.pixels.shape == (32, 3, 8, 8)
+    assert load_real(wide, resolution_px=8).train.pixels.shape[1:] == (3, 8, 8)
 
 
 @pytest.mark.parametrize(
     ("datasets", "words"),
     [
-        ({"pictures": pixels(10), "labels": classes(10)}, "no known layout: it holds labels, pictures"),
+        (
+            {"pictures": pixels(10), "labels": classes(10)},
+            r"no known layout: it holds labels \(10\), pictures \(10 x 3",
+        ),
         ({}, "no datasets"),
         ({"images": pixels(40).astype("float32"), "labels": classes(40)}, "must be uint8"),
-        ({"images": pixels(40).transpose(0, 2, 3, 1), "labels": classes(40)}, "must be uint8, N x 1"),
+        ({"images": pixels(40)[:, 0], "labels": classes(40)}, "images are 40 x 8 x 8, which is N x H x W; give N x 1"),
+        ({"images": pixels(40)[:, [0, 1, 2, 0]], "labels": classes(40)}, "40 x 4 x 8 x 8; give N x 1 x H x W or N x 3"),
+        ({"images": pixels(40)[:, :, :0], "labels": classes(40)}, "40 x 3 x 0 x 8, which is empty"),
         ({"images": pixels(40), "labels": classes(39)}, "one label each"),
-        ({"images": pixels(40), "labels": np.zeros(40, dtype=np.int64)}, "one class only"),
         ({"images": pixels(40), "labels": np.full(40, 0.5)}, "range 0.5 to 0.5 is empty"),
         ({"images": pixels(40), "labels": np.append(np.linspace(0, 1, 39), np.nan)}, "not a finite number"),
         ({"images": pixels(2), "labels": classes(2)}, "2 images are too few"),
         ({"imgs": pixels(40), "labels": np.linspace(0, 1, 40)}, "class labels must be whole numbers"),
-        ({"imgs": pixels(40), "labels": classes(40) - 1}, "whole numbers from 0 up"),
         ({"images": pixels(40), "labels": np.zeros((40, 2, 2))}, "give numbers, N or N x d"),
         (utkface() | {"indx_test": np.arange(79, 120)}, "in two parts of the split"),
         (utkface() | {"indx_test": np.arange(80, 121)}, "indx_test runs from 80 to 120"),
         (utkface() | {"indx_test": np.array([], dtype=np.int64)}, "no images"),
         (
-            {"images_train": pixels(50), "labels_train": np.linspace(0, 1, 50)}
-            | {"images_test": pixels(9), "labels_test": np.linspace(0, 2, 9)},
-            r"bad\.h5 \(test\): labels run from 0 to 2 , outside the stated range 0 to 1",
+            {"images_train": pixels(50), "labels_train": np.arange(50) % 3}
+            | {"images_test": pixels(9), "labels_test": np.arange(9) % 4},
+            r"bad\.h5 \(test\): label 3 is of no class that the training part has",
         ),
     ],
 )
@@ -282,7 +286,7 @@ def test_hostile_files_are_refused(case: str, tmp_path: Path) -> None:
     path = tmp_path / "hostile.h5"
     with h5py.File(path, "w") as file:
         fill(file)
-    for opener in (open_trusted_layout, load_real):
+    for opener in (open_trusted_layout,) if case == "texts" else (open_trusted_layout, load_real):
         with pytest.raises(UserError, match=words) as caught:
             opener(path)
         assert "hostile.h5" in str(caught.value)

@@ -181,7 +181,7 @@ def test_unknown_names_and_sizes_are_refused(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=words):
             load_real(name, **options)
     (tmp_path / "photo.png").write_bytes(b"")
-    with pytest.raises(UserError, match=r"no folder and no \.h5"):
+    with pytest.raises(UserError, match=r"no folder, no \.zip archive and no \.h5"):
         load_real(tmp_path / "photo.png")
 
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from image_data.real import load_real
 from image_data.real.decoding import decode_hashed
+from image_data.real.tree import FolderTree, Picture
 from image_data.seen import GAN, PREDICTOR, RATIO, SEEN_FILE, Seen, image_hashes, merge, read_seen, write_seen
 from runtime.errors import UserError
 
@@ -24,9 +25,10 @@ def test_a_hash_is_that_of_the_users_pixels_whatever_is_asked_for(tmp_path: Path
     for name, image in (("a.png", Image.fromarray(pixels)), ("g.png", grey), ("g.bmp", grey.convert("RGB"))):
         image.save(tmp_path / name)
     asked = [(8, 3), (16, 3), (8, 1), (4, 1)]
+    pictures = {name: Picture(FolderTree(tmp_path), name) for name in ("a.png", "g.png", "g.bmp")}
     for name in ("a.png", "g.png"):
-        assert len({decode_hashed(tmp_path / name, size, channels)[1] for size, channels in asked}) == 1
-    names = {name: decode_hashed(tmp_path / name, 8, 3)[1] for name in ("a.png", "g.png", "g.bmp")}
+        assert len({decode_hashed(pictures[name], size, channels)[1] for size, channels in asked}) == 1
+    names = {name: decode_hashed(picture, 8, 3)[1] for name, picture in pictures.items()}
     assert names["g.png"] == names["g.bmp"] != names["a.png"]
     assert names["a.png"] == image_hashes(pixels.transpose(2, 0, 1)[None])[0]
     assert load_real("digits", resolution_px=8).hashes("val").tolist() == load_real("digits").hashes("val").tolist()

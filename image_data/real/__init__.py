@@ -33,7 +33,7 @@ def load_real(
 ) -> RealData:
     """Load, check and split a dataset into memory.
 
-    `name`: an entry of REAL_DATASETS, the path of an image folder, or the path of an HDF5 file.
+    `name`: an entry of REAL_DATASETS, the path of an image folder or .zip archive, or the path of an HDF5 file.
     `fold`: which of the dataset's splits (digits have 0, 1 and 2; all others 0 only).  Splits never depend on `seed`.
     `resolution_px`, `channels` (1 or 3): None keeps what the data have.
     `real_per_class`: keep this many training images of each class, drawn by `seed`; val and test stay whole.
@@ -46,14 +46,15 @@ def load_real(
     if request.name in REAL_DATASETS:
         return REAL_DATASETS.get(request.name)(request)
     path = Path(request.name)
-    if path.is_dir():
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".zip"):
         return load_folder(request)
     if path.is_file():
         if path.suffix.lower() not in (".h5", ".hdf5"):
-            raise UserError(f"{path} is no folder and no .h5 file; give one of these.")
+            raise UserError(f"{path} is no folder, no .zip archive and no .h5 file; give one of these.")
         return load_hdf5(request)
     raise UserError(
-        f"dataset {request.name!r} is neither a known name ({', '.join(REAL_DATASETS)}) nor a folder or .h5 file."
+        f"dataset {request.name!r} is neither a known name ({', '.join(REAL_DATASETS)}) nor a folder, a .zip archive "
+        "or an .h5 file."
     )
 
 

@@ -157,17 +157,16 @@ def check_role(source: ArraySource, label_space: ClassLabels | ContinuousLabels,
 
 
 def check_spread(labels: np.ndarray, label_space: ClassLabels | ContinuousLabels, where: str) -> None:
-    """UserError for training labels from which no condition can be learnt: one value only, or fewer than 2 a class."""
+    """UserError for one value only, or fewer than 2 training images of a class.
+
+    One class is a valid set of classes; what has to tell classes apart refuses it (`label_meeting`).
+    """
     if isinstance(label_space, ContinuousLabels):
         if len(np.unique(labels, axis=0)) < 2:
             raise UserError(f"{where}: all training labels are the same value; check the label column.")
         return
-    if label_space.width < 2:
-        raise UserError(
-            f"{where}: there is one class only ({label_space.names[0]}); is the folder one level too high or too low?"
-        )
     counts = Counter(labels.tolist())
-    if len(counts) < 2:
+    if len(counts) < 2 <= label_space.width:
         raise UserError(f"{where}: all training labels are {labels[0]}; check how the labels were made.")
     for index, class_name in enumerate(label_space.names):
         if counts[index] < 2:

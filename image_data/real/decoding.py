@@ -2,66 +2,66 @@
 
 Sizes: files of one square size stay as they are.  Anything else is cut to its central square and resized bicubically
 with antialiasing, and only when a resolution was asked for: resizing changes scores, so none is applied silently.
+A file is opened by the decoders of the kinds in IMAGE_SUFFIXES only, whatever its name; of several frames the first
+is used, and that is said.
 """
 
 from __future__ import annotations
 
-import os
 import warnings
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from image_data.real.tree import Picture
 from image_data.seen import image_hashes
 from runtime.errors import UserError
-from runtime.progress import progress
+from runtime.progress import progress, say
+from runtime.room import check_memory
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff"}
+    | {".ppm", ".pgm", ".pbm", ".pnm", ".tga"}
+)
 RESIZING = "centre crop to a square, bicubic with antialiasing"
+_FORMATS = ("PNG", "JPEG", "BMP", "DIB", "WEBP", "GIF", "TIFF", "PPM")
 _GREY_MODES = {"1", "L", "LA"}
 _DEEP_MODES = {"I", "F"}
-_UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError, Image.DecompressionBombWarning)
-_LARGEST_SHARE_OF_MEMORY = 0.8
 _BLOCK = 1024
 
 
 def decode_files(
-    files: Sequence[Path], resolution_px: int | None, channels: int | None, title: str
+    files: Sequence[Picture], resolution_px: int | None, channels: int | None, title: str
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """uint8 N x C x H x W, the images' hashes (uint64 N, see `image_data.seen`), and whether any file was resized.
 
     Without `channels`, grey files give one channel and anything else three.  UserError naming the file: unreadable,
     of more than 8 bits, or (without `resolution_px`) not square or not of the size of the first.
     """
+    check_shape_request(resolution_px, channels, title)
     size, grey, resized = survey_files(files, resolution_px)
     channels = channels or (1 if grey else 3)
-    check_shape_request(resolution_px, channels, title)
-    check_memory(len(files) * channels * size * size, title)
+    check_memory(len(files) * channels * size * size, f"{title}: {len(files)} images of {size} x {size}")
     out = np.empty((len(files), channels, size, size), dtype=np.uint8)
     hashes = np.empty(len(files), dtype=np.uint64)
     with progress(f"reading {title}", len(files)) as bar:
-        for row, path in enumerate(files):
-            out[row], hashes[row] = decode_hashed(path, size, channels)
+        for row, picture in enumerate(files):
+            out[row], hashes[row] = decode_hashed(picture, size, channels)
             bar.advance(1)
     return out, hashes, resized
 
 
 def reshape_pixels(pixels: np.ndarray, resolution_px: int | None, channels: int | None, where: str) -> np.ndarray:
     """The same choices for images that are arrays already: uint8 N x C x H x W -> uint8 N x C' x S x S."""
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        raise UserError(
-            f"{where}: images must be uint8, N x 1 x H x W or N x 3 x H x W, but are {pixels.dtype} {pixels.shape}."
-        )
+    check_pixel_array(pixels.shape, pixels.dtype, where)
     channels = channels or pixels.shape[1]
     check_shape_request(resolution_px, channels, where)
     height, width = pixels.shape[2:]
     if resolution_px is None and height != width:
-        raise UserError(
-            f"{where}: images are {width} x {height}, not square; ask for a resolution_px to crop and resize."
-        )
+        raise UserError(f"{where}: images are {width} x {height}, not square; give --resolution N to crop and resize.")
     if channels == 3 and pixels.shape[1] == 1:
         pixels = np.repeat(pixels, 3, axis=1)
     elif channels == 1 and pixels.shape[1] == 3:
@@ -83,25 +83,36 @@ def check_shape_request(resolution_px: int | None, channels: int | None, where: 
         raise UserError(f"{where}: channels must be 1 or 3, but is {channels}.")
 
 
-def check_memory(needed_bytes: int, where: str) -> None:
-    """UserError before work starts that would not fit into this machine's memory."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed_bytes > _LARGEST_SHARE_OF_MEMORY * total:
+def check_pixel_array(shape: Sequence[int], dtype: np.dtype, where: str) -> None:
+    """UserError for an array that holds no uint8 images N x 1 x H x W or N x 3 x H x W; before it is read."""
+    shown = " x ".join(map(str, shape)) or "a single value"
+    if len(shape) == 3:
         raise UserError(
-            f"{where}: the images need {needed_bytes / 2**30:.1f} GiB, and this machine has {total / 2**30:.1f} GiB "
-            "in all; ask for a smaller resolution_px or use fewer images."
+            f"{where}: the images are {shown}, which is N x H x W; give N x 1 x H x W (images[:, None] in NumPy)."
+        )
+    if len(shape) != 4 or shape[1] not in (1, 3):
+        raise UserError(f"{where}: the images are {shown}; give N x 1 x H x W or N x 3 x H x W.")
+    if 0 in shape[1:]:
+        raise UserError(f"{where}: the images are {shown}, which is empty; give images of at least one pixel.")
+    if dtype != np.uint8:
+        remedy = "multiply values from 0 to 1 by 255, round" if dtype.kind == "f" else "bring the levels to 0 to 255"
+        raise UserError(
+            f"{where}: images must be uint8 (0 to 255), but are {dtype}, {shown}; {remedy}, and store them as uint8."
         )
 
 
-def survey_files(files: Sequence[Path], resolution_px: int | None) -> tuple[int, bool, bool]:
+def survey_files(files: Sequence[Picture], resolution_px: int | None) -> tuple[int, bool, bool]:
     """Look at the headers only: (side in pixels, all grey, any needs resizing); UserError as for `decode_files`."""
     first: tuple[int, int] | None = None
     grey, resized = True, False
-    for path in files:
-        with _open(path) as image:
+    several: list[Picture] = []
+    for picture in files:
+        with _opened(picture) as image:
             shape, mode = image.size, image.mode
+            if getattr(image, "n_frames", 1) > 1:
+                several.append(picture)
         if mode in _DEEP_MODES or mode.startswith("I;"):
-            raise UserError(f"{path} has more than 8 bits for each value (mode {mode}); convert it to 8 bits.")
+            raise UserError(f"{picture} has more than 8 bits for each value (mode {mode}); convert it to 8 bits.")
         grey = grey and mode in _GREY_MODES
         if resolution_px is not None:
             resized = resized or shape != (resolution_px, resolution_px)
@@ -109,41 +120,46 @@ def survey_files(files: Sequence[Path], resolution_px: int | None) -> tuple[int,
         first = first or shape
         if shape != first:
             raise UserError(
-                f"{path} is {shape[0]} x {shape[1]}, but {files[0]} is {first[0]} x {first[1]}; "
-                "make all images one size, or ask for a resolution_px to crop and resize them."
+                f"{picture} is {shape[0]} x {shape[1]}, but {files[0]} is {first[0]} x {first[1]}; "
+                "make all images one size, or give --resolution N to crop and resize them."
             )
         if shape[0] != shape[1]:
             raise UserError(
-                f"{path} is {shape[0]} x {shape[1]}, not square; ask for a resolution_px to crop and resize."
+                f"{picture} is {shape[0]} x {shape[1]}, not square; give --resolution N to crop and resize."
             )
+    if several:
+        say(f"{len(several)} files hold several frames, of which the first is used ({several[0]}, ...)")
     return resolution_px or (first or (0, 0))[0], grey, resized
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            return Image.open(path)
-    except _UNREADABLE as error:
-        raise UserError(f"{path} is no readable image ({error}); mend or remove it.") from error
-
-
-def decode_file(path: Path, size: int, channels: int) -> np.ndarray:
-    """uint8 C x S x S, cropped and resized where the file has another size; UserError naming it where unreadable."""
-    return decode_hashed(path, size, channels)[0]
-
-
-def decode_hashed(path: Path, size: int, channels: int) -> tuple[np.ndarray, int]:
-    """The same with the image's hash, which is that of the file's own pixels whatever size and channels are asked."""
-    with _open(path) as opened:
+@contextmanager
+def _opened(picture: Picture) -> Iterator[Image.Image]:
+    """The image, header read; UserError naming the file for whatever a decoder raises inside the block."""
+    with picture.open() as stream:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                opened.load()
-                image = ImageOps.exif_transpose(opened)
-        except _UNREADABLE as error:
-            raise UserError(f"{path} is no readable image ({error}); mend or remove it.") from error
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                formats = ("TGA",) if picture.suffix == ".tga" else _FORMATS  # TGA has no mark to know it by
+                with Image.open(stream, formats=formats) as image:
+                    yield image
+        except UserError:
+            raise
+        except Exception as error:  # decoders raise a dozen kinds for damaged files, KeyError and struct.error too
+            text = str(error).split(" <", 1)[0] or type(error).__name__  # without the name of the stream
+            raise UserError(f"{picture} is no readable image ({text}); mend or remove it.") from error
+
+
+def decode_file(picture: Picture, size: int, channels: int) -> np.ndarray:
+    """uint8 C x S x S, cropped and resized where the file has another size; UserError naming it where unreadable."""
+    return decode_hashed(picture, size, channels)[0]
+
+
+def decode_hashed(picture: Picture, size: int, channels: int) -> tuple[np.ndarray, int]:
+    """The same with the image's hash, which is that of the file's own pixels whatever size and channels are asked."""
+    with _opened(picture) as opened:
+        opened.load()
+        image = ImageOps.exif_transpose(opened)
         if image.has_transparency_data:
             image = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", image.size, (0, 0, 0, 255)), image)

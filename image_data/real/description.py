@@ -1,14 +1,18 @@
 """The small JSON beside a user's data that says what pixels cannot: which augmentations keep the labels, units, names.
 
-A folder has it inside as `dataset.json`; a file `photos.h5` has it beside as `photos.json`.  All keys are optional:
+A folder or archive has it inside as `dataset.json`; a file `photos.h5` has it beside as `photos.json`.  All keys are
+optional:
 
     {"augmentations": ["flip", "translate"], "label_kind": "classes" | "continuous", "class_names": ["cat", "dog"],
      "unit": "degrees", "low": 0, "high": 90}
+
+Every key acts on every kind of source.  `class_names` means classes and `unit`, `low` and `high` mean values also where
+`label_kind` is left out; the two groups exclude each other.  In a folder or archive `labels` may stand beside them, as
+StyleGAN2-ADA and StyleGAN3 write it (see `listed_labels.py`).
 """
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,77 +21,100 @@ from typing import Any
 import numpy as np
 
 from image_data.augment import check_augmentations
-from image_data.labels import ClassLabels, ContinuousLabels
+from image_data.labels import ContinuousLabels
 from runtime.errors import UserError
+from runtime.safe_files import parse_json, printable, read_limited
 
+LIMIT_BYTES = 64 << 20
 _KEYS = ("augmentations", "label_kind", "class_names", "unit", "low", "high")
+_MOST_NAMES = 100_000
+_REMEDY = "mend it or remove it"
 
 
 @dataclass(frozen=True)
 class Description:
     """What the user stated; None or an empty tuple where nothing was."""
 
-    path: Path
+    path: Path | str  # where it stands, or would stand
     augmentations: tuple[str, ...] = ()
     label_kind: str | None = None
     class_names: tuple[str, ...] | None = None
     unit: str | None = None
     low: float | None = None
     high: float | None = None
+    has_labels: bool = False  # whether the key `labels` is there
+    labels: Any = None  # its value, not looked at yet
 
     def allowed(self, asked: tuple[str, ...] | None) -> tuple[str, ...]:
         """The user's option goes before the file; where neither speaks, none is allowed."""
         return self.augmentations if asked is None else asked
 
+    @property
+    def names_from(self) -> str:
+        """What gave `class_names`: the file's key, or an option that went before it."""
+        return str(self.path) if str(self.path).startswith("--") else f"class_names in {self.path}"
+
+    @property
+    def stated_kind(self) -> tuple[str, str] | None:
+        """("classes" or "continuous", the key that says so), or None; UserError where keys contradict each other."""
+        values = next((key for key in ("unit", "low", "high") if getattr(self, key) is not None), None)
+        names = None if self.class_names is None else "class_names"
+        kind = self.label_kind or ("classes" if names else "continuous" if values else None)
+        odd = values if kind == "classes" else names
+        if kind is None:
+            return None
+        if odd is not None:
+            raise UserError(
+                f"{self.path}: {odd} is for {'values' if kind == 'classes' else 'classes'}, but "
+                f"{'label_kind' if self.label_kind else names or values} says that labels are "
+                f"{'classes' if kind == 'classes' else 'values'}; remove one of the two."
+            )
+        return kind, "label_kind" if self.label_kind else str(names or values)
+
 
 def read_description(path: Path) -> Description:
-    """Read and check; an absent file is an empty description.  UserError naming the file and the key."""
+    """Read and check the file; an absent one is an empty description.  UserError naming the file and the key."""
     if not path.exists():
         return Description(path)
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no readable JSON ({error}).") from error
+    return parse_description(read_limited(path, LIMIT_BYTES, _REMEDY), str(path), labels_allowed=False)
+
+
+def parse_description(data: bytes, where: str, labels_allowed: bool) -> Description:
+    """The same for bytes; `where` names them.  `labels_allowed`: the key `labels` may stand there."""
+    fields = parse_json(data, where, _REMEDY)
+    keys = (*_KEYS, "labels") if labels_allowed else _KEYS
     if not isinstance(fields, dict):
-        raise UserError(f"{path} must be one JSON object with any of the keys {', '.join(_KEYS)}.")
-    unknown = sorted(set(fields) - set(_KEYS))
+        raise UserError(f"{where} must be one JSON object with any of the keys {', '.join(keys)}.")
+    unknown = sorted(set(fields) - set(keys))
     if unknown:
-        raise UserError(f"{path}: key {unknown[0]!r} is unknown; known are {', '.join(_KEYS)}.")
-    if fields.get("label_kind") not in (None, "classes", "continuous"):
-        raise UserError(f"{path}: label_kind must be classes or continuous, not {fields['label_kind']!r}.")
-    if not isinstance(fields.get("unit", ""), str):
-        raise UserError(f"{path}: unit must be a text.")
-    names = _texts(fields, "class_names", path)
-    if names is not None and len(set(names)) != len(names):
-        raise UserError(f"{path}: a class name stands twice in class_names.")
+        raise UserError(f"{where}: key {printable(repr(unknown[0]), 60)} is unknown; known are {', '.join(keys)}.")
+    kind = fields.get("label_kind")
+    if kind not in (None, "classes", "continuous"):
+        raise UserError(f"{where}: label_kind must be classes or continuous, not {printable(repr(kind), 60)}.")
+    unit = fields.get("unit")
+    if unit is not None and not isinstance(unit, str):
+        raise UserError(f"{where}: unit must be a text.")
+    names = _texts(fields, "class_names", where)
+    if names is not None and (len(set(names)) != len(names) or not names or len(names) > _MOST_NAMES):
+        raise UserError(
+            f"{where}: class_names must name each class once (a class name stands twice, or none is there)."
+        )
     return Description(
-        path=path,
-        augmentations=check_augmentations(_texts(fields, "augmentations", path) or (), str(path)),
-        label_kind=fields.get("label_kind"),
+        path=where,
+        augmentations=check_augmentations(_texts(fields, "augmentations", where) or (), where),
+        label_kind=kind,
         class_names=names,
-        unit=fields.get("unit"),
-        low=_number(fields, "low", path),
-        high=_number(fields, "high", path),
+        unit=None if unit is None else printable(unit, 60),
+        low=_number(fields, "low", where),
+        high=_number(fields, "high", where),
+        has_labels="labels" in fields,
+        labels=fields.get("labels"),
     )
-
-
-def class_space(labels: np.ndarray, description: Description) -> ClassLabels:
-    """Classes 0 .. largest label, or as many as `class_names` states."""
-    names = description.class_names
-    if names is None:
-        top = int(labels.max(initial=0))
-        if top >= len(labels):
-            raise UserError(
-                f"{description.path.with_suffix('')}: class labels go up to {top} with {len(labels)} images; "
-                f'if these are values, not classes, put {{"label_kind": "continuous"}} into {description.path}.'
-            )
-        names = tuple(str(index) for index in range(top + 1))
-    return ClassLabels(names)
 
 
 def continuous_space(labels: np.ndarray, description: Description, where: str) -> ContinuousLabels:
     """The stated range, or that of `labels` (float64 N or N x d)."""
-    if not len(labels) or not np.isfinite(labels).all():
+    if not labels.size or not np.isfinite(labels).all():
         raise UserError(f"{where}: a label is not a finite number, or there is none; mend the labels.")
     low = float(labels.min()) if description.low is None else description.low
     high = float(labels.max()) if description.high is None else description.high
@@ -96,19 +123,19 @@ def continuous_space(labels: np.ndarray, description: Description, where: str) -
     return ContinuousLabels(low, high, description.unit or "", 1 if labels.ndim == 1 else labels.shape[1])
 
 
-def _texts(fields: dict[str, Any], key: str, path: Path) -> tuple[str, ...] | None:
+def _texts(fields: dict[str, Any], key: str, where: str) -> tuple[str, ...] | None:
     value = fields.get(key)
     if value is None:
         return None
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        raise UserError(f"{path}: {key} must be a list of texts.")
+    if not isinstance(value, list) or not all(isinstance(entry, str) and entry.strip() for entry in value):
+        raise UserError(f"{where}: {key} must be a list of texts.")
     return tuple(value)
 
 
-def _number(fields: dict[str, Any], key: str, path: Path) -> float | None:
+def _number(fields: dict[str, Any], key: str, where: str) -> float | None:
     value = fields.get(key)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise UserError(f"{path}: {key} must be a finite number.")
+        raise UserError(f"{where}: {key} must be a finite number.")
     return float(value)

@@ -1,104 +1,71 @@
-"""Any HDF5 file in one of the layouts that the cGAN-KD and CcGAN repositories use, told by its dataset names.
+"""Any HDF5 file of images and labels: the layouts of the cGAN-KD and CcGAN repositories, and others by their names.
 
-Whether labels are classes or values follows from the layout, and where that leaves it open from the numbers; a
-`photos.json` beside `photos.h5` decides otherwise (see `description.py`).  A range comes from there, or from attributes
-`low`, `high` and `unit` of the label dataset, or from the labels.
+Which datasets are taken is `hdf5_layouts.py`'s to say, which rows make up which role `hdf5_split.py`'s, and what kind
+of labels they are `label_kinds.py`'s; a `photos.json` beside `photos.h5` decides otherwise (see `description.py`).  A
+range comes from there, or from attributes `low`, `high` and `unit` of the label dataset, or from the labels.  Images
+are uint8; channels may come last.  Each choice, and each dataset that is not used, is said.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import h5py
 import numpy as np
 
-from image_data.hdf5_policy import open_trusted_layout, read_array
-from image_data.labels import ClassLabels, ContinuousLabels
+from image_data.hdf5_policy import check_readable, datasets_of, open_trusted_layout, read_array
 from image_data.real.dataset import RealData, assemble
-from image_data.real.decoding import RESIZING, check_memory, check_shape_request, reshape_pixels
-from image_data.real.description import Description, class_space, continuous_space, read_description
+from image_data.real.decoding import RESIZING, check_pixel_array, check_shape_request, reshape_pixels
+from image_data.real.description import Description, read_description
+from image_data.real.hdf5_layouts import Layout, Part, recognise
+from image_data.real.hdf5_split import find_split, role_in, rows_of
+from image_data.real.label_kinds import LabelOrigin, read_labels
 from image_data.real.request import LoadRequest, only_fold
 from image_data.real.roles import split_missing
 from image_data.seen import image_hashes
 from image_data.sources import ArraySource
 from runtime.errors import UserError
+from runtime.progress import say
+from runtime.room import check_memory
+from runtime.safe_files import printable
+
+_SHOWN = 12
+_DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError)
 
 
-@dataclass(frozen=True)
-class Part:
-    """Images and labels by dataset name, all of them or the rows that an index dataset lists."""
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """One dataset of images, not yet read: N x C x H x W, or channels last."""
 
-    images: str
-    labels: str
-    rows: str | None = None
+    dataset: h5py.Dataset
+    path: Path
+    channels_last: bool
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        shape = self.dataset.shape[1:]
+        return (shape[2], shape[0], shape[1]) if self.channels_last else shape
 
-@dataclass(frozen=True)
-class Layout:
-    """Which datasets make up which role.  Roles that are absent are split off train."""
+    def __len__(self) -> int:
+        return int(self.dataset.shape[0])
 
-    name: str
-    kind: Literal["classes", "continuous", "by numbers"]
-    roles: dict[str, tuple[Part, ...]]
-
-    def datasets(self) -> set[str]:
-        parts = [part for role in self.roles.values() for part in role]
-        return {name for part in parts for name in (part.images, part.labels, part.rows) if name}
-
-
-# The published split is kept where there is one; upstream tests on its "valid" images, so they are the test role.
-LAYOUTS = (
-    Layout(
-        "RC-49",
-        "continuous",
-        {
-            "train": (Part("images_odd", "labels_odd", "indx_odd_subtrain"),),
-            "val": (Part("images_odd", "labels_odd", "indx_odd_subvalid"),),
-            "test": (Part("images_odd", "labels_odd", "indx_odd_rest"), Part("images_even", "labels_even")),
-        },
-    ),
-    Layout(
-        "UTKFace, first version",
-        "continuous",
-        {
-            "train": (Part("images", "labels", "indx_subtrain"),),
-            "val": (Part("images", "labels", "indx_subvalid"),),
-            "test": (Part("images", "labels", "indx_test"),),
-        },
-    ),
-    Layout(
-        "Tiny-ImageNet",
-        "classes",
-        {
-            "train": (Part("imgs", "labels", "indx_subtrain"),),
-            "val": (Part("imgs", "labels", "indx_subvalid"),),
-            "test": (Part("imgs_val", "labels_val"),),
-        },
-    ),
-    Layout(
-        "CIFAR subset",
-        "classes",
-        {
-            "train": (Part("images_train", "labels_train", "subtrain_indx"),),
-            "val": (Part("images_train", "labels_train", "subvalid_indx"),),
-        },
-    ),
-    Layout(
-        "images with test part",
-        "by numbers",
-        {"train": (Part("images_train", "labels_train"),), "test": (Part("images_test", "labels_test"),)},
-    ),
-    Layout(
-        "ImageNet-100",
-        "classes",
-        {"train": (Part("images_train", "labels_train"),), "test": (Part("images_valid", "labels_valid"),)},
-    ),
-    Layout("fakes", "by numbers", {"train": (Part("fake_images", "fake_labels"),)}),
-    Layout("BigGAN input", "classes", {"train": (Part("imgs", "labels"),)}),
-    Layout("images and labels", "by numbers", {"train": (Part("images", "labels"),)}),
-)
+    def read(self, rows: slice | np.ndarray) -> np.ndarray:
+        """uint8 n x C x H x W; UserError where they cannot be read, or where there is no memory for them."""
+        count = len(range(*rows.indices(len(self)))) if isinstance(rows, slice) else len(rows)
+        check_readable(self.dataset, self.path, count)
+        try:
+            if isinstance(rows, slice):
+                pixels = np.asarray(self.dataset[rows])
+            else:
+                pixels = np.asarray(self.dataset[rows.min() : rows.max() + 1])[rows - rows.min()]
+        except _DAMAGE as error:
+            raise UserError(
+                f"{self.path}: dataset {self.dataset.name} cannot be read ({error}); fetch or make the file again."
+            ) from error
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if self.channels_last else pixels
 
 
 def load_hdf5(request: LoadRequest) -> RealData:
@@ -106,147 +73,118 @@ def load_hdf5(request: LoadRequest) -> RealData:
     only_fold(request)
     path = Path(request.name)
     check_shape_request(request.resolution_px, request.channels, str(path))
-    with open_trusted_layout(path) as file:
+    with open_trusted_layout(path, texts=True) as file:
         layout = recognise(file, path)
-        description = _with_attributes(file, layout, read_description(path.with_suffix(".json")))
-        arrays = _read(file, layout, path)
-    kept_size = all(pixels.shape[2:] == (request.resolution_px,) * 2 for pixels, *_ in arrays.values())
-    found = {
-        role: ArraySource(
-            reshape_pixels(pixels, request.resolution_px, request.channels, f"{path} ({role})"),
-            labels,
-            image_hashes(pixels),
-            names,
-        )
-        for role, (pixels, labels, names) in arrays.items()
-    }
-    known = np.concatenate([source.labels for role, source in found.items() if role != "test"])
-    kind = description.label_kind or _kind(layout, known, path)
-    label_space: ClassLabels | ContinuousLabels
-    if kind == "classes":
-        label_space = class_space(as_classes(known, f"{path} (train)"), description)
+        description = described(file, layout, path)
+        remarks = [f"{path}: {layout.remark}"] if layout.remark else []
+        rows, used, split_remark = _rows(file, layout, path)
+        remarks += [split_remark] if split_remark else []
+        labels, images = _labels_and_images(file, layout, rows, path)
+        reading = read_labels(labels, description, label_origin(layout, path))
+        remarks += [
+            reading.remark,
+            *_channels_last({id(part): part for p in images.values() for part, _ in p}.values()),
+        ]
+        for line in (*remarks, *unused_datasets(file, layout, used, path)):
+            say(line)
+        _check_memory(images, request, path)
         found = {
-            role: replace(source, labels=as_classes(source.labels, f"{path} ({role})"))
-            for role, source in found.items()
+            role: _source(parts, rows[role], reading.labels[role], request, f"{path} ({role})")
+            for role, parts in images.items()
         }
-    else:
-        found = {role: replace(source, labels=source.labels.astype(np.float64)) for role, source in found.items()}
-        label_space = continuous_space(known.astype(np.float64), description, str(path))
+        kept_size = all(
+            part.shape[1:] == (request.resolution_px,) * 2 for parts in images.values() for part, _ in parts
+        )
     split = split_missing(found, str(path))
-    resized = request.resolution_px is not None and not kept_size
     notes = {
         "source": str(path),
         "layout": layout.name,
+        "reading": remarks,
         "split_off": split.split_off,
-        "resizing": RESIZING if resized else "none",
+        "resizing": RESIZING if request.resolution_px is not None and not kept_size else "none",
     }
     allowed = description.allowed(request.augmentations)
     return assemble(
-        str(path), label_space, split.roles, allowed, request.real_per_class, request.seed, notes, split.remarks
+        str(path), reading.space, split.roles, allowed, request.real_per_class, request.seed, notes, split.remarks
     )
 
 
-def all_parts(file: h5py.File, path: Path) -> tuple[list[tuple[h5py.Dataset, np.ndarray]], str, Description]:
-    """Every image of the file, whatever its role: (images, their labels) of each part, not yet read.
+def all_parts(file: h5py.File, path: Path) -> tuple[list[tuple[Part, ImageSet, np.ndarray]], LabelOrigin, Description]:
+    """Every image of the file, whatever its role: (part, images, their labels), the images not yet read.
 
-    Also the kind of label that layout and numbers tell, and what the description beside the file states.
+    Also where the labels come from, and what the description beside the file states.  Says what is not used.
     """
     layout = recognise(file, path)
-    description = _with_attributes(file, layout, read_description(path.with_suffix(".json")))
-    parts = dict.fromkeys((part.images, part.labels) for role in layout.roles.values() for part in role)
-    found = []
-    for images, labels in parts:
-        values = _flat(read_array(file[labels], path), path, labels)
-        if file[images].ndim != 4 or len(values) != len(file[images]):
-            raise UserError(f"{path}: {images} and {labels} do not belong together; give each image one label.")
-        found.append((file[images], values))
-    kind = _kind(layout, np.concatenate([values for _, values in found]), path)
-    return found, kind, description
+    parts = dict.fromkeys(Part(part.images, part.labels) for role in layout.roles.values() for part in role)
+    found = [(part, open_images(file, part, path), _labels(file, part, path)) for part in parts]
+    splits = {name for name in datasets_of(file, path) if role_in(name) is not None}
+    for line in (*_channels_last(images for _, images, _ in found), *unused_datasets(file, layout, splits, path)):
+        say(line)
+    return found, label_origin(layout, path), described(file, layout, path)
 
 
-def recognise(file: h5py.File, path: Path) -> Layout:
-    """The first layout whose datasets are all there; UserError listing what is there."""
-    names = {name for name in file if isinstance(file[name], h5py.Dataset)}
-    for layout in LAYOUTS:
-        if layout.datasets() <= names:
-            return layout
-    listed = ", ".join(sorted(names)[:12]) or "no datasets"
-    raise UserError(f"{path} is in no known layout: it holds {listed}; name the datasets images and labels.")
+def label_origin(layout: Layout, path: Path) -> LabelOrigin:
+    """What the layout says of the labels before they are looked at."""
+    part = layout.roles["train"][0].labels
+    known = None if layout.kind == "by numbers" else (layout.kind, f"as in the layout {layout.name}")
+    return LabelOrigin(str(path), "labels" if part == "labels" else f"labels ({printable(part, 60)})", known)
 
 
-def _read(file: h5py.File, layout: Layout, path: Path) -> dict[str, tuple[np.ndarray, np.ndarray, list[str]]]:
-    """Images, labels and the images' names of each role of the layout."""
-    check_memory(2 * sum(file[name].nbytes for name in layout.datasets()), str(path))
-    arrays = {name: read_array(file[name], path) for name in sorted(layout.datasets())}
-    found = {}
-    taken: dict[str, list[np.ndarray]] = {}
-    for role, parts in layout.roles.items():
-        pixels, labels, names = [], [], []
-        for part in parts:
-            images, values = arrays[part.images], _flat(arrays[part.labels], path, part.labels)
-            if images.ndim != 4 or len(values) != len(images):
-                raise UserError(
-                    f"{path}: {part.images} has shape {images.shape} and {part.labels} {values.shape}; "
-                    "give N x C x H x W images and one label each."
-                )
-            rows = slice(None) if part.rows is None else _rows(arrays[part.rows], len(images), path, part.rows)
-            if isinstance(rows, np.ndarray):
-                taken.setdefault(part.images, []).append(rows)
-            pixels.append(images[rows])
-            labels.append(values[rows])
-            names += [f"row {row} of {part.images}" for row in np.arange(len(images))[rows]]
-        found[role] = (np.concatenate(pixels), np.concatenate(labels), names)
-    for images_name, pieces in taken.items():
-        together = np.concatenate(pieces)
-        if len(np.unique(together)) != len(together):
-            raise UserError(f"{path}: an image of {images_name} is in two parts of the split; mend the index datasets.")
-    return found
+def open_images(file: h5py.File, part: Part, path: Path) -> ImageSet:
+    """The images of a part; UserError before any is read where they are no uint8 images, or not as many as labels.
+
+    N x H x W x C is told by its last axis, where that is 1 or 3 and the second is not.
+    """
+    images, labels = file[part.images], file[part.labels]
+    shape, where = images.shape, f"{path}: dataset {printable(part.images, 60)}"
+    last = len(shape) == 4 and shape[3] in (1, 3) and shape[1] not in (1, 3)
+    shown = (shape[0], shape[3], shape[1], shape[2]) if last else shape
+    check_pixel_array(shown, images.dtype, where)
+    if not labels.ndim or len(labels) != len(images):
+        raise UserError(
+            f"{path}: {part.images} has {len(images)} images and {part.labels} {len(labels) if labels.ndim else 1} "
+            "labels; give images and one label each."
+        )
+    if not len(images):
+        raise UserError(f"{where} holds no images; fill it or give another file.")
+    return ImageSet(images, path, last)
 
 
-def _flat(labels: np.ndarray, path: Path, name: str) -> np.ndarray:
-    """N and N x 1 are the same thing."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iuf":
-        raise UserError(f"{path}: {name} has shape {labels.shape} and type {labels.dtype}; give numbers, N or N x d.")
-    return labels
+def _channels_last(images: Iterable[ImageSet]) -> list[str]:
+    return [
+        f"{found.path}: {found.dataset.name} is {' x '.join(map(str, found.dataset.shape))}: its last axis is taken as "
+        "the channels"
+        for found in images
+        if found.channels_last
+    ]
 
 
-def _rows(index: np.ndarray, count: int, path: Path, name: str) -> np.ndarray:
-    if index.ndim != 1 or (index.dtype.kind not in "iu" and not np.array_equal(index, np.round(index))):
-        raise UserError(f"{path}: {name} must be a list of row numbers.")
-    if index.size and (index.min() < 0 or index.max() >= count):
-        raise UserError(f"{path}: {name} runs from {index.min()} to {index.max()}, but there are {count} images.")
-    return index.astype(np.int64)
+def unused_datasets(file: h5py.File, layout: Layout, used: set[str], path: Path) -> list[str]:
+    """A line that names what the file holds beside what is taken, with the word for what looks like a split."""
+    rest = [name for name in datasets_of(file, path) if name not in layout.datasets() | used]
+    if not rest:
+        return []
+    shown = [
+        printable(name, 60) + (" (looks like a split)" if role_in(name) is not None else "") for name in rest[:_SHOWN]
+    ]
+    more = f" and {len(rest) - _SHOWN} more" if len(rest) > _SHOWN else ""
+    return [f"{path}: datasets that are not used: {', '.join(shown)}{more}"]
 
 
-def _kind(layout: Layout, labels: np.ndarray, path: Path) -> str:
-    """Where the layout says nothing: classes are whole numbers from 0 up with none left out."""
-    if layout.kind != "by numbers":
-        return layout.kind
-    whole = labels.ndim == 1 and np.array_equal(labels, np.round(labels))
-    values = np.unique(labels) if whole else np.empty(0)
-    return "classes" if whole and np.array_equal(values, np.arange(len(values))) else "continuous"
-
-
-def as_classes(labels: np.ndarray, where: str) -> np.ndarray:
-    """int64 N; the original trainers store some class labels as floats."""
-    if labels.ndim != 1 or not np.array_equal(labels, np.round(labels)) or (labels.size and labels.min() < 0):
-        raise UserError(f"{where}: class labels must be whole numbers from 0 up, one for each image.")
-    return labels.astype(np.int64)
-
-
-def _with_attributes(file: h5py.File, layout: Layout, description: Description) -> Description:
-    """Fill unit and range from the label dataset where the description leaves them open."""
+def described(file: h5py.File, layout: Layout, path: Path) -> Description:
+    """The description beside the file; attributes of the labels fill unit and range where it leaves them open."""
+    description = read_description(path.with_suffix(".json"))
+    if description.label_kind == "classes" or description.class_names is not None:
+        return description
     attributes = file[layout.roles["train"][0].labels].attrs
     try:
         unit, low, high = (attributes.get(name) for name in ("unit", "low", "high"))
-    except (OSError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{file.filename}: an attribute of the labels cannot be read ({error}).") from error
+    except _DAMAGE as error:
+        raise UserError(f"{path}: an attribute of the labels cannot be read ({error}).") from error
     text = unit.decode(errors="replace") if isinstance(unit, bytes) else unit if isinstance(unit, str) else None
     return replace(
         description,
-        unit=text if description.unit is None else description.unit,
+        unit=(None if text is None else printable(text, 60)) if description.unit is None else description.unit,
         low=_plain_number(low) if description.low is None else description.low,
         high=_plain_number(high) if description.high is None else description.high,
     )
@@ -254,3 +192,106 @@ def _with_attributes(file: h5py.File, layout: Layout, description: Description) 
 
 def _plain_number(value: object) -> float | None:
     return float(value) if isinstance(value, np.integer | np.floating) and np.isfinite(value) else None
+
+
+def _rows(
+    file: h5py.File, layout: Layout, path: Path
+) -> tuple[dict[str, list[tuple[Part, np.ndarray | None]]], set[str], str]:
+    """The rows of each part of each role (None: all), the datasets of the split, and what to say of it."""
+    found: dict[str, list[tuple[Part, np.ndarray | None]]] = {}
+    taken: dict[str, list[np.ndarray]] = {}
+    for role, parts in layout.roles.items():
+        for part in parts:
+            rows = None
+            if part.rows is not None:
+                rows = rows_of(read_array(file[part.rows], path), len(file[part.images]), path, part.rows)
+                taken.setdefault(part.images, []).append(rows)
+            found.setdefault(role, []).append((part, rows))
+    for images_name, pieces in taken.items():
+        together = np.concatenate(pieces)
+        if len(np.unique(together)) != len(together):
+            raise UserError(f"{path}: an image of {images_name} is in two parts of the split; mend the index datasets.")
+    if taken:
+        return found, set(), ""
+    (part,) = layout.roles["train"]
+    others = [name for name in datasets_of(file, path) if name not in layout.datasets()]
+    others = [name for name in others if name.count("/") in (0, part.images.count("/"))]
+    open_roles = tuple(role for role in ("train", "val", "test") if role == "train" or role not in layout.roles)
+    chosen = find_split(file, others, len(file[part.images]) if file[part.images].ndim else 0, path, open_roles)
+    if chosen is None:
+        return found, set(), ""
+    found |= {role: [(part, rows)] for role, rows in chosen.rows.items()}
+    return found, set(chosen.datasets), chosen.remark
+
+
+def _labels(file: h5py.File, part: Part, path: Path) -> np.ndarray:
+    """N, or N x d; N x 1 and N are the same thing."""
+    labels = read_array(file[part.labels], path)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim not in (1, 2):
+        raise UserError(
+            f"{path}: {part.labels} has shape {labels.shape} and type {labels.dtype}; give numbers, N or N x d."
+        )
+    return labels
+
+
+def _labels_and_images(
+    file: h5py.File, layout: Layout, rows: dict[str, list[tuple[Part, np.ndarray | None]]], path: Path
+) -> tuple[dict[str, np.ndarray], dict[str, list[tuple[ImageSet, np.ndarray | None]]]]:
+    """The labels of each role, read; and its images, opened."""
+    parts = dict.fromkeys(part for found in rows.values() for part, _ in found)
+    images: dict[str, ImageSet] = {}
+    labels: dict[str, np.ndarray] = {}
+    for part in parts:
+        if part.images not in images:
+            images[part.images] = open_images(file, part, path)
+            labels[part.images] = _labels(file, part, path)
+    if len({(values.dtype.kind == "U", values.shape[1:]) for values in labels.values()}) > 1:
+        raise UserError(f"{path}: the labels of its parts are of different kinds; give all in one form.")
+    chosen = {
+        role: np.concatenate([labels[part.images][slice(None) if at is None else at] for part, at in found])
+        for role, found in rows.items()
+    }
+    return chosen, {role: [(images[part.images], at) for part, at in found] for role, found in rows.items()}
+
+
+def _check_memory(
+    images: dict[str, list[tuple[ImageSet, np.ndarray | None]]], request: LoadRequest, path: Path
+) -> None:
+    """A look at the memory that all images need at their size and at the size that is asked for."""
+    needed = 0
+    for parts in images.values():
+        for part, at in parts:
+            channels, height, width = part.shape
+            size = request.resolution_px or max(height, width)
+            count = len(part) if at is None else len(at)
+            needed += count * (2 * channels * height * width + (request.channels or channels) * size * size)
+    check_memory(needed, f"{path}: the images")
+
+
+def _source(
+    parts: list[tuple[ImageSet, np.ndarray | None]],
+    rows: list[tuple[Part, np.ndarray | None]],
+    labels: np.ndarray,
+    request: LoadRequest,
+    where: str,
+) -> ArraySource:
+    """The images of a role, in memory, with their hashes and what a user calls each of them."""
+    pixels = _pixels(parts)
+    names = [
+        f"row {row} of {part.images}"
+        for (part, at), (images, _) in zip(rows, parts, strict=True)
+        for row in (range(len(images)) if at is None else at.tolist())
+    ]
+    hashes = image_hashes(pixels)
+    return ArraySource(reshape_pixels(pixels, request.resolution_px, request.channels, where), labels, hashes, names)
+
+
+def _pixels(parts: list[tuple[ImageSet, np.ndarray | None]]) -> np.ndarray:
+    read = [part.read(slice(None) if at is None else at) for part, at in parts if at is None or len(at)]
+    if not read:
+        return np.empty((0, *parts[0][0].shape), dtype=np.uint8)
+    if len({piece.shape[1:] for piece in read}) > 1:
+        raise UserError(f"{parts[0][0].path}: its images have different sizes; make all images one size.")
+    return read[0] if len(read) == 1 else np.concatenate(read)

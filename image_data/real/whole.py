@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from image_data.fake import open_fakes
@@ -14,10 +13,12 @@ from image_data.fake.manifest import MANIFEST_FILE
 from image_data.hdf5_policy import open_trusted_layout
 from image_data.labels import ClassLabels, ContinuousLabels
 from image_data.real.decoding import check_shape_request, decode_file, reshape_pixels, survey_files
-from image_data.real.description import Description, class_space, continuous_space, read_description
-from image_data.real.folder import list_folder
-from image_data.real.hdf5 import all_parts, as_classes
+from image_data.real.description import Description
+from image_data.real.folder import list_tree, open_tree, tree_description
+from image_data.real.hdf5 import ImageSet, all_parts, open_images
+from image_data.real.label_kinds import read_labels
 from runtime.errors import UserError
+from runtime.progress import say
 
 _PIECE_BYTES = 16 << 20
 
@@ -47,7 +48,7 @@ class LabelWishes:
 def open_whole(
     path: Path, resolution_px: int | None = None, channels: int | None = None, wishes: LabelWishes | None = None
 ) -> WholeSource:
-    """A folder of images, a fake dataset's folder, or an HDF5 file, with all of its images.
+    """A folder of images or a .zip archive, a fake dataset's folder, or an HDF5 file, with all of its images.
 
     Sizes and channels as for `load_real`.  UserError naming the file where the source is damaged or in no known form.
     """
@@ -59,25 +60,27 @@ def open_whole(
         if (path / MANIFEST_FILE).is_file():
             return _of_fakes(path, resolution_px, channels, wishes)
         return _of_folder(path, resolution_px, channels, wishes)
+    if path.suffix.lower() == ".zip":
+        return _of_folder(path, resolution_px, channels, wishes)
     if path.suffix.lower() not in (".h5", ".hdf5"):
-        raise UserError(f"{path} is no folder and no .h5 file; give one of these.")
+        raise UserError(f"{path} is no folder, no .zip archive and no .h5 file; give one of these.")
     return _of_hdf5(path, resolution_px, channels, wishes)
 
 
 def _of_folder(path: Path, resolution_px: int | None, channels: int | None, wishes: LabelWishes) -> WholeSource:
-    description = _described(read_description(path / "dataset.json"), wishes)
-    listing, found_space = list_folder(path, description)
-    files = [file for paths, _ in listing.values() for file in paths]
-    labels = np.concatenate([values for _, values in listing.values()])
-    space = _continuous(labels, description, path) if labels.dtype.kind == "f" else _named(found_space, wishes)
-    size, grey, _ = survey_files(files, resolution_px)
+    tree = open_tree(path)
+    listing = list_tree(tree, _described(tree_description(tree), wishes), whole=True)
+    pictures = listing.pictures
+    labels = np.concatenate([values for _, values in listing.parts.values()])
+    listing.space.check(labels, str(path))
+    size, grey, _ = survey_files(pictures, resolution_px)
     shape = (channels or (1 if grey else 3), size, size)
 
     def pieces() -> Iterator[np.ndarray]:
-        for piece in _cut(len(files), shape):
-            yield np.stack([decode_file(file, size, shape[0]) for file in files[piece]])
+        for piece in _cut(len(pictures), shape):
+            yield np.stack([decode_file(picture, size, shape[0]) for picture in pictures[piece]])
 
-    return WholeSource(space, labels, shape, pieces)
+    return WholeSource(listing.space, labels, shape, pieces)
 
 
 def _of_fakes(path: Path, resolution_px: int | None, channels: int | None, wishes: LabelWishes) -> WholeSource:
@@ -98,41 +101,31 @@ def _of_fakes(path: Path, resolution_px: int | None, channels: int | None, wishe
 
 
 def _of_hdf5(path: Path, resolution_px: int | None, channels: int | None, wishes: LabelWishes) -> WholeSource:
-    with open_trusted_layout(path) as file:
-        parts, kind, stated = all_parts(file, path)
-        names = [images.name for images, _ in parts]
-        shapes = {_reshaped(images.shape[1:], resolution_px, channels, path) for images, _ in parts}
+    with open_trusted_layout(path, texts=True) as file:
+        found, origin, stated = all_parts(file, path)
+        parts = [part for part, _, _ in found]
+        shapes = {_reshaped(images.shape, resolution_px, channels, path) for _, images, _ in found}
     if len(shapes) != 1:
-        raise UserError(f"{path}: its images have different sizes; ask for a resolution to crop and resize them.")
+        raise UserError(f"{path}: its images have different sizes; give --resolution N to crop and resize them.")
     (shape,) = shapes
-    labels = np.concatenate([values for _, values in parts])
-    description = _described(stated, wishes)
-    space: ClassLabels | ContinuousLabels
-    if (description.label_kind or kind) == "classes":
-        labels = as_classes(labels, str(path))
-        space = class_space(labels, description)
-        space.check(labels, str(path))
-    else:
-        labels = labels.astype(np.float64)
-        space = _continuous(labels, description, path)
+    named = {f"{number}": labels for number, (_, _, labels) in enumerate(found)}
+    reading = read_labels(named, _described(stated, wishes), origin)
+    say(reading.remark)
+    labels = np.concatenate(list(reading.labels.values()))
+    reading.space.check(labels, str(path))
 
     def pieces() -> Iterator[np.ndarray]:
-        with open_trusted_layout(path) as opened:
-            for name in names:
-                yield from _read_pieces(opened[name], resolution_px, channels, path)
+        with open_trusted_layout(path, texts=True) as opened:
+            for part in parts:
+                yield from _read_pieces(open_images(opened, part, path), resolution_px, channels)
 
-    return WholeSource(space, labels, shape, pieces)
+    return WholeSource(reading.space, labels, shape, pieces)
 
 
-def _read_pieces(
-    images: h5py.Dataset, resolution_px: int | None, channels: int | None, path: Path
-) -> Iterator[np.ndarray]:
-    for piece in _cut(len(images), images.shape[1:]):
-        try:
-            pixels = np.asarray(images[piece])
-        except (OSError, RuntimeError, ValueError) as error:
-            raise UserError(f"{path}: {images.name} cannot be read ({error}); fetch or make the file again.") from error
-        yield reshape_pixels(pixels, resolution_px, channels, str(path))
+def _read_pieces(images: ImageSet, resolution_px: int | None, channels: int | None) -> Iterator[np.ndarray]:
+    block = images.dataset.chunks[0] if images.dataset.chunks else 1  # a stored block is decoded once where it fits
+    for piece in _cut(len(images), images.shape, block):
+        yield reshape_pixels(images.read(piece), resolution_px, channels, str(images.path))
 
 
 def _reshaped(
@@ -143,8 +136,11 @@ def _reshaped(
     return int(found[1]), int(found[2]), int(found[3])
 
 
-def _cut(count: int, shape: Sequence[int]) -> Iterator[slice]:
+def _cut(count: int, shape: Sequence[int], block: int = 1) -> Iterator[slice]:
+    """Pieces of about _PIECE_BYTES, and of whole blocks of rows where these are not much larger."""
     rows = max(1, _PIECE_BYTES // max(1, int(np.prod(shape))))
+    if rows < block <= 64 * rows:
+        rows = block
     for start in range(0, count, rows):
         yield slice(start, min(start + rows, count))
 
@@ -153,16 +149,20 @@ def _described(description: Description, wishes: LabelWishes) -> Description:
     """The description beside the source, where the user says nothing else."""
     if wishes.range is not None:
         low, high = wishes.range
-        description = replace(description, label_kind="continuous", low=low, high=high)
+        description = replace(
+            description, path="--label-range", label_kind="continuous", low=low, high=high, class_names=None
+        )
     if wishes.class_names is not None:
-        description = replace(description, label_kind="classes", class_names=wishes.class_names)
+        description = replace(
+            description,
+            path="--class-names",
+            label_kind="classes",
+            class_names=wishes.class_names,
+            unit=None,
+            low=None,
+            high=None,
+        )
     return description if wishes.unit is None else replace(description, unit=wishes.unit)
-
-
-def _continuous(labels: np.ndarray, description: Description, path: Path) -> ContinuousLabels:
-    space = continuous_space(labels, description, str(path))
-    space.check(labels, str(path))
-    return space
 
 
 def _named(space: ClassLabels | ContinuousLabels, wishes: LabelWishes) -> ClassLabels | ContinuousLabels:
