@@ -128,7 +128,9 @@ def write_seen(folder: Path, seen: Seen) -> str:
             parts.setdefault(name, {})[role] = key
     described: dict[str, Any] = {"format": _FORMAT, "parts": parts, "unknown": dict(sorted(seen.unknown.items()))}
     text = canonical_json(described)
-    data = save(tensors or {"none": np.zeros(0, np.uint64)}, {"seen": text, "seal": _seal(text, tensors)})
+    # One entry, since the library writes several in any order, and equal content is to give equal bytes.
+    metadata = {"seen": canonical_json({"seen": text, "seal": _seal(text, tensors)})}
+    data = save(tensors or {"none": np.zeros(0, np.uint64)}, metadata)
     write_bytes(folder / SEEN_FILE, data)
     return hashlib.sha256(data).hexdigest()
 
@@ -148,7 +150,7 @@ def read_seen(folder: Path, sha256: str | None = None) -> Seen | None:
         if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
             raise UserError(f"{path} is not the file that the card beside it names; {remedy}.")
         with safe_open(path, "numpy") as file:
-            metadata = file.metadata()
+            metadata = json.loads(file.metadata()["seen"])
             tensors = {name: file.get_tensor(name) for name in file.keys() if name != "none"}  # noqa: SIM118
         described = json.loads(metadata["seen"])
         if described["format"] != _FORMAT:
