@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import sys
+import threading
+from types import FrameType
 
 import click
 
@@ -40,25 +44,68 @@ def retort() -> None:
     """
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, as a cluster sends it before it kills; ends a command the way Ctrl-C does."""
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code: 0 done, 2 bad input, 130 interrupted."""
+    """Run the command line; returns the exit code.
+
+    0 done, 2 bad input or a disk that refuses, 130 interrupted, 143 terminated, 141 nobody reads the output.
+    With RETORT_TRACEBACK=1 an error of the operating system is raised with its traceback.
+    """
+    if arguments is None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
     try:
         result = retort.main(args=arguments, prog_name="retort", standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk behind it is still a sentence
         return int(result) if isinstance(result, int) else 0
     except click.ClickException as error:
         with error_report() as speaker:
             if speaker is not None:
                 error.show()
         return EXIT_BAD_INPUT
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, click.Abort) as error:
         if is_main_process():
             print("interrupted; the same command continues where this one stopped", file=sys.stderr)
-        return 130
+        return 143 if isinstance(error.__cause__ or error, _Terminated) else 130  # click wraps them
     except UserError as error:
-        with error_report() as speaker:
-            if speaker is not None:
-                print(f"error: {speaker}{error}", file=sys.stderr, flush=True)
-        return EXIT_BAD_INPUT
+        return _refused(str(error))
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            return 141
+        return _refused(_of_the_system(error))
+
+
+def _refused(sentence: str) -> int:
+    with error_report() as speaker:
+        if speaker is not None:
+            print(f"error: {speaker}{sentence}", file=sys.stderr, flush=True)
+    return EXIT_BAD_INPUT
+
+
+def _of_the_system(error: Exception) -> str:
+    """The sentence of an error of the operating system; any other error is a defect, and is raised again."""
+    from runtime.os_errors import sentence_of
+
+    sentence = sentence_of(error)
+    if sentence is None or os.environ.get("RETORT_TRACEBACK"):
+        raise error
+    return sentence
+
+
+def _nobody_reads() -> bool:
+    """Whether the reader of standard output has gone (`| head`); then nothing more is written there, also at exit."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
 
 
 if __name__ == "__main__":

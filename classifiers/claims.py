@@ -38,7 +38,9 @@ class Claim:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self.path.unlink(missing_ok=True)
+        for path in claims_in(self.path.parent):  # older ones of processes that are gone first, so that none counts
+            if _generation(path) <= _generation(self.path):
+                path.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._stop.wait(_HEARTBEAT_SECONDS):
@@ -54,10 +56,10 @@ def try_claim(folder: Path) -> Claim | None:
     After a success ask once more whether the work is done: the former owner may have finished in between.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    generations = sorted(int(path.suffix[1:]) for path in folder.glob("claim.*") if path.suffix[1:].isdigit())
-    if generations and not is_stale(folder / f"claim.{generations[-1]}"):
+    before = claims_in(folder)
+    if before and not is_stale(before[-1]):
         return None
-    path = folder / f"claim.{generations[-1] + 1 if generations else 0}"
+    path = folder / f"claim.{_generation(before[-1]) + 1 if before else 0}"
     try:
         handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
     except FileExistsError:
@@ -66,6 +68,15 @@ def try_claim(folder: Path) -> Claim | None:
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "started": process_start(os.getpid())}
         stream.write(json.dumps(owner))
     return Claim(path)
+
+
+def claims_in(folder: Path) -> list[Path]:
+    """The claims on a folder, the owner's last."""
+    return sorted((path for path in folder.glob("claim.*") if path.suffix[1:].isdigit()), key=_generation)
+
+
+def _generation(path: Path) -> int:
+    return int(path.suffix[1:])
 
 
 def is_stale(path: Path) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from classifiers.rho_choice import Choice
+from runtime.atomic import write_bytes
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")  # safe for colour-blind readers
 
@@ -35,5 +37,7 @@ def plot_rho(
     axes.set_xlabel("rho (share of fakes kept)")
     axes.set_ylabel(f"validation {unit}")
     axes.legend(frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120, metadata={"Date": None} if path.suffix == ".svg" else None)
+    drawn = io.BytesIO()
+    kind = path.suffix.removeprefix(".")
+    figure.savefig(drawn, format=kind, dpi=120, metadata={"Date": None} if kind == "svg" else None)
+    write_bytes(path, drawn.getvalue())

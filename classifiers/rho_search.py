@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -155,6 +156,8 @@ def _try_cell(cell: Cell, cells: Sequence[Cell], run_cell: RunCell, out: Path, p
                 raise UserError(f"cell {cell.name}: the score is not a number; look at its training.")
         except CellPruned:
             found = {"score": None, "reason": "worse than the median of the finished cells at the same step"}
+            for left in (path for path in folder.iterdir() if path.is_dir()):
+                shutil.rmtree(left, ignore_errors=True)
         _write(cell, out, report, found)
     return True
 

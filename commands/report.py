@@ -23,9 +23,12 @@ class Options(DataOptions):
 def run(options: Options) -> dict[str, Any]:
     """Gather what is there and write the page."""
     from commands import gather
-    from evaluation.report import ReportData, write_report
+    from evaluation.report import ReportData, check_replaceable, write_report
     from runtime.devices import pick_device, set_threads
 
+    target = options.out or options.workspace / "report.html"
+    if options.out is not None:
+        check_replaceable(target)
     device = pick_device(options.device)
     set_threads(options.workers)
     found = gather.Found.in_workspace(options.workspace)
@@ -33,7 +36,6 @@ def run(options: Options) -> dict[str, Any]:
         raise UserError(f"{options.workspace} is empty; run `python cli.py sample` first or give --workspace DIR.")
     data = load_data(options)
     rho = options.rho or gather.chosen_rho(found) or 0.9
-    target = options.out or options.workspace / "report.html"
     made = provenance()
     work_begins(options)
     parts, (verdict, tone) = gather.filters(found, options.workspace, data, device, rho)

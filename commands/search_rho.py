@@ -109,9 +109,10 @@ def run(options: Options) -> dict[str, Any]:
             )
         choice = choose(read_results(cells, made.folder))
         unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
-        plot_rho(choice, made.folder / "rho.svg", unit=unit, scale=scale)
-        write_json(made.folder / "choice.json", choice.to_dict())
-        write_choice(choice, made.folder / "choice.yaml")
+        if not made.finished:
+            plot_rho(choice, made.folder / "rho.svg", unit=unit, scale=scale)
+            write_json(made.folder / "choice.json", choice.to_dict())
+            write_choice(choice, made.folder / "choice.yaml")
     return {
         "search": str(made.folder),
         "rho": choice.rho,

@@ -15,7 +15,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +26,7 @@ from commands.command_record import COMMAND_FILE, check_record, write_record
 from commands.dry_run import work_begins
 from commands.options import PLUMBING, SharedOptions, plain, resolve
 from commands.table import COMMANDS
-from runtime.atomic import remove_leftovers, write_bytes
+from runtime.atomic import guarded, remove_leftovers, write_bytes
 from runtime.digests import digest_of, file_sha256
 from runtime.errors import UserError
 from runtime.locks import exclusive_lock
@@ -56,6 +56,7 @@ NEEDS = {"filter": ("teacher",), "fakes": ("teacher", "filter", "predictor"), "s
 OPTIONAL = {"filter", "predictor"}  # `none` is an answer too
 TEACHER_FLAGS = ("teacher", "label_map", "image_size", "image_channels")
 DATA_FLAGS = ("data", "fold", "resolution", "real_per_class", "data_seed")
+_LOCK = ".command.lock"
 _OWN_LOCK = {"fakes"}  # written by score and repair too: whoever holds that lock cleans
 EMBEDDED = {"digits", "rotated-digits"}
 PATHS = {"checkpoint", "label_embedding", "label_network", "label_map"}  # their content is in the parents' digests
@@ -110,12 +111,21 @@ def artefact(
         yield Artefact(kind, folder, finished, parents)
         ranks.wait()
         return
-    check_folder(folder, identity, changeable)
+    if check_folder(folder, identity, changeable) and _is_finished(folder, kind, complete):
+        # Without a lock or any other write: a finished folder may lie where nothing can be written.
+        _say(f"{kind} {folder} is finished; nothing to do")
+        ranks.main_says(True)
+        yield Artefact(kind, folder, True, parents)
+        _finish(options, folder, kind)
+        ranks.wait()
+        return
+    ours = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     refusal = f"{folder} is being written by another process; wait for it or give another --out."
-    with nullcontext() if shared else exclusive_lock(folder / ".command.lock", refusal):
+    lock = nullcontext() if shared else exclusive_lock(folder / _LOCK, refusal)
+    with lock, guarded(folder):
         recorded = check_folder(folder, identity, changeable)  # again, with the folder to ourselves
-        finished = (folder / SEAL[kind]).is_file() and (complete is None or complete(folder))
+        finished = _is_finished(folder, kind, complete)
         if not (finished or shared or kind in _OWN_LOCK):
             remove_leftovers(folder)
         if finished:
@@ -127,14 +137,36 @@ def artefact(
         try:
             yield Artefact(kind, folder, finished, parents)
         except UserError:
-            if not any(path for path in folder.iterdir() if path.name != COMMAND_FILE and path.name[0] != "."):
-                (folder / COMMAND_FILE).unlink(missing_ok=True)  # refused before it began: the name is free again
+            _free(folder, ours)
             raise
         if not recorded:
             write_record(folder, identity, provenance())
-        if options.out is None and (folder / SEAL[kind]).is_file():
-            _point_latest(folder)
+        _finish(options, folder, kind)
         ranks.wait()
+
+
+def _is_finished(folder: Path, kind: str, complete: Callable[[Path], bool] | None) -> bool:
+    return (folder / SEAL[kind]).is_file() and (complete is None or complete(folder))
+
+
+def _finish(options: SharedOptions, folder: Path, kind: str) -> None:
+    """Point `latest` to a finished folder of the workspace."""
+    if options.out is not None or not (folder / SEAL[kind]).is_file():
+        return
+    link = folder.parent / "latest"
+    if not (link.is_symlink() and os.readlink(link) == folder.name):
+        _point_latest(folder)
+
+
+def _free(folder: Path, ours: bool) -> None:
+    """The name of a folder that was refused before anything was made in it can be used again."""
+    if not folder.is_dir() or any(path for path in folder.iterdir() if path.name not in (COMMAND_FILE, _LOCK)):
+        return
+    (folder / COMMAND_FILE).unlink(missing_ok=True)
+    if ours:
+        (folder / _LOCK).unlink(missing_ok=True)
+        with suppress(OSError):  # another process may have come in
+            folder.rmdir()
 
 
 def content_options(options: SharedOptions) -> dict[str, Any]:

@@ -14,8 +14,35 @@ from typing import Any
 
 from runtime.errors import UserError
 from runtime.failure_points import failure_point
+from runtime.os_errors import named
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
+_guarded: dict[Path, int] = {}  # folders of running commands, and their file numbers
+
+
+@contextmanager
+def guarded(folder: Path) -> Iterator[None]:
+    """While the block runs nothing is written into `folder` (which exists) once it was removed or replaced.
+
+    Without this a write would make the folder anew, with only what comes after.
+    """
+    place = Path(os.path.abspath(folder))
+    _guarded[place] = place.stat().st_ino
+    try:
+        yield
+    finally:
+        _guarded.pop(place, None)
+
+
+def _make_parent(path: Path) -> None:
+    """Make the folder of `path`; UserError where it lies in a guarded folder that is gone."""
+    if path.parent.is_dir() and not _guarded:
+        return
+    above = Path(os.path.abspath(path)).parents
+    for folder, number in _guarded.items():
+        if folder in above and not (folder.is_dir() and folder.stat().st_ino == number):
+            raise UserError(f"{folder} was removed or replaced while this command worked in it; run it again.")
+    path.parent.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -70,10 +97,10 @@ def commit_new_file(temporary: Path, final: Path) -> None:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace the contents of `path` in one step; parent folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_parent(path)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with named(path), os.fdopen(handle, "wb") as stream:
             stream.write(data)
         os.chmod(name, 0o644)
         commit_file(Path(name), path)
@@ -94,7 +121,7 @@ def write_text(path: Path, text: str) -> None:
 
 def commit_folder(final: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write into a temporary folder beside `final`, then rename it to `final`, which must not exist."""
-    final.parent.mkdir(parents=True, exist_ok=True)
+    _make_parent(final)
     temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
     try:
         fill(temporary)

@@ -12,9 +12,11 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 from runtime.devices import set_threads, threads_for, visible_gpus
@@ -32,6 +34,19 @@ def _start_worker(workers: int, parent: int, gpus: Any) -> None:
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()  # before this process first asks for a GPU
     set_threads(workers)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    """A terminal sends Ctrl-C to every process; workers born in the block leave it to their parent, which ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class LocalEngine:
@@ -68,13 +83,18 @@ class LocalEngine:
         executor = self._started()
         try:
             for item in items:
-                pending.add(executor.submit(function, item))
+                with _interrupts_held_back():  # a first item starts the processes, which inherit this
+                    pending.add(executor.submit(function, item))
                 if len(pending) >= 2 * self.workers:
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
                     yield from (future.result() for future in done)
             while pending:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
+        except KeyboardInterrupt:
+            self._kill()  # units are committed whole, and what is begun is made again
+            pending.clear()
+            raise
         except BrokenProcessPool as error:
             self.close()
             raise UserError(
@@ -84,6 +104,15 @@ class LocalEngine:
             for future in pending:
                 future.cancel()
             wait(pending)
+
+    def _kill(self) -> None:
+        """End the workers now, whatever they are doing."""
+        if self._executor is not None:
+            processes = list((self._executor._processes or {}).values())
+            for process in processes:
+                process.kill()
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
 
     def _started(self) -> ProcessPoolExecutor:
         if self._executor is None:

@@ -5,6 +5,7 @@ The saved file is loaded again and compared with the network before it takes its
 
 from __future__ import annotations
 
+import io
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +14,9 @@ import torch
 from torch import nn
 
 from layers.generator import NetworkGenerator
-from runtime.atomic import commit_file
+from runtime.atomic import commit_new_file
 from runtime.errors import UserError
+from runtime.os_errors import named
 from runtime.seeds import torch_generator
 
 SUFFIX = ".pt2"
@@ -55,7 +57,7 @@ def export_student(student: NetworkGenerator, out_file: Path) -> ExportedStudent
                     f"{out_file} was not written: the exported program differs from the network by {difference:.2g} "
                     f"(allowed: {PARITY_TOLERANCE:g}); export with another version of torch."
                 )
-            commit_file(temporary, out_file)
+            commit_new_file(temporary, out_file)
     finally:
         student.network.to(student.device).to(memory_format=torch.channels_last)
     return ExportedStudent(out_file, difference, PARITY_BATCHES)
@@ -66,12 +68,15 @@ def _save_program(student: NetworkGenerator, network: nn.Module, path: Path) -> 
     inputs = _example_inputs(student, 2)  # a batch of 1 would be taken for a constant
     try:
         program = torch.export.export(network, inputs, dynamic_shapes=({0: batch}, {0: batch}))
-        torch.export.save(program, path)
+        whole = io.BytesIO()  # the archive's writer ends the process where a disk is full
+        torch.export.save(program, whole)
     except Exception as error:  # torch.export raises many types
         raise UserError(
             f"the student {student.card.architecture} cannot be exported by torch {torch.__version__} "
             f"({str(error).strip().splitlines()[0]})."
         ) from error
+    with named(path):
+        path.write_bytes(whole.getvalue())
 
 
 def _largest_difference(student: NetworkGenerator, network: nn.Module, path: Path) -> float:

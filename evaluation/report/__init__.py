@@ -17,6 +17,7 @@ from evaluation.report.data import (
 from evaluation.report.grids import grid_of, image_grid, picture_strip
 from evaluation.report.page import render, write_report
 from evaluation.report.plots import write_png
+from evaluation.report.replacing import check_replaceable
 from evaluation.report.tables import cost_table, quality_table
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Spread",
     "Stage",
     "Table",
+    "check_replaceable",
     "cost_table",
     "grid_of",
     "image_grid",

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from evaluation.report import explanations, plots
 from evaluation.report.data import Column, GridRole, Histogram, ImageGrid, ReportData, Table
 from evaluation.report.grids import native_png
+from evaluation.report.replacing import marked
 from evaluation.report.tables import ShownRow, shown_rows, thousands
 from runtime.atomic import write_text
 
@@ -91,7 +92,7 @@ class Section:
 def write_report(data: ReportData, out_file: Path) -> Path:
     """Write the page in one step; parent folders are made.  Returns the path."""
     out_file = Path(out_file)
-    write_text(out_file, render(data))
+    write_text(out_file, marked(render(data)))
     return out_file
 
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from evaluation.report.data import Curve, GridRole, Histogram, Ranked, RhoCurve, Spread
 from runtime.atomic import write_bytes
+from runtime.errors import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,6 +50,7 @@ _STAND_INS.update({colour: f"--series-{index + 1}" for index, colour in enumerat
 _ROLE_COLOURS: dict[str, int] = {"accepted": 0, "rejected": 1, "real": 2, "filtered out": 3, "student": 4, "other": 5}
 _DASHES: Any = ["-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.2, 2)), (0, (3, 1)), (0, (8, 3))]
 _WIDTH_IN, _NAME_LENGTH, _POINTS, _PNG_DPI = 5.2, 22, 400, 160
+_MADE_BY = "Retort, inspect --plots"
 BARS_AT_MOST = 30  # labels that get a bar each; more are drawn as one line over their rank
 _SETTINGS: Any = {
     "svg.hashsalt": "retort",
@@ -277,9 +279,15 @@ def svg(part: Plotted, prefix: str) -> str:
 
 
 def write_png(part: Plotted, path: Path) -> Path:
-    """A part with its title and legend as a PNG file, written in one step; parent folders are made."""
+    """A part with its title and legend as a PNG file, written in one step; parent folders are made.
+
+    UserError where a picture of another program stands under that name.
+    """
+    if Path(path).exists() and _MADE_BY.encode() not in Path(path).read_bytes()[:1000]:
+        raise UserError(f"{path} was not drawn by this program; give --plots another folder.")
     stream = io.BytesIO()
-    _save(drawing_of(part), _ON_PAPER, stream, {"format": "png", "dpi": _PNG_DPI, "metadata": {"Software": None}}, True)
+    how = {"format": "png", "dpi": _PNG_DPI, "metadata": {"Software": _MADE_BY}}
+    _save(drawing_of(part), _ON_PAPER, stream, how, True)
     write_bytes(Path(path), stream.getvalue())
     return Path(path)
 

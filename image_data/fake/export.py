@@ -16,6 +16,7 @@ from image_data.fake.view import FakeView
 from runtime.atomic import commit_new_file, disk_errors
 from runtime.errors import UserError
 from runtime.locks import exclusive_lock
+from runtime.os_errors import named
 from runtime.progress import progress
 
 _BYTES_AT_ONCE = 16 << 20
@@ -53,7 +54,8 @@ def _export(out_file: Path, view: FakeView, gzip_level: int | None) -> None:
     os.close(handle)
     temporary = Path(name)
     try:
-        _write(temporary, view, gzip_level)
+        with named(out_file):
+            _write(temporary, view, gzip_level)
         os.chmod(temporary, 0o644)
         commit_new_file(temporary, out_file)
     finally:
