@@ -112,12 +112,8 @@ def artefact(
         ranks.wait()
         return
     if check_folder(folder, identity, changeable) and _is_finished(folder, kind, complete):
-        # Without a lock or any other write: a finished folder may lie where nothing can be written.
-        _say(f"{kind} {folder} is finished; nothing to do")
-        ranks.main_says(True)
-        yield Artefact(kind, folder, True, parents)
-        _finish(options, folder, kind)
-        ranks.wait()
+        with _finished_artefact(kind, folder, parents, options, ranks) as found:
+            yield found
         return
     ours = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,6 +139,18 @@ def artefact(
             write_record(folder, identity, provenance())
         _finish(options, folder, kind)
         ranks.wait()
+
+
+@contextmanager
+def _finished_artefact(
+    kind: str, folder: Path, parents: dict[str, str], options: SharedOptions, ranks: Ranks
+) -> Iterator[Artefact]:
+    """Without a lock or any other write: a finished folder may lie where nothing can be written."""
+    _say(f"{kind} {folder} is finished; nothing to do")
+    ranks.main_says(True)
+    yield Artefact(kind, folder, True, parents)
+    _finish(options, folder, kind)
+    ranks.wait()
 
 
 def _is_finished(folder: Path, kind: str, complete: Callable[[Path], bool] | None) -> bool:
