@@ -21,6 +21,7 @@ from interfaces import Teacher
 from runtime.seeds import label_bits
 from teacher_sampler.loaders.http_transport import Patience
 from teacher_sampler.service.app import ServiceSettings, create_app, listen, make_server
+from teacher_sampler.service.connections import ConnectionLimits
 
 ROOT = Path(__file__).resolve().parent.parent
 DIGEST = "0123456789abcdef" * 4
@@ -29,10 +30,12 @@ STEADY = replace(QUICK, give_up_s=30.0, answer_s=10.0, body_s=10.0, longest_paus
 
 
 @contextmanager
-def running_service(teacher: Teacher, digest: str = DIGEST, port: int = 0, **settings: Any) -> Iterator[str]:
+def running_service(
+    teacher: Teacher, digest: str = DIGEST, port: int = 0, limits: ConnectionLimits | None = None, **settings: Any
+) -> Iterator[str]:
     """The address of a real server in a thread."""
     listening = listen("127.0.0.1", port)
-    server = make_server(create_app(teacher, digest, ServiceSettings(**settings)))
+    server = make_server(create_app(teacher, digest, ServiceSettings(**settings)), limits)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

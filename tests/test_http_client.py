@@ -376,3 +376,11 @@ def test_an_endpoint_folder(tmp_path: Path) -> None:
             import_http(ImportRequest(address, truncation=0.5))
         with pytest.raises(UserError, match="no address"):
             import_http(ImportRequest("some/folder"))
+
+
+def test_trailers_without_end() -> None:
+    """After the last chunk; they are read within one call, so that only a hang-up ends it."""
+    begun = head(200, {**HEADERS, "Transfer-Encoding": "chunked"}) + b"0\r\n"
+    misbehaviour = misbehaving(endless(begun, b"X: y\r\n"))
+    with misbehaviour as (address, _), no_endless_wait(), pytest.raises(UserError, match="slowly"):
+        ask(address)

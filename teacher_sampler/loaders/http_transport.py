@@ -40,6 +40,7 @@ _REMEDIES = {
     413: "ask for fewer candidates at once with --block-size",
     422: "use versions of both sides that fit together",
 }
+_TOO_SLOW = "its answer comes too slowly"
 _SENTENCE = 300  # characters of what a service says that are shown
 
 # A machine that has died says nothing.  These ask it whether it is there: after 20 s, and three times more.
@@ -150,16 +151,20 @@ class Transport:
                 raise PassingFault(f"no answer within {self.patience.answer_s:g} s") from error
             raise self._broken(error) from error
         whole = False
+        watch = _watch(getattr(response.connection, "hang_up", None), deadline - time.monotonic())
         try:
             found = self._read(response, most_bytes if response.status == 200 else wire.SENTENCE_BYTES, deadline)
             whole = True
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            raise self._broken(error) from error
+            raise PassingFault(_TOO_SLOW) if time.monotonic() >= deadline else self._broken(error) from error
         finally:
+            watch.cancel()
             if whole:
                 response.release_conn()
             else:
                 response.close()  # what may still come on this connection is not wanted
+        if time.monotonic() >= deadline:  # trailers without end
+            raise PassingFault(_TOO_SLOW)
         if response.status != 200:
             raise self._refusal(response.status, response.headers, found)
         return _checked(found, response.headers)
@@ -179,7 +184,7 @@ class Transport:
                 return bytes(body)
             body += piece
             if time.monotonic() > deadline:
-                raise PassingFault("its answer comes too slowly")
+                raise PassingFault(_TOO_SLOW)
         if good:
             raise AnswerError(f"its answer is longer than the {most_bytes} bytes that fit the request")
         response.close()
@@ -227,25 +232,37 @@ class Transport:
         return self._pool
 
 
+def _watch(hang_up: Callable[[], None] | None, seconds: float) -> threading.Timer:
+    """Hangs up after so long, unless cancelled; the socket's own time-out starts anew with every byte."""
+    watch = threading.Timer(max(0.0, seconds), hang_up or _nothing)
+    watch.daemon = True
+    watch.start()
+    return watch
+
+
+def _nothing() -> None: ...
+
+
 class _Watched:
-    """Hangs up when the headers as a whole take too long; the socket's own time-out starts anew with every byte."""
+    """Hangs up when the headers as a whole take too long, and when told to while the body comes."""
 
     sock: Any
     timeout: Any  # of a read, as the pool sets it
+    _in_use: Any = None  # a connection that ends with its answer has let go of its socket by then
 
     def getresponse(self) -> Any:
-        watch = threading.Timer(self.timeout, self._hang_up)
-        watch.daemon = True
-        watch.start()
+        self._in_use = self.sock
+        watch = _watch(self.hang_up, self.timeout)
         try:
             return super().getresponse()  # type: ignore[misc]
         finally:
             watch.cancel()
 
-    def _hang_up(self) -> None:
-        if self.sock is not None:
+    def hang_up(self) -> None:
+        """What is being read ends."""
+        if self._in_use is not None:
             with suppress(OSError):
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)  # below TLS, where there is some
+                socket.socket.shutdown(self._in_use, socket.SHUT_RDWR)  # below TLS, where there is some
 
 
 class _Plain(_Watched, HTTPConnection):

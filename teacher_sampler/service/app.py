@@ -13,7 +13,7 @@ import hmac
 import socket
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,14 +33,15 @@ from runtime.progress import say
 from runtime.seeds import label_bits
 from teacher_sampler.service import wire
 from teacher_sampler.service.card import decode_card, encode_card
+from teacher_sampler.service.connections import ConnectionLimits, guarded
+from teacher_sampler.service.turns import Turns
 from teacher_sampler.service.wire import AnswerError, RequestError
 from teacher_sampler.settings import SamplerSettings
 from teacher_sampler.units import fixed_numerics
 
 NUMERICS = SamplerSettings()  # threads, TF32 and determinism of a sampler's worker
-_KEEP_ALIVE_S = 75  # between two blocks a sampler weighs, scores and stores
 _FINISH_S = 30  # for the requests under way when the service is stopped
-_MOST_CONNECTIONS = _BACKLOG = 1000
+_BACKLOG = 1000
 _SEE_THERE = "see the service's own messages."
 
 Answer = tuple[bytes, dict[str, str]]  # a body and its headers
@@ -53,7 +54,8 @@ class ServiceSettings:
     max_batch: int = 4096  # candidates in one request
     workers: int = 1  # requests computed at the same time, one thread each
     token: str | None = None  # clients must know it; None lets everybody in
-    body_s: float = 30.0  # a request's body must have come within so many seconds
+    body_s: float = 5.0  # a request's body may be silent for so long in all ...
+    body_bytes_s: float = 16384.0  # ... and must otherwise come at this rate
 
 
 class _Computing:
@@ -139,13 +141,14 @@ def create_app(teacher: Teacher, digest: str, settings: ServiceSettings) -> Fast
 
     @app.post(wire.IMAGES_PATH, **guarded)
     async def images(request: Request) -> Response:
-        body = await _body(request, computing.request_bytes, settings.body_s)
+        body = await _body(request, computing.request_bytes, settings)
         asked = wire.decode_images_request(body, computing.space, settings.max_batch)
-        return await threads.compute(request, computing.images, asked, "application/octet-stream")
+        images = len(asked.labels)
+        return await threads.compute(request, computing.images, asked, "application/octet-stream", images)
 
     @app.post(wire.CANDIDATES_PATH, **guarded)
     async def candidates(request: Request) -> Response:
-        body = await _body(request, computing.request_bytes, settings.body_s)
+        body = await _body(request, computing.request_bytes, settings)
         labels = wire.decode_labels_request(body, computing.space, settings.max_batch)
         return await threads.compute(request, computing.counts, labels, "application/json")
 
@@ -153,7 +156,7 @@ def create_app(teacher: Teacher, digest: str, settings: ServiceSettings) -> Fast
 
 
 class _Threads:
-    """So many requests are computed at once; the others wait, and those whose client has left are dropped."""
+    """So many requests are computed at once (see `turns`), and those whose client has left meanwhile are dropped."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
@@ -161,16 +164,18 @@ class _Threads:
     @asynccontextmanager
     async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
         """The process keeps the fixed numerics while it serves, so no thread restores them under another's feet."""
-        self._places = asyncio.Semaphore(self.workers)
+        self._turns = Turns(self.workers)
         with (
             fixed_numerics(NUMERICS),
-            ThreadPoolExecutor(self.workers, "teacher", torch.set_num_threads, (NUMERICS.threads,)) as self._pool,
+            ThreadPoolExecutor(self.workers + 1, "teacher", torch.set_num_threads, (NUMERICS.threads,)) as self._pool,
         ):
             yield
 
-    async def compute(self, request: Request, work: Callable[[Any], Answer], asked: Any, kind: str) -> Response:
+    async def compute(
+        self, request: Request, work: Callable[[Any], Answer], asked: Any, kind: str, images: int = 1
+    ) -> Response:
         """The answer of `work(asked)`; whatever goes wrong there is a sentence here and a message on stderr."""
-        async with self._places:
+        async with self._turns.turn(images):
             if await request.is_disconnected():
                 raise RequestError(400, "the client has left.")
             try:
@@ -199,21 +204,23 @@ def _authorise(token: str | None) -> Callable[[Request], Any]:
     return check
 
 
-async def _body(request: Request, limit: int, seconds: float) -> bytes:
-    """The request's body.  RequestError: 413 longer than `limit`, 408 slower than `seconds`, 400 broken off."""
+async def _body(request: Request, limit: int, settings: ServiceSettings) -> bytes:
+    """The request's body.  RequestError: 413 longer than `limit`, 408 too slow, 400 broken off."""
     too_long = RequestError(413, f"the request is longer than {limit} bytes; ask for fewer candidates at once.")
     declared = request.headers.get("content-length", "0")
     if not declared.isdigit() or len(declared) > 18 or int(declared) > limit:
         raise too_long
-    body = bytearray()
+    body, loop = bytearray(), asyncio.get_running_loop()
+    begin = loop.time()
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout_at(begin + settings.body_s) as allowed:
             async for piece in request.stream():
                 body += piece
                 if len(body) > limit:
                     raise too_long
+                allowed.reschedule(begin + settings.body_s + len(body) / settings.body_bytes_s)
     except TimeoutError as error:
-        raise RequestError(408, f"the request's body did not come within {seconds:g} s.") from error
+        raise RequestError(408, f"the request's body came too slowly: silent for {settings.body_s:g} s.") from error
     except ClientDisconnect as error:
         raise RequestError(400, "the request's body broke off.") from error
     return bytes(body)
@@ -253,21 +260,38 @@ def listen(host: str, port: int) -> socket.socket:
     return listening
 
 
-def make_server(app: FastAPI) -> uvicorn.Server:
+def make_server(app: FastAPI, limits: ConnectionLimits | None = None) -> uvicorn.Server:
     """A server for one bound socket: `server.run(sockets=[socket])`.  It says nothing unless something goes wrong."""
+    limits = limits or ConnectionLimits(in_all=_most_connections())
     return uvicorn.Server(
         uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=guarded(limits),
             ws="none",
             lifespan="on",
-            log_level="warning",
+            log_level="error",  # a warning for every line that is no HTTP would be the client's to write
             access_log=False,
             server_header=False,
             date_header=False,
-            limit_concurrency=_MOST_CONNECTIONS,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            backlog=min(_BACKLOG, limits.in_all // 4 + 1),  # taken in one go, before any is refused
+            timeout_keep_alive=limits.keep_alive_s,  # type: ignore[arg-type]  # whole seconds are not needed
             timeout_graceful_shutdown=_FINISH_S,
         )
     )
+
+
+def _most_connections() -> int:
+    """As many as the process may open files for, less those that it needs for other things."""
+    most = ConnectionLimits.in_all
+    try:
+        import resource
+    except ImportError:  # Windows, where there is no such limit
+        return most
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        wanted = 2 * most if hard == resource.RLIM_INFINITY else min(hard, 2 * most)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    return most if soft == resource.RLIM_INFINITY else max(8, min(most, soft // 2))
