@@ -189,7 +189,7 @@ def _missing(
         found.append(
             "the filter's card has means of r on real images and no distributions; fit-filter into a new --out has them"
         )
-    if not described["scores"]:
+    if not described["scores"] and len(described["label_space"].get("names", ())) != 1:
         found.append(f"no teacher errors; make them with: python cli.py score {folder} --predictor DIR")
     if described["nearest"] is None:
         found.append(

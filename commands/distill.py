@@ -46,7 +46,6 @@ def run(options: Options) -> dict[str, Any]:
     import json
 
     from classifiers import check_training, train_classifier
-    from image_data.label_meeting import check_several_classes
     from runtime.atomic import write_json
     from runtime.progress import say
     from runtime.ranks import join_ranks
@@ -65,7 +64,6 @@ def run(options: Options) -> dict[str, Any]:
         say("all fakes are used (--rho 1): no predictor has scored them")
         options = options.model_copy(update={"rho": 1.0})
     images = training_images(options, data, dataset, options.rho)
-    check_several_classes(images.holder, "distill")
     if options.method != "none":
         predictor = resolve_input("predictor", options.predictor, options)
         check_soft_labels(predictor, images.holder, images.train.labels, images.image_shape)

@@ -117,8 +117,11 @@ def show(result: dict[str, Any]) -> str:
         score = f"{row['score']:.2f}" if row["score"] is not None else f"refused ({row['score_refused']})"
         kernel = row["kernel_distance"]
         agreement = row["label_agreement"]
+        judged = "label accuracy n/a (one class)"
+        if agreement is not None:
+            judged = f"judge {agreement['measure']} {agreement['value']:.4f}"
         lines.append(
             f"{name:22s} {row['metric']} {score}  KID {kernel['mean']:.4f} ± {kernel['standard_error']:.4f}  "
-            f"judge {agreement['measure']} {agreement['value']:.4f}  ({row['images']['fake']} images)"
+            f"{judged}  ({row['images']['fake']} images)"
         )
     return "\n".join([*lines, f"against {ROLE}; details in {result['evaluation']}/result.json"])

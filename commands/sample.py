@@ -60,7 +60,7 @@ def run(options: Options) -> dict[str, Any]:
     teacher = ChosenTeacher(options)
     plan = label_plan(options, teacher)
     chosen_filter = None if options.filter == "none" else resolve_input("filter", _path(options.filter), options)
-    predictor = None if options.predictor == "none" else resolve_input("predictor", _path(options.predictor), options)
+    predictor = _predictor(options, teacher)
     for kind, folder in (("filter", chosen_filter), ("predictor", predictor)):
         if folder is not None:
             check_fits(kind, folder, teacher, plan.labels)
@@ -86,6 +86,23 @@ def run(options: Options) -> dict[str, Any]:
             engine = make_engine(options, made.folder, _processes(options, plan))
             sample(recipe, plan, settings, made.folder, engine, extend=options.extend)
     return calibration_json(made.folder, options.workspace, chosen_filter)
+
+
+def _predictor(options: Options, teacher: ChosenTeacher) -> Path | None:
+    """The predictor's folder; none for one class by default, since every image of it is what was asked for."""
+    from runtime.progress import say
+
+    if options.predictor == "none":
+        return None
+    if options.predictor is None and _is_one_class(teacher):
+        say("no predictor: there is one class, so no fake can be of another (--predictor none)")
+        return None
+    folder: Path = resolve_input("predictor", _path(options.predictor), options)
+    return folder
+
+
+def _is_one_class(teacher: ChosenTeacher) -> bool:
+    return teacher.label_space.kind == "classes" and teacher.label_space.width == 1
 
 
 def _changeable(options: Options, per_label: int) -> set[str]:
@@ -172,7 +189,8 @@ def needs(options: Options) -> dict[str, Any]:
     settings = settings_from(options, SamplerSettings)
     shape = (teacher.card.channels, teacher.card.resolution_px, teacher.card.resolution_px)
     resolved = settings.resolve(len(plan.labels), plan.per_label, space.kind == "classes", math.prod(shape))
-    filtered, scored = options.filter != "none", options.predictor != "none"
+    filtered = options.filter != "none"
+    scored = options.predictor != "none" and not (options.predictor is None and _is_one_class(teacher))
     rejecting = filtered and options.accept == "ratio"
     latents = teacher.card.latent.get("dimension")
     content = RunContent(resolved, space.to_json(), plan.labels, shape, latents, filtered, rejecting, scored, {})

@@ -125,19 +125,21 @@ def training_images(
     """Real and selected fake images, or, without real data, fakes of which a share is held out."""
     from image_data.augment import check_augmentations
     from image_data.fake.holdout import hold_out
-    from image_data.label_meeting import LabelHolder
+    from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.progress import say
 
     if data is not None:
         holder = LabelHolder("data", data_name(options), data.label_space)
+        check_several_classes(holder, "distill")
         train, shape = mixed_source(options, data, fakes, rho), data.train.pixels.shape[1:]
         return TrainingImages(train, data.val, holder, shape, data.allowed_augmentations, "real validation images")
     if fakes is None:
         raise ValueError("there are neither real nor fake images")
-    view, held = hold_out(fakes, select_fakes(options, fakes, rho))
-    count = "none: there are too few" if held is None else f"{len(held)}"
-    say(f"no real image is read: {len(view)} fakes to train on, {count} held out to judge on")
     holder = LabelHolder("fakes", f"--fakes {fakes.path}", fakes.label_space)
+    check_several_classes(holder, "distill")
+    view, held = hold_out(fakes, select_fakes(options, fakes, rho))
+    judged = "too few to hold some out" if held is None else f"{len(held)} held out to judge on"
+    say(f"no real image is read: {len(view)} fakes to train on, {judged}")
     asked = check_augmentations(getattr(options, "augmentation", None) or (), "--augmentation")
     return TrainingImages(view, held, holder, fakes.image_shape, asked, None if held is None else "held-out fakes")
 

@@ -130,5 +130,5 @@ def summary(folder: Path) -> dict[str, Any]:
 
 def _labels_text(space: dict[str, Any]) -> str:
     if space["kind"] == "classes":
-        return f"{len(space['names'])} classes"
+        return f"{len(space['names'])} class{'es' if len(space['names']) > 1 else ''}"
     return f"{space['low']:g} to {space['high']:g} {space['unit']}".strip()

@@ -25,6 +25,7 @@ from evaluation.judge_network import FEATURE_WIDTH, JudgeNetwork
 from image_data.augment import augment, check_augmentations
 from image_data.batches import BatchOrder
 from image_data.labels import label_space_from_json
+from image_data.quarter_turns import learns_turns, outputs_for, turn
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
 from runtime.atomic import commit_file, write_json, write_text
@@ -109,7 +110,8 @@ def train_judge(
 ) -> Path:
     """Train a judge on all of `data` into the folder `out`; on a finished folder return at once.
 
-    Cross entropy (with smoothed labels) for classes, smooth L1 in the network's units for continuous labels; AdamW.
+    Cross entropy (with smoothed labels) for classes (of quarter turns where there is one class), smooth L1 in the
+    network's units for continuous labels; AdamW.
     `out` gets stats.jsonl, weights.safetensors and, last, card.json.
     """
     out, settings = Path(out), settings or JudgeSettings()
@@ -118,7 +120,7 @@ def train_judge(
     shape = _check_data(data, label_space)
     augmentations = check_augmentations(allowed_augmentations, "the judge's training images")
     seed_step(seed, "judge-initial-weights", 0)
-    network = JudgeNetwork(shape[1], shape[0], label_space.width).to(device)
+    network = JudgeNetwork(shape[1], shape[0], outputs_for(label_space)).to(device)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
@@ -158,7 +160,10 @@ def _train(
             rows = order.rows(step)
             images = torch.from_numpy(np.ascontiguousarray(data.images(rows)))
             images = augment(images, augmentations, torch_generator(seed, "judge-augment", step))
-            loss = _loss(network(normalise(images.to(device)))[1], encoded[rows].to(device), label_space)
+            wanted = encoded[rows]
+            if learns_turns(label_space):
+                images, wanted = turn(images, torch_generator(seed, "judge-turns", step))
+            loss = _loss(network(normalise(images.to(device)))[1], wanted.to(device), label_space)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
@@ -180,7 +185,7 @@ def load_judge(folder: Path, device: torch.device) -> Judge:
     try:
         card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
         network = JudgeNetwork(
-            card["resolution_px"], card["channels"], label_space_from_json(card["label_space"]).width
+            card["resolution_px"], card["channels"], outputs_for(label_space_from_json(card["label_space"]))
         )
         tensors = load_file(folder / _WEIGHTS)
         if tensors_sha256(tensors) != card["digest"]:

@@ -75,10 +75,11 @@ def image_quality(
 
     `metric` FID, FD-inception or FD-judge; `score` float or None with `score_refused`; `images`; `kernel_distance`
     {mean, standard_error, images}; `per_class` {name: {score, refused, fake, real}} (classes only);
-    `label_agreement` (with a judge): share of fakes whose asked label the judge gives, or mean absolute error in the
-    user's units; `precision`, `recall`; `protocol` and its digest.  Feature extraction runs in blocks of one fixed
-    size, so no number depends on a batch size.
+    `label_agreement` (with a judge; None for one class): share of fakes whose asked label the judge gives, or mean
+    absolute error in the user's units; `precision`, `recall`; `protocol` and its digest.  Feature extraction runs in
+    blocks of one fixed size, so no number depends on a batch size.
     """
+    one_class = label_space.kind == "classes" and label_space.width == 1  # any judge would agree
     fake_features, real_features = extract(network, fake), extract(network, real)
     score, refused = _frechet(fake_features, real_features)
     protocol = {
@@ -99,7 +100,7 @@ def image_quality(
         "images": {"fake": len(fake), "real": len(real)},
         "kernel_distance": _kernel(a, b),
         "per_class": _per_class(fake, real, label_space, fake_features, real_features),
-        "label_agreement": None if judge is None else label_agreement(judge, fake, label_space),
+        "label_agreement": None if judge is None or one_class else label_agreement(judge, fake, label_space),
         "protocol": protocol,
         "protocol_digest": digest_of(protocol),
     }

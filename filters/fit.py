@@ -33,6 +33,7 @@ from filters.settings import FilterSettings
 from image_data.augment import check_augmentations
 from image_data.labels import label_space_from_json
 from image_data.percentiles import percentiles
+from image_data.quarter_turns import learns_turns
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Teacher
 from runtime.atomic import commit_file, write_json
@@ -79,6 +80,7 @@ def fit_filter(
         "normalisation": "pixel / 127.5 - 1, inside the extractor",
         "teacher": teacher.card.source_digest,
         "settings": asdict(settings) | {"agreement": settings.sees_agreement},
+        "extractor_learns": "quarter turns" if learns_turns(label_space) else "labels",
         "extractor_score": {
             "train": extractor_score(fit, extractor, fit.train_rows),
             "held_out": extractor_score(fit, extractor, fit.held_rows),

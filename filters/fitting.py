@@ -23,6 +23,7 @@ from filters.features import FeatureNetwork, Features, build_feature_network, de
 from filters.settings import FilterSettings
 from image_data.augment import augment
 from image_data.batches import BatchOrder
+from image_data.quarter_turns import learns_turns, outputs_for, turn
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Teacher
 from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
@@ -103,13 +104,16 @@ def extractor_arguments(fit: Fit) -> dict[str, Any]:
         "resolution_px": resolution_px,
         "feature_dim": fit.settings.feature_dim or default_feature_dim(channels, resolution_px),
         "width": fit.settings.extractor_width,
-        "outputs": fit.label_space.width,
+        "outputs": outputs_for(fit.label_space),
         "label_kind": fit.label_space.kind,
     }
 
 
 def train_extractor(fit: Fit, arguments: dict[str, Any]) -> FeatureNetwork:
-    """Train phi on the training rows by cross entropy or squared error; returns it in eval mode."""
+    """Train phi on the training rows by cross entropy or squared error; returns it in eval mode.
+
+    Of images of one class it learns by how many quarter turns each is turned.
+    """
     settings, total = fit.settings, fit.settings.extractor_steps
     seed_step(settings.seed, "filter.extractor.init", 0)
     network = build_feature_network(arguments).to(fit.device)
@@ -134,7 +138,10 @@ def train_extractor(fit: Fit, arguments: dict[str, Any]) -> FeatureNetwork:
             images = augment(
                 fit.pixels(rows), fit.augmentations, torch_generator(settings.seed, "filter.augment", step)
             )
-            loss = label_loss(network(images.to(fit.device)), fit.encoded(rows), fit.label_space)
+            wanted = fit.encoded(rows)
+            if learns_turns(fit.label_space):
+                images, wanted = turn(images, torch_generator(settings.seed, "filter.turns", step))
+            loss = label_loss(network(images.to(fit.device)), wanted.to(fit.device), fit.label_space)
             for group in optimizer.param_groups:
                 group["lr"] = settings.extractor_lr * 0.5 * (1.0 + math.cos(math.pi * step / total))
             optimizer.zero_grad(set_to_none=True)

@@ -91,8 +91,8 @@ def check_several_classes(holder: LabelHolder, command: str) -> None:
     if holder.space.kind == "classes" and holder.space.width < 2:
         (name,) = _names(holder.space)
         raise UserError(
-            f"{command} learns to tell classes apart, and {holder.name} has one only ({name}); sample it with "
-            f"--predictor none, and train a student generator (train-student)."
+            f"{command} trains a network to tell classes apart, and {holder.name} has one only ({name}); fakes of one "
+            f"class need no predictor (sample --predictor none), and train-student and evaluate take them as they are."
         )
 
 

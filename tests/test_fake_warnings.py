@@ -261,3 +261,35 @@ def test_percentiles_of_nothing_and_of_what_is_not_finite() -> None:
     assert percentiles(np.zeros(0)) == []
     assert len(values_from([])) == 0
     assert set(percentiles(np.array([np.nan, 2.0, np.inf]))) == {2.0}
+
+
+def scored(described: dict[str, Any], medians: dict[Any, float], usual: float = 0.2) -> dict[str, Any]:
+    """The description with one predictor's errors: `usual` but for these labels."""
+    labels = [entry["label"] for entry in described["by_label"]]
+    entries = [{"label": label, "mean": 1.0, "q0.5": medians.get(label, usual)} for label in labels]
+    return described | {"scores": {"ab" * 32: {"error": {"mean": 1.0, "q0.5": usual}, "by_label": entries}}}
+
+
+def test_a_predictor_that_is_worse_than_guessing_is_named() -> None:
+    assert kinds(scored(sound(12), {3: 2.4})) == []  # ln 12 = 2.48
+    (warned,) = warnings_of(scored(sound(12), {3: 6.7, 5: 12.2}))
+    assert warned.kind == "teacher error"
+    assert warned.labels == (5, 3)
+    assert "labels class5 and class3" in warned.text
+    assert "12.2 nats" in warned.text
+    assert "ln(classes), has 2.48" in warned.text
+    assert "another order" in warned.text
+    assert kinds(scored(sound(1), {0: 9.0})) == []  # of one class everything is right
+    assert kinds(scored(sound(12) | {"per_label": 2}, {3: 6.7})) == []
+    assert kinds(scored(sound(12) | {"per_label": 2}, {}, 3.0)) == ["teacher error"]
+
+
+def test_a_regressor_that_is_worse_than_the_middle_label_is_named() -> None:
+    described = sound(9) | {"label_space": {"kind": "continuous", "unit": "degrees", "low": 0, "high": 80}}
+    for place, entry in enumerate(described["by_label"]):
+        entry["label"] = 10.0 * place
+    assert kinds(scored(described, {20.0: 22.0})) == []  # the middle label, 40, is off by 22.2 on average
+    (warned,) = warnings_of(scored(described, {20.0: 31.0}))
+    assert warned.labels == (20.0,)
+    assert "31 degrees" in warned.text
+    assert "another unit" in warned.text

@@ -62,6 +62,7 @@ def warnings_of(
         *_constant(described, card),
         *_clipped(described),
         *_memorised(described),
+        *_errors(described),
         *_kept(described, kept),
     ]
     return found
@@ -283,6 +284,49 @@ def _memorised(described: Mapping[str, Any]) -> list[Warned]:
         '--keep "memorisation_distance >= 1".'
     )
     return [Warned("memorised", text, tuple(entry["label"] for entry in high))]
+
+
+def _errors(described: Mapping[str, Any]) -> list[Warned]:
+    """Labels on which a predictor does worse than one that has learnt nothing: it takes them for others, as a rule."""
+    bound, whose = _ignorant_error(described)
+    if bound <= 0.0:  # one class, or one value
+        return []
+    classes = described["label_space"]["kind"] == "classes"
+    unit = "nats" if classes else described["label_space"].get("unit", "")
+    doubt = "whose classes may be in another order" if classes else "whose labels may be in another unit"
+    found = []
+    for digest, errors in described.get("scores", {}).items():
+        high = [entry for entry in errors["by_label"] if entry.get("q0.5", 0.0) > bound]
+        if described["per_label"] < _LEAST_FAKES:
+            high = []
+        high.sort(key=lambda entry: -entry["q0.5"])
+        named, worst = _named(described, [entry["label"] for entry in high]) if high else "all labels", errors["error"]
+        if high:
+            worst = high[0]
+        elif worst.get("q0.5", 0.0) <= bound:
+            continue
+        error = f"{worst['q0.5']:.3g} {unit}".strip()
+        text = (
+            f"{named}: the median teacher error is {error}, and {whose} has {bound:.3g}; "
+            f"look at the pictures of the report, and score with another --predictor than {digest[:8]}, {doubt}, or "
+            "train the teacher longer."
+        )
+        found.append(Warned("teacher error", text, tuple(entry["label"] for entry in high)))
+    return found
+
+
+def _ignorant_error(described: Mapping[str, Any]) -> tuple[float, str]:
+    """The error of a predictor that has learnt nothing: equal probabilities, or the same value for every image."""
+    space = described["label_space"]
+    if space["kind"] == "classes":
+        return math.log(len(space["names"])), "guessing, ln(classes),"
+    values = [entry["label"] for entry in described["by_label"]]
+    points = [list(value) if isinstance(value, Sequence) else [value] for value in values]
+    middle = [_median([point[axis] for point in points]) for axis in range(len(points[0]))] if points else []
+    return (
+        sum(math.dist(point, middle) for point in points) / max(len(points), 1),
+        "answering with the middle label each time",
+    )
 
 
 def _kept(described: Mapping[str, Any], kept: Mapping[str, Any] | None) -> list[Warned]:
