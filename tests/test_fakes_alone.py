@@ -93,7 +93,7 @@ def test_values_without_real_images(typed: Typed, tmp_path: Path) -> None:
         ("distill --fakes fakes", "--data is not given"),
         ("search-rho --fakes fakes", "--data is not given"),
         ("search-rho --data none --fakes fakes", "real validation images"),
-        ("distill --train-on fakes --no-test --fakes ready.h5", "import-teacher --arch images"),
+        ("distill --train-on fakes --no-test --fakes ready.h5", "ready.h5 is a file"),
         ("distill --train-on fakes --no-test --fakes fakes --selection best-validation --nfake 3", "needs validation"),
     ],
 )
