@@ -7,6 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from runtime.bounds import (
+    BatchSize,
+    Count,
+    InnerShare,
+    NotNegative,
+    Positive,
+    Seed,
+    ShareBelowOne,
+    Width,
+    bound_problems,
+)  # fmt: skip
 from runtime.errors import UserError
 
 LR_CLASSES = 0.05
@@ -22,25 +33,25 @@ class ClassifierSettings:
     """
 
     student: str = "vgg8_quarter"  # an entry of STUDENTS, or "timm:NAME"
-    width: float = 1.0  # factor on the channel counts
+    width: Width = 1.0  # factor on the channel counts
     distiller: str = "none"  # an entry of DISTILLERS
     distiller_weights: Mapping[str, float] = field(default_factory=dict)  # its weights; the rest keep their defaults
-    steps: int = 900
-    batch_size: int = 32
-    lr: float | None = None  # peak rate of SGD with Nesterov momentum; None: LR_CLASSES or LR_CONTINUOUS
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    schedule: Literal["cosine", "milestones"] = "cosine"
-    milestones: tuple[float, ...] = (0.625, 0.75, 0.875)  # fractions of the steps: 150, 180, 210 of 240 epochs
-    milestone_factor: float = 0.1
-    warmup_fraction: float = 0.05  # linear from 0 over this part of the steps
-    augmentation: tuple[str, ...] | None = None  # None: all that the dataset allows; (): none
-    ema_half_life_images: float = 0.0  # 0: no averaged copy; else the averaged weights are validated and kept
-    seed: int = 0  # covers weights, order and augmentation; not the draw of the images
-    log_every_steps: int = 50  # a line in stats.jsonl
-    validate_every_steps: int = 100
-    checkpoint_every_steps: int = 1000
-    selection: Literal["last", "best-validation"] = "last"
+    steps: Count = 900  # optimiser steps
+    batch_size: BatchSize = 32  # images of one step, real and fake together
+    lr: Positive | None = None  # peak rate of SGD with Nesterov momentum; None: LR_CLASSES or LR_CONTINUOUS
+    momentum: ShareBelowOne = 0.9  # of SGD, Nesterov's
+    weight_decay: NotNegative = 5e-4  # of SGD, on all weights
+    schedule: Literal["cosine", "milestones"] = "cosine"  # how the rate falls after the warm-up
+    milestones: tuple[InnerShare, ...] = (0.625, 0.75, 0.875)  # fractions of the steps: 150, 180, 210 of 240 epochs
+    milestone_factor: Positive = 0.1  # the rate is multiplied by it at each milestone
+    warmup_fraction: ShareBelowOne = 0.05  # linear from 0 over this part of the steps
+    augmentation: tuple[str, ...] | None = None  # flip, translate, ...; "" for none  [default: all allowed ones]
+    ema_half_life_images: NotNegative = 0.0  # 0: no averaged copy; else the averaged weights are validated and kept
+    seed: Seed = 0  # covers weights, order and augmentation; not the draw of the images
+    log_every_steps: Count = 50  # a line in stats.jsonl
+    validate_every_steps: Count = 100  # a look at the validation images
+    checkpoint_every_steps: Count = 1000  # steps after which a stop loses nothing
+    selection: Literal["last", "best-validation"] = "last"  # which weights are kept
     precision: Literal["float32", "bfloat16"] = "float32"  # of the network's passes; weights and updates are float32
     init_from: str | None = None  # folder of a finished classifier to fine-tune (cGAN-KD's journal version: lr 0.01)
 
@@ -60,25 +71,13 @@ class ClassifierSettings:
                 self.student in STUDENTS or self.student.startswith(TIMM_PREFIX)
             ),
             f"distiller {self.distiller!r} is unknown, known are {', '.join(DISTILLERS)}": self.distiller in DISTILLERS,
-            f"width {self.width:g} must be above 0": self.width > 0,
-            f"steps {self.steps} must be 1 or more": self.steps >= 1,
-            f"batch_size {self.batch_size} must be 2 or more (batch norm)": self.batch_size >= 2,
-            f"lr {self.lr} must be above 0": self.lr is None or (self.lr > 0 and math.isfinite(self.lr)),
-            f"momentum {self.momentum:g} must lie in [0, 1)": 0 <= self.momentum < 1,
-            f"weight_decay {self.weight_decay:g} must be 0 or more": self.weight_decay >= 0,
             f"schedule {self.schedule!r} must be cosine or milestones": self.schedule in ("cosine", "milestones"),
-            f"milestones {self.milestones} must be fractions in (0, 1)": all(0 < m < 1 for m in self.milestones),
-            f"warmup_fraction {self.warmup_fraction:g} must lie in [0, 1)": 0 <= self.warmup_fraction < 1,
-            f"ema_half_life_images {self.ema_half_life_images:g} must be 0 or more": self.ema_half_life_images >= 0,
-            "log_every_steps, validate_every_steps and checkpoint_every_steps must be 1 or more": (
-                min(self.log_every_steps, self.validate_every_steps, self.checkpoint_every_steps) >= 1
-            ),
             f"precision {self.precision!r} must be float32 or bfloat16": self.precision in ("float32", "bfloat16"),
             f"selection {self.selection!r} must be last or best-validation": (
                 self.selection in ("last", "best-validation")
             ),
         }
-        problems = [text for text, holds in checks.items() if not holds]
+        problems = [*bound_problems(self), *(text for text, holds in checks.items() if not holds)]
         if self.distiller in DISTILLERS:
             try:
                 build_distiller(self.distiller, self.distiller_weights)

@@ -15,7 +15,7 @@ from typing import Any
 from pydantic import Field
 
 from commands.dry_run import work_begins
-from commands.options import Floats, SharedOptions, plain
+from commands.options import Rhos, SharedOptions, plain
 from runtime.errors import UserError
 
 
@@ -29,7 +29,7 @@ class Options(SharedOptions):
     nfake_per_class: int = Field(500, ge=1, description="Fakes of each class that a student may see.")
     classifier_steps: int = Field(700, ge=1, description="Optimiser steps of every classifier.")
     student_steps: int = Field(0, ge=0, description="Steps of the student generator; 0: its default.")
-    rhos: Floats = Field((0.5, 0.75, 1.0), description="The grid of the rho search.")
+    rhos: Rhos = Field((0.5, 0.75, 1.0), description="The grid of the rho search.")
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -13,9 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from classifiers.settings import ClassifierSettings
-from commands.classifier_flags import ClassifierFlags
-from commands.options import settings_from
+from commands.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
 from commands.parts import load_data, load_predictor
 from commands.selection import (
     SelectionOptions,
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from image_data.real import RealData
 
 
-class Options(ClassifierFlags, SelectionOptions):
+class Options(MethodFlags, ClassifierFlags, SelectionOptions):
     """Flags of distill."""
 
     network: str = Field("resnet8", description="The student; `list` names the networks.")
@@ -52,7 +50,7 @@ def run(options: Options) -> dict[str, Any]:
 
     ranks, device = join_ranks(options.device, options.batch_size)
     options = settled(options)
-    settings = settings_from(options, ClassifierSettings, student=options.network, distiller=options.method)
+    settings = classifier_settings(options, options.network, options.method)
     data = None if options.data == "none" else load_data(options)
     parents = {} if data is None else {"data": data.digest}
     fakes = predictor = None

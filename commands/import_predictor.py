@@ -41,7 +41,7 @@ class Options(SharedOptions):
     channels: Channels | None = Field(None, description="Its images are grey (1) or colour (3).")
     image_size: int | None = Field(None, ge=8, le=1024, description="Side of your images, resized to what it takes.")
     image_channels: Channels | None = Field(None, description="Your images are grey or colour, and it takes the other.")
-    network_width: float | None = Field(None, gt=0, description="Factor on its channel counts; open: its file tells.")
+    network_width: float | None = Field(None, gt=0, le=64, description="Factor on its channels; open: its file tells.")
     licence: str = Field("unknown", description="Licence of the classifier, for its card.")
     data: str | None = Field(None, description="Real images to measure its error on (validation images).")
     fold: int = Field(0, ge=0, description="Cross-fitting fold of the embedded digits (0, 1 or 2).")

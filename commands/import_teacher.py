@@ -49,7 +49,7 @@ class Options(SharedOptions):
     label_range: str | None = Field(None, description="LOW:HIGH, the labels that stand for 0 and 1, in your units.")
     label_unit: str = Field("", description="Unit of continuous labels, e.g. degrees.")
     class_names: Names | None = Field(None, description="Names of the classes, in the teacher's order.")
-    truncation: float | None = Field(None, description="BigGAN: std of the latents; StyleGAN2: psi.")
+    truncation: float | None = Field(None, ge=0, le=100, description="BigGAN: std of the latents; StyleGAN2: psi.")
     truncation_cutoff: int | None = Field(None, ge=0, description="StyleGAN2: how many of the w are truncated.")
     noise_mode: Literal["const", "random", "none"] | None = Field(None, description="StyleGAN2's noise; const if open.")
     final_relu: bool | None = Field(None, description="CcGAN: y2h ends in a ReLU; open: x2y tells it, or else it does.")

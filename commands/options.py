@@ -21,9 +21,20 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    create_model,
+    field_validator,
+)  # fmt: skip
 from pydantic.fields import FieldInfo
 
+from runtime.bounds import LARGEST_SEED, MOST, Seed, ShareAboveZero
 from runtime.errors import UserError
 from runtime.ranks import is_main_process, launched_ranks
 
@@ -32,24 +43,30 @@ def _split_commas(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
+    if not value:
+        raise ValueError("it must hold one value or more, with commas between them")
+    return value
+
+
 def _as_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
 Channels = Annotated[Literal[1, 3], BeforeValidator(_as_number)]
-Floats = Annotated[tuple[float, ...], BeforeValidator(_split_commas)]
-Ints = Annotated[tuple[int, ...], BeforeValidator(_split_commas)]
+Rhos = Annotated[tuple[ShareAboveZero, ...], BeforeValidator(_split_commas), AfterValidator(_some)]
+Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split_commas), AfterValidator(_some)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
 
 
 class SharedOptions(BaseModel):
     """Flags that mean the same everywhere."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     out: Path | None = Field(None, description="Write here instead of the workspace.")
     workspace: Path = Field(Path("runs/digits"), description="Folder in which commands find each other's results.")
-    seed: int = Field(0, ge=0, description="Every random draw follows from it.")
+    seed: Seed = Field(0, description="Every random draw follows from it.")
     workers: int = Field(1, ge=1, description="Processes; each gets cores / workers threads.")
     engine: Literal["local", "ray"] = Field("local", description="Where work items run; ray needs a cluster.")
     ray_address: str | None = Field(
@@ -57,7 +74,17 @@ class SharedOptions(BaseModel):
     )
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     json_: bool = Field(False, alias="json", description="Print one JSON object.")
-    dry_run: bool = Field(False, description="Print the options, the inputs and what is needed, and stop.")
+    dry_run: bool = Field(False, description="Check everything, print what would be done and what it needs, and stop.")
+
+    @field_validator("*")
+    @classmethod
+    def _not_absurd(cls, value: Any, info: ValidationInfo) -> Any:
+        """A whole number beyond all that can be counted here is a slip."""
+        most = LARGEST_SEED if "seed" in str(info.field_name) else MOST
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, int) and one > most:
+                raise ValueError(f"it must be {most:,} or less")
+        return value
 
 
 PLUMBING = {"extend", "out", "workspace", "workers", "engine", "ray_address", "device", "json", "json_", "dry_run"}
@@ -79,10 +106,10 @@ class DataOptions(SharedOptions):
 def settings_options(settings: type, name: str, exclude: Set[str] = frozenset()) -> Any:
     """A model with the fields of a settings dataclass: the room's defaults, as flags.
 
-    The help of a flag is the comment behind its field.  Bounds are checked by the dataclass itself.
+    The help of a flag is the comment behind its field, its bounds are those of the field's type.
     """
     comments = dict(re.findall(r"^    (\w+): .*?  # (.+)$", inspect.getsource(settings), flags=re.MULTILINE))
-    hints = typing.get_type_hints(settings)
+    hints = typing.get_type_hints(settings, include_extras=True)
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(settings):
         if field.name in exclude:
@@ -90,10 +117,10 @@ def settings_options(settings: type, name: str, exclude: Set[str] = frozenset())
         factory = field.default_factory
         default = field.default if factory is dataclasses.MISSING else factory()
         kind = hints[field.name]
-        if get_origin(kind) is tuple:
+        if get_origin(_without_none(kind)) is tuple:
             kind = Annotated[kind, BeforeValidator(_split_commas)]
         fields[field.name] = (kind, Field(default, description=comments.get(field.name, "")))
-    return create_model(name, __config__=ConfigDict(frozen=True, extra="forbid"), **fields)
+    return create_model(name, __config__=ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False), **fields)
 
 
 def settings_from(options: BaseModel, settings: type, **fixed: Any) -> Any:
@@ -197,7 +224,8 @@ def resolve(model: type[SharedOptions], config: str | None, given: dict[str, Any
         return model.model_validate(values)
     except ValidationError as error:
         origin = f" (flags and {config})" if config else ""
-        raise UserError(" ".join(_sentence(item) for item in error.errors()) + origin) from error
+        first = {item["loc"][:1]: item for item in reversed(error.errors())}  # of a list, its first bad value
+        raise UserError(" ".join(_sentence(item) for item in reversed(first.values())) + origin) from error
 
 
 def _read_config(path: Path, model: type[SharedOptions]) -> dict[str, Any]:
@@ -252,15 +280,18 @@ def _click_option(name: str, info: FieldInfo) -> click.Option:
 
 
 def _without_none(kind: Any) -> Any:
+    """The type behind Annotated and `| None`."""
+    if get_origin(kind) is Annotated:
+        return _without_none(get_args(kind)[0])
     if get_origin(kind) in (typing.Union, types.UnionType):
         rest = [part for part in get_args(kind) if part is not type(None)]
-        return rest[0] if rest else kind
+        return _without_none(rest[0]) if rest else kind
     return kind
 
 
 def _metavar(kind: Any) -> str:
     if get_origin(kind) is tuple:
-        return f"{_metavar(get_args(kind)[0])},..."
+        return f"{_metavar(_without_none(get_args(kind)[0]))},..."
     return {int: "N", float: "X", str: "NAME", Path: "PATH"}.get(kind, "TEXT")
 
 

@@ -13,21 +13,20 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from classifiers.settings import ClassifierSettings
-from commands.classifier_flags import ClassifierFlags
-from commands.options import Floats, Ints, Names, settings_from
+from commands.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
+from commands.options import Names, Rhos, Seeds
 from commands.parts import load_data, load_predictor
 from commands.selection import SelectionOptions, check_soft_labels, data_name, mixed_source, open_matching_fakes
 from commands.workspace import artefact, artefact_digest, resolve_input
 from runtime.errors import UserError
 
 
-class Options(ClassifierFlags, SelectionOptions):
+class Options(MethodFlags, ClassifierFlags, SelectionOptions):
     """Flags of search-rho."""
 
-    rhos: Floats = Field((0.5, 0.6, 0.7, 0.8, 0.9, 1.0), description="The grid; 1 is no filtering.")
+    rhos: Rhos = Field((0.5, 0.6, 0.7, 0.8, 0.9, 1.0), description="The grid; 1 is no filtering.")
     networks: Names = Field(("resnet8",), description="Students; the choice is made over all of them.")
-    seeds: Ints = Field((0, 1, 2), description="One training of each cell a seed.")
+    seeds: Seeds = Field((0, 1, 2), description="One training of each cell a seed.")
     method: Literal["none", "blkd"] = Field("none", description="none: hard labels; blkd: a teacher's soft labels.")
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
     prune: bool = Field(False, description="Stop cells that fall behind the median (Optuna).")
@@ -50,9 +49,7 @@ class _Training:
         device = pick_device(options.device)
         data = load_data(options)
         fakes = open_fakes(self.fakes)  # compared with the data when the search began
-        settings = settings_from(
-            options, ClassifierSettings, student=cell.student, distiller=options.method, seed=cell.seed
-        )
+        settings = classifier_settings(options, cell.student, options.method, seed=cell.seed)
         source = mixed_source(options.model_copy(update={"seed": cell.seed}), data, fakes, cell.rho)
         result = train_classifier(
             source,
@@ -131,7 +128,7 @@ def _check_trainings(options: Options, data: Any, fakes: Any, predictor: Path | 
     source = mixed_source(options, data, fakes, min(options.rhos))
     teacher = load_predictor(predictor, torch.device("cpu")) if predictor else None
     for network in options.networks:
-        settings = settings_from(options, ClassifierSettings, student=network, distiller=options.method)
+        settings = classifier_settings(options, network, options.method)
         check_training(source, data.val, data.label_space, settings, data.allowed_augmentations, teacher)
 
 

@@ -6,14 +6,13 @@ from typing import Any
 
 from pydantic import Field
 
-from classifiers.settings import ClassifierSettings
-from commands.classifier_flags import ClassifierFlags
-from commands.options import DataOptions, settings_from
+from commands.classifier_flags import ClassifierFlags, HardLabelFlags, classifier_settings
+from commands.options import DataOptions
 from commands.parts import load_data
 from commands.workspace import artefact
 
 
-class Options(ClassifierFlags, DataOptions):
+class Options(HardLabelFlags, ClassifierFlags, DataOptions):
     """Flags of train-classifier."""
 
     network: str = Field("vgg8_quarter", description="The predictor; `list` names the networks.")
@@ -26,7 +25,7 @@ def run(options: Options) -> dict[str, Any]:
     from runtime.ranks import join_ranks
 
     ranks, device = join_ranks(options.device, options.batch_size)
-    settings = settings_from(options, ClassifierSettings, student=options.network, distiller="none")
+    settings = classifier_settings(options, options.network, "none")
     data = load_data(options)
     check_several_classes(LabelHolder("data", f"--data {options.data}", data.label_space), "train-classifier")
     check_training(data.train, data.val, data.label_space, settings, data.allowed_augmentations)

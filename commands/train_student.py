@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from image_data.real import RealData
 
 _Settings: Any = settings_options(StudentSettings, "StudentGeneratorFlags", exclude={"seed", "truncation"})
-_WhiteBox: Any = settings_options(WhiteBoxSettings, "WhiteBoxFlags")
+_WhiteBox: Any = settings_options(WhiteBoxSettings, "WhiteBoxFlags", exclude={"seed"})
 
 
 class Options(_Settings, _WhiteBox, DataOptions):

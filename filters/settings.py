@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from runtime.bounds import (
+    BatchSize,
+    Channels,
+    Count,
+    CountOrNone,
+    InnerShare,
+    NotNegative,
+    Positive,
+    Seed,
+    ShareBelowOne,
+    Width,
+    check_bounds,
+)  # fmt: skip
 from runtime.errors import UserError
 
 Ratio = Literal["conditional", "per-class", "nearest-neighbours"]
@@ -22,57 +35,42 @@ class FilterSettings:
     (0.5, 0.999), lr 1e-4 times 0.1 at 40 and 75 per cent of the steps, weight decay 1e-4, dropout 0.5.
     """
 
-    seed: int = 0
-    held_out: float = 0.2  # share of the real images on which training is judged and stopped
+    seed: Seed = 0
+    held_out: InnerShare = 0.2  # share of the real images on which training is judged and stopped
     # the extractor phi
-    extractor_steps: int = 300
-    extractor_batch: int = 64
-    extractor_lr: float = 2e-3  # Adam, falling to 0 along a cosine
-    extractor_weight_decay: float = 1e-3
-    extractor_width: int = 16
-    feature_dim: int | None = None  # None: `default_feature_dim`
+    extractor_steps: CountOrNone = 300  # steps of the extractor's training; 0 leaves it random
+    extractor_batch: BatchSize = 64  # real images of one step of the extractor
+    extractor_lr: Positive = 2e-3  # Adam, falling to 0 along a cosine
+    extractor_weight_decay: NotNegative = 1e-3  # of the extractor's Adam
+    extractor_width: Channels = 16  # channels of the extractor's first block
+    feature_dim: Channels | None = None  # numbers in a feature; about 256 where left out
     # the density ratio psi
     ratio: Ratio = "conditional"  # one network that sees the label, one network a class, or no training at all
-    neighbours: int = 3  # k of nearest-neighbours; more where a label has more than some tens of real images
-    ratio_steps: int = 400
-    ratio_batch: int = 128
-    lr: float = 1e-3
-    betas: tuple[float, float] = (0.5, 0.999)
-    weight_decay: float = 1e-4
-    penalty: float = 0.1
-    mlp: str = "mlp3"
-    width: float = 0.125
-    dropout: float | None = None  # 0.5, or 0.4 per class
+    neighbours: Count = 3  # k of nearest-neighbours; more where a label has more than some tens of real images
+    ratio_steps: CountOrNone = 400  # steps of the ratio's training; 0 leaves it a constant
+    ratio_batch: BatchSize = 128  # real images of one step of the ratio, and as many fakes
+    lr: Positive = 1e-3  # Adam's rate for the ratio
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.5, 0.999)  # of the ratio's Adam
+    weight_decay: NotNegative = 1e-4  # of the ratio's Adam
+    penalty: NotNegative = 0.1  # weight of the term that keeps the mean ratio on fakes at 1
+    mlp: str = "mlp3"  # the ratio's network: mlp3, mlp5, mlp7 or mlp9
+    width: Width = 0.125  # factor on the ratio's layer widths
+    dropout: ShareBelowOne | None = None  # of the ratio; 0.5 where left out, or 0.4 per class
     agreement: bool = True  # psi also sees how well the extractor's head agrees with the label (not the neighbours)
-    fakes_per_real: int = 5
-    fakes_at_least: int = 5000
+    fakes_per_real: Count = 5  # fakes drawn from the teacher for each real image
+    fakes_at_least: CountOrNone = 5000  # fakes drawn from the teacher in all, at least
     # bookkeeping
-    evaluate_every_steps: int = 25
-    checkpoint_every_steps: int = 500
-    checkpoint_every_seconds: float = 30.0
+    evaluate_every_steps: Count = 25  # a look at the held-out images
+    checkpoint_every_steps: Count = 500  # steps after which a stop loses nothing
+    checkpoint_every_seconds: Positive = 30.0  # and seconds
 
     def __post_init__(self) -> None:
         from filters.density_ratio import RATIO_NETWORKS  # torch stays unloaded until a value is checked
 
         RATIO_NETWORKS.get(self.mlp)
-        if not 0.0 < self.held_out < 1.0:
-            raise UserError(f"held_out is {self.held_out:g}; it must lie between 0 and 1.")
+        check_bounds(self, "fit-filter")
         if self.ratio not in ("conditional", "per-class", "nearest-neighbours"):
             raise UserError(f"ratio is {self.ratio!r}; it must be conditional, per-class or nearest-neighbours.")
-        if self.dropout is not None and not 0.0 <= self.dropout < 1.0:
-            raise UserError(f"dropout is {self.dropout:g}; it must be at least 0 and below 1.")
-        for name in ("extractor_steps", "ratio_steps", "fakes_at_least"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must not be negative.")
-        positive = (
-            "extractor_batch extractor_lr extractor_width ratio_batch lr width fakes_per_real evaluate_every_steps "
-            "checkpoint_every_steps checkpoint_every_seconds neighbours"
-        )
-        for name in positive.split():
-            if not getattr(self, name) > 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be above 0.")
-        if self.feature_dim is not None and self.feature_dim < 1:
-            raise UserError(f"feature_dim is {self.feature_dim}; it must be at least 1.")
 
     @property
     def resolved_dropout(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
@@ -32,16 +33,28 @@ def set_threads(processes: int = 1) -> int:
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` takes a GPU where there is one; any other name is taken at its word or refused."""
+    """`auto` takes a GPU where there is one; `cpu`, `cuda` and `cuda:N` are taken at their word or refused."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"--device {name} is no device; use auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"--device {name} asks for a GPU, and torch finds none on this machine; use --device cpu.")
+        return torch.device("cuda" if gpus else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    here = f"here are auto, cpu{_gpu_names(gpus)}"
+    if not re.fullmatch(r"cuda(:\d{1,4})?", name):
+        raise UserError(f"--device {name!r} is no device of this program; {here}.")
+    if not gpus:
+        raise UserError(f"--device {name} asks for a GPU, and torch finds none on this machine; {here}.")
+    device = torch.device(name)
+    if device.index is not None and device.index >= gpus:
+        raise UserError(f"--device {name}: this machine has {gpus} GPU{'s' if gpus > 1 else ''}; {here}.")
     return device
+
+
+def _gpu_names(gpus: int) -> str:
+    """What stands behind "auto, cpu" in a list of devices."""
+    if gpus == 0:
+        return " (no GPU)"
+    return ", cuda and cuda:0" + (f" to cuda:{gpus - 1}" if gpus > 1 else "")
 
 
 def visible_gpus(device: str) -> list[str]:

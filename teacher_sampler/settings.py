@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal
 
+from runtime.bounds import Count, Seed, ShareAboveZero
 from runtime.errors import UserError
 
 _UNIT_BYTES = 32 << 20  # pixels of one unit's candidates
@@ -21,19 +22,19 @@ _NO_EFFECT = ("max_candidates_per_label",)  # fields that the bytes do not depen
 class SamplerSettings:
     """`None` stands for a value that `resolve` works out from the plan; digests are "" for parts that are not used."""
 
-    seed: int = 0
-    block_size: int | None = None  # candidates that the networks see at once; 256, or fewer for a small dataset
-    unit_candidates: int | None = None  # candidates of each label in one unit of work, i.e. one shard
-    group_size: int | None = None  # labels in one unit of work (1 for classes, up to 16 for continuous labels)
+    seed: Seed = 0
+    block_size: Count | None = None  # candidates that the networks see at once; 256, or fewer for a small dataset
+    unit_candidates: Count | None = None  # candidates of each label in one unit of work, i.e. one shard
+    group_size: Count | None = None  # labels in one unit of work (1 for classes, up to 16 for continuous labels)
     store_latents: bool = True  # store the latents, for students trained on pairs
-    pilot_candidates: int | None = None  # candidates of each label in the pilot that sets the ceilings
-    ceiling_quantile: float = 0.999  # quantile of the pilot's density ratios that becomes the ceiling
-    ceiling_neighbours: int | None = None  # continuous labels: a ceiling pools the pilots of so many nearest labels
+    pilot_candidates: Count | None = None  # candidates of each label in the pilot that sets the ceilings
+    ceiling_quantile: ShareAboveZero = 0.999  # quantile of the pilot's density ratios that becomes the ceiling
+    ceiling_neighbours: Count | None = None  # continuous labels: a ceiling pools the pilots of so many nearest labels
     running_max: bool = False  # the published ceiling, a running maximum, begun anew in each unit
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the teacher's forward pass (autocast)
     tf32: bool = False  # let a GPU round float32 products to TF32
-    threads: int = 1  # threads of each worker process; more workers are better than more threads
-    max_candidates_per_label: int | None = None  # a label that needs more is reported as starving
+    threads: Count = 1  # threads of each worker process; more workers are better than more threads
+    max_candidates_per_label: Count | None = None  # a label that needs more is reported as starving
     teacher_digest: str = ""
     filter_digest: str = ""
     predictor_digest: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from runtime.bounds import Seed, check_bounds
 from runtime.errors import UserError
 
 KERNEL_ROWS = ("position", "sample")
@@ -26,13 +27,14 @@ class WhiteBoxSettings:
     kernel_rows: str = "position"  # rows of kernel alignment: position (N x H x W rows of C) or sample (N rows)
     kernel_centred: bool = True  # centre the columns of kernel alignment (linear CKA)
     resize_maps: bool = False  # average the larger of two maps of unequal size to the smaller; else that is an error
-    seed: int = 0
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
         if not self.white_box_losses:
             raise UserError("white box: no loss is named; give at least one, e.g. kernel_alignment=0.1.")
         if self.kernel_rows not in KERNEL_ROWS:
             raise UserError(f"white box: kernel_rows {self.kernel_rows!r} is unknown; use {' or '.join(KERNEL_ROWS)}.")
+        check_bounds(self, "white box")
         self.weights()
         self.taps()
 

@@ -116,10 +116,15 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
         raise UserError(f"{name} {value:g} lies outside {low:g} to {high:g}; put it right in the distiller's weights.")
 
 
+def weight_names(name: str) -> list[str]:
+    """The weights that the distiller `name` has."""
+    maker = DISTILLERS.get(name)
+    return [field.name for field in fields(maker)] if isinstance(maker, type) else []  # type: ignore[arg-type]
+
+
 def build_distiller(name: str, weights: Mapping[str, float] | None = None) -> Distiller:
     """The distiller `name` with its weights; a UserError names the weights that it has where one is unknown."""
-    maker = DISTILLERS.get(name)
-    known = [field.name for field in fields(maker)] if isinstance(maker, type) else []  # type: ignore[arg-type]
+    maker, known = DISTILLERS.get(name), weight_names(name)
     unknown = sorted(set(weights or {}) - set(known))
     if unknown:
         raise UserError(f"distiller {name!r} has no weight {', '.join(unknown)}; it has {', '.join(known) or 'none'}.")

@@ -6,6 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from runtime.bounds import (
+    BatchSize,
+    Channels,
+    Count,
+    CountOrNone,
+    NotNegative,
+    Positive,
+    Seed,
+    Share,
+    ShareBelowOne,
+    check_bounds,
+)  # fmt: skip
 from runtime.errors import UserError
 
 AUTO_BELOW_IMAGES = 500
@@ -15,43 +27,37 @@ AUTO_BELOW_IMAGES = 500
 class TeacherSettings:
     """Names and units of `train-teacher`.  A step is `discriminator_steps` updates of D and one of G."""
 
-    architecture: str = "biggan"  # an entry of TEACHERS
-    width: int = 16  # of the generator: channels of its last block; earlier blocks are wider
-    discriminator_width: int = 16  # channels of the discriminator's first block; later blocks are wider
-    latent_dim: int = 64  # numbers in z
-    label_dim: int = 32  # numbers in the generator's shared label embedding
-    attention_px: int = 0  # resolution with self-attention in both networks; 0 for none
+    architecture: str = "biggan"  # one that can be trained; `list` names them
+    width: Channels = 16  # of the generator: channels of its last block; earlier blocks are wider
+    discriminator_width: Channels = 16  # channels of the discriminator's first block; later blocks are wider
+    latent_dim: Channels = 64  # numbers in z
+    label_dim: Channels = 32  # numbers in the generator's shared label embedding
+    attention_px: CountOrNone = 0  # resolution with self-attention in both networks; 0 for none
     spectral_generator: bool = True  # spectral norm in the generator too
-    steps: int = 1300  # generator updates
-    batch_size: int = 32  # images, real and fake each
-    discriminator_steps: int = 2  # discriminator updates for each generator update
-    lr_g: float = 5e-4  # Adam's rate for the generator
-    lr_d: float = 1e-3  # Adam's rate for the discriminator
-    lr_decay_from: float = 0.6  # part of the steps after which both rates fall linearly to zero; 1 for never
-    beta1: float = 0.0  # Adam
-    beta2: float = 0.999  # Adam
-    ema_half_life_images: float = 5_000.0  # of the average of the generator's weights
-    r1_weight: float = 0.0  # of the gradient penalty on real images (half of gamma); 0 leaves it out
+    steps: Count = 1300  # generator updates
+    batch_size: BatchSize = 32  # images, real and fake each
+    discriminator_steps: Count = 2  # discriminator updates for each generator update
+    lr_g: Positive = 5e-4  # Adam's rate for the generator
+    lr_d: Positive = 1e-3  # Adam's rate for the discriminator
+    lr_decay_from: Share = 0.6  # part of the steps after which both rates fall linearly to zero; 1 for never
+    beta1: ShareBelowOne = 0.0  # Adam
+    beta2: ShareBelowOne = 0.999  # Adam
+    ema_half_life_images: Positive = 5_000.0  # of the average of the generator's weights
+    r1_weight: NotNegative = 0.0  # of the gradient penalty on real images (half of gamma); 0 leaves it out
     diffaugment: tuple[str, ...] = ("auto",)  # auto, or of color, translation, cutout and, where allowed, flip
     vicinity: Literal["soft", "hard"] = "soft"  # continuous labels: weights exp(-nu d^2), or 1
-    vicinity_gaps: float = 2.0  # continuous labels: kappa = this * largest gap between neighbouring labels
+    vicinity_gaps: Positive = 2.0  # continuous labels: kappa = this * largest gap between neighbouring labels
     precision: Literal["float32", "bfloat16"] = "float32"  # of the networks' passes; weights and updates are float32
-    standing_batches: int = 50  # forward passes for the batch-norm statistics of the average
-    seed: int = 0
-    stats_every_steps: int = 50  # a line in stats.jsonl
-    checkpoint_every_steps: int = 500  # and every 30 seconds
+    standing_batches: Count = 50  # forward passes for the batch-norm statistics of the average
+    seed: Seed = 0
+    stats_every_steps: Count = 50  # a line in stats.jsonl
+    checkpoint_every_steps: Count = 500  # and every 30 seconds
 
     def check(self, allowed_augmentations: Sequence[str]) -> None:
         """Raise a UserError where a value is impossible, or an augmentation is not allowed on the data."""
         from layers.diffaugment import check_policy  # torch stays unloaded until a value is checked
 
-        for name in _POSITIVE:
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be more than 0.")
-        if self.batch_size < 2:
-            raise UserError("batch_size is 1; batch norm needs at least 2.")
-        if not 0.0 <= self.lr_decay_from <= 1.0:
-            raise UserError(f"lr_decay_from is {self.lr_decay_from}; it must lie in 0 to 1.")
+        check_bounds(self, "train-teacher")
         if self.vicinity not in ("soft", "hard"):
             raise UserError(f"vicinity {self.vicinity!r} is unknown; use soft or hard.")
         if self.diffaugment != ("auto",):
@@ -69,21 +75,3 @@ class TeacherSettings:
         if self.diffaugment != ("auto",):
             return self.diffaugment
         return ("translation",) if images < AUTO_BELOW_IMAGES else ()
-
-
-_POSITIVE = (
-    "width",
-    "discriminator_width",
-    "latent_dim",
-    "label_dim",
-    "steps",
-    "batch_size",
-    "discriminator_steps",
-    "lr_g",
-    "lr_d",
-    "ema_half_life_images",
-    "vicinity_gaps",
-    "standing_batches",
-    "stats_every_steps",
-    "checkpoint_every_steps",
-)
