@@ -33,7 +33,7 @@ def copy(workspace: Workspace, tmp_path: Path) -> Workspace:
 
 def refused(copy: Workspace, capsys: pytest.CaptureFixture[str], command: str, text: str, named: str) -> str:
     capsys.readouterr()
-    assert copy.type(command, text) == 2
+    assert copy.type(command, text, tiny="--config" not in text) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert named in lines[0]
@@ -49,9 +49,7 @@ def test_a_damaged_card_is_one_sentence(copy, capsys, name: str, tmp_path: Path)
         refused(copy, capsys, "sample", f"--out {tmp_path / 'o'}", str(path))
         path.write_bytes(whole.replace(b'"resolution_px": 16', b'"resolution_px": 24'))
         line = refused(copy, capsys, "sample", f"--out {tmp_path / 'o'}", str(path))
-        assert "its seal does not match; restore it" in line.replace(
-            "(its seal does not match)", "its seal does not match"
-        )
+        assert "(its seal does not match); restore it" in line
         path.write_bytes(whole)
     assert not (tmp_path / "o").exists()
 
