@@ -150,7 +150,7 @@ def read_seen(folder: Path, sha256: str | None = None) -> Seen | None:
         if sha256 is not None and file_sha256(path) != sha256:
             raise UserError(f"{path} is not the file that the card beside it names; {remedy}.")
         with safe_open(path, "numpy") as file:
-            metadata = json.loads(file.metadata()["seen"])
+            metadata = parse_json(file.metadata()["seen"], f"the text in {path}", remedy)
             tensors = {name: file.get_tensor(name) for name in file.keys() if name != "none"}  # noqa: SIM118
         described = parse_json(metadata["seen"], f"the text in {path}", remedy)
         if described["format"] != _FORMAT:
