@@ -66,7 +66,7 @@ def read_array(dataset: h5py.Dataset, path: Path) -> np.ndarray:
         return _texts(dataset, path) if is_text(dataset) else np.asarray(dataset[()])
     except _DAMAGE as error:
         raise UserError(
-            f"{path}: dataset {dataset.name} cannot be read ({_first_line(error)}); fetch or make the file again."
+            f"{path}: dataset {printable(dataset.name)} cannot be read ({_first_line(error)}); fetch or make it again."
         ) from error
 
 
@@ -118,10 +118,9 @@ def _walk(group: h5py.Group, path: Path) -> Iterator[tuple[str, h5py.Group | h5p
         parent, depth = pending.pop()
         for name in parent:
             full = f"{parent.name.rstrip('/')}/{name}"
+            shown = f"{path}: {printable(full)}"
             if not isinstance(parent.get(name, getlink=True), h5py.HardLink):
-                raise UserError(
-                    f"{path}: {full} is a link to another place; only files that hold their own data are read."
-                )
+                raise UserError(f"{shown} is a link to another place; only files that hold their own data are read.")
             seen += 1
             if seen > _MAX_OBJECTS or depth >= _MAX_DEPTH:
                 raise UserError(f"{path}: too many or too deeply nested objects; this is no image dataset.")
@@ -129,7 +128,7 @@ def _walk(group: h5py.Group, path: Path) -> Iterator[tuple[str, h5py.Group | h5p
             if isinstance(item, h5py.Group):
                 pending.append((item, depth + 1))
             elif not isinstance(item, h5py.Dataset):
-                raise UserError(f"{path}: {full} is neither a group nor a dataset; this is no image dataset.")
+                raise UserError(f"{shown} is neither a group nor a dataset; this is no image dataset.")
             yield full, item
 
 
@@ -157,4 +156,4 @@ def _check_dataset(dataset: h5py.Dataset, where: str, texts: bool) -> None:
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    return printable((str(error).strip() or type(error).__name__).splitlines()[0])

@@ -38,13 +38,13 @@ def list_class_folders(tree: ImageTree, description: Description) -> Listing:
         raise UserError(_empty(train, tops))
     if not any("/" in name for name in images):
         files = {role: [prefixes[role] + name for name in _flat_images(sub)] for role, sub in subs.items()}
-        return one_class(tree, files, description, "it holds no class folders", "they lie deeper or elsewhere")
+        return one_class(tree, files, description, "it holds no class folders", "elsewhere")
     if len(subs) == 1 and all(_SHARD.fullmatch(name) for name in images if "/" in name):
         why = (
             "its numbered folders are those of a StyleGAN dataset, which are no classes, and no dataset.json has labels"
         )
         files = {"train": [prefixes["train"] + name for name in images if "/" in name]}
-        return one_class(tree, files, description, why, "they lie beside the numbered folders")
+        return one_class(tree, files, description, why, "outside the numbered folders")
     _check_level(train, images, tops)
     order = number_names(tops) or tops
     space, codes, remarks = _labels_of(tree, order, description)
@@ -54,7 +54,7 @@ def list_class_folders(tree: ImageTree, description: Description) -> Listing:
         labels = np.array([codes[name.split("/", 1)[0]] for name in names])
         parts[role] = ([Picture(tree, prefixes[role] + name) for name in names], labels)
     depth = 1 + bool(prefixes["train"])
-    return Listing(parts, space, (*remarks, *_deeper(tree, parts, depth)), "they lie beside the class folders")
+    return Listing(parts, space, (*remarks, *_deeper(tree, parts, depth)), "outside the class folders")
 
 
 def _role_prefixes(tree: ImageTree) -> dict[str, str]:

@@ -21,6 +21,7 @@ from image_data.seen import image_hashes
 from runtime.errors import UserError
 from runtime.progress import progress, say
 from runtime.room import check_memory
+from runtime.safe_files import printable
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff"}
@@ -147,7 +148,7 @@ def _opened(picture: Picture) -> Iterator[Image.Image]:
             raise
         except Exception as error:  # decoders raise a dozen kinds for damaged files, KeyError and struct.error too
             text = str(error).split(" <", 1)[0] or type(error).__name__  # without the name of the stream
-            raise UserError(f"{picture} is no readable image ({text}); mend or remove it.") from error
+            raise UserError(f"{picture} is no readable image ({printable(text)}); mend or remove it.") from error
 
 
 def decode_file(picture: Picture, size: int, channels: int) -> np.ndarray:

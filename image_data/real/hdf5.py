@@ -63,7 +63,8 @@ class ImageSet:
                 pixels = np.asarray(self.dataset[rows.min() : rows.max() + 1])[rows - rows.min()]
         except _DAMAGE as error:
             raise UserError(
-                f"{self.path}: dataset {self.dataset.name} cannot be read ({error}); fetch or make the file again."
+                f"{self.path}: dataset {printable(self.dataset.name)} cannot be read ({printable(error)}); fetch or "
+                "make the file again."
             ) from error
         return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if self.channels_last else pixels
 
@@ -152,8 +153,8 @@ def open_images(file: h5py.File, part: Part, path: Path) -> ImageSet:
 
 def _channels_last(images: Iterable[ImageSet]) -> list[str]:
     return [
-        f"{found.path}: {found.dataset.name} is {' x '.join(map(str, found.dataset.shape))}: its last axis is taken as "
-        "the channels"
+        f"{found.path}: {printable(found.dataset.name)} is {' x '.join(map(str, found.dataset.shape))}: its last axis "
+        "is taken as the channels"
         for found in images
         if found.channels_last
     ]
@@ -180,7 +181,7 @@ def described(file: h5py.File, layout: Layout, path: Path) -> Description:
     try:
         unit, low, high = (attributes.get(name) for name in ("unit", "low", "high"))
     except _DAMAGE as error:
-        raise UserError(f"{path}: an attribute of the labels cannot be read ({error}).") from error
+        raise UserError(f"{path}: an attribute of the labels cannot be read ({printable(error)}).") from error
     text = unit.decode(errors="replace") if isinstance(unit, bytes) else unit if isinstance(unit, str) else None
     return replace(
         description,

@@ -77,4 +77,4 @@ def labelled_files(
     parts = {
         role: ([Picture(tree, rows[row][1]) for row in rows_of], reading.labels[role]) for role, rows_of in at.items()
     }
-    return Listing(parts, reading.space, (reading.remark,), f"{origin.where} does not list them")
+    return Listing(parts, reading.space, (reading.remark,), f"not listed in {origin.where}")

@@ -69,7 +69,7 @@ def _lines(data: bytes, where: str) -> tuple[list[list[str]], str]:
         mark = max(",;\t", key=lambda mark: first.count(mark))  # the comma where there is none of them
         return list(csv.reader(text.lstrip("\r\n").splitlines(keepends=True), delimiter=mark)), mark
     except (ValueError, csv.Error) as error:
-        raise UserError(f"{where} is no readable CSV ({error}); save it as UTF-8.") from error
+        raise UserError(f"{where} is no readable CSV ({printable(error)}); save it as UTF-8.") from error
 
 
 def _file_name(text: str, known: set[str], tree: ImageTree, at: str) -> str:

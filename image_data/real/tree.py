@@ -16,6 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Protocol
 
 from runtime.errors import UserError
+from runtime.safe_files import printable
+
+LONGEST_PLACE = 400  # characters of a path in a sentence
 
 
 class ImageTree(Protocol):
@@ -81,7 +84,7 @@ class FolderTree:
         self.names, self.folders, self.broken = _by_parts(files), _by_parts(folders), _by_parts(broken)
 
     def place(self, name: str) -> str:
-        return str(self.root / name) if name else str(self.root)
+        return printable(self.root / name if name else self.root, LONGEST_PLACE)
 
     def open(self, name: str) -> BinaryIO:
         path = self.root / name

@@ -46,7 +46,7 @@ def unused_images(tree: ImageTree, used: Collection[str], reason: str) -> list[s
             continue
         suffix = PurePosixPath(name).suffix.lower()
         if name in broken:
-            why = "they are links to nothing or no regular files" if suffix in IMAGE_SUFFIXES else ""
+            why = "a link to nothing, or no regular file" if suffix in IMAGE_SUFFIXES else ""
         elif suffix in IMAGE_SUFFIXES:
             why = reason
         elif suffix in OTHER_SUFFIXES:

@@ -14,8 +14,9 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from image_data.real.tree import ImageTree, SubTree, is_hidden
+from image_data.real.tree import LONGEST_PLACE, ImageTree, SubTree, is_hidden
 from runtime.errors import UserError
+from runtime.safe_files import printable
 
 _MOST_ENTRIES = 4_000_000
 _MOST_DIRECTORY_BYTES = 1 << 30
@@ -57,7 +58,9 @@ class ZipTree:
             self._archive = zipfile.ZipFile(self.root)
             entries = self._archive.infolist()
         except _DAMAGE as error:
-            raise UserError(f"{self.root} is no readable zip archive ({error}); fetch or make it again.") from error
+            raise UserError(
+                f"{self.root} is no readable zip archive ({printable(error)}); fetch or make it again."
+            ) from error
         self._entries: dict[str, zipfile.ZipInfo] = {}
         folders: set[str] = set()
         for entry in entries:
@@ -65,7 +68,9 @@ class ZipTree:
             if any(is_hidden(part) and part != ".." for part in parts):
                 continue
             if not parts or ".." in parts or parts[0] == "/":
-                raise UserError(f"{self.root}: entry {entry.filename!r} is no path inside the archive; make it again.")
+                raise UserError(
+                    f"{self.root}: entry {printable(repr(entry.filename))} is no path inside it; make it again."
+                )
             name = "/".join(parts)
             folders |= {"/".join(parts[:depth]) for depth in range(1, len(parts))}
             if entry.is_dir():
@@ -81,7 +86,7 @@ class ZipTree:
         self.folders = tuple(sorted(folders, key=lambda name: name.split("/")))
 
     def place(self, name: str) -> str:
-        return f"{self.root}: {name}" if name else str(self.root)
+        return printable(f"{self.root}: {name}" if name else self.root, LONGEST_PLACE)
 
     def open(self, name: str) -> BinaryIO:
         entry = self._entries[name]
@@ -89,7 +94,9 @@ class ZipTree:
             with self._archive.open(entry) as stream:
                 data = stream.read(entry.file_size + 1)
         except _DAMAGE as error:
-            raise UserError(f"{self.place(name)} cannot be read ({error}); make the archive again.") from error
+            raise UserError(
+                f"{self.place(name)} cannot be read ({printable(error)}); make the archive again."
+            ) from error
         if len(data) != entry.file_size:
             raise UserError(f"{self.place(name)} does not have its declared size; make the archive again.")
         return io.BytesIO(data)
