@@ -59,6 +59,7 @@ def run(options: Options) -> dict[str, Any]:
         raise UserError("--extend needs --out DIR, the folder of the fakes that shall grow.")
     teacher = ChosenTeacher(options)
     plan = label_plan(options, teacher)
+    _say_no_student(teacher)
     chosen_filter = None if options.filter == "none" else resolve_input("filter", _path(options.filter), options)
     predictor = _predictor(options, teacher)
     for kind, folder in (("filter", chosen_filter), ("predictor", predictor)):
@@ -99,6 +100,17 @@ def _predictor(options: Options, teacher: ChosenTeacher) -> Path | None:
         return None
     folder: Path = resolve_input("predictor", _path(options.predictor), options)
     return folder
+
+
+def _say_no_student(teacher: ChosenTeacher) -> None:
+    """Say now, while --image-size can still be given, that no student generator makes images of this size."""
+    from runtime.progress import note
+    from student_trainer.networks.tinygan import canvas_for
+
+    try:
+        canvas_for(teacher.card.resolution_px)
+    except UserError as error:
+        note(str(error))
 
 
 def _is_one_class(teacher: ChosenTeacher) -> bool:

@@ -49,6 +49,7 @@ def run(options: Options) -> dict[str, Any]:
             f"--fakes {fakes} has no latents, and a student learns (latents, label) -> image; sample a teacher with "
             f"them and --store-latents, or train classifiers from these fakes (distill)."
         )
+    say_canvas(dataset.image_shape[1])
     made_by = dataset.manifest.content["teacher"]
     parents = {"fakes": artefact_digest("fakes", fakes)}
     data = _real_images(options, dataset) if options.real else None
@@ -86,6 +87,16 @@ def run(options: Options) -> dict[str, Any]:
         "measured_quality": student.card.measured_quality,
         "cost": compare_generators({"teacher": teacher, "student": student}),
     }
+
+
+def say_canvas(resolution_px: int) -> None:
+    """Say where the student draws larger images and gives their middle; UserError where it has none of this size."""
+    from runtime.progress import say
+    from student_trainer.networks.tinygan import canvas_for
+
+    canvas = canvas_for(resolution_px)
+    if canvas != resolution_px:
+        say(f"the student draws {canvas} x {canvas} pixels and gives the middle {resolution_px} x {resolution_px}")
 
 
 def _real_images(options: Options, fakes: FakeDataset) -> RealData:

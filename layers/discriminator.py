@@ -40,8 +40,9 @@ class ProjectionDiscriminator(nn.Module):
     """D(x, y) = linear(f) + <e(y), f>, f the last map summed over positions (Miyato and Koyama 2018, eq. 5).
 
     forward(x, encoded): float N x C x H x W in [-1, 1] and encoded labels -> N logits.  Blocks halve the image down
-    to 4 x 4, one more follows; widths double from `base_width` up to `WIDEST` times it.  Spectral norm everywhere, no
-    batch norm, so no image's logit depends on another image.  `slope`: of the ReLUs, for negative inputs.
+    to 4 x 4, one more follows; with `widens`, images of sizes between first repeat their border pixels.  Widths double
+    from `base_width` up to `WIDEST` times it.  Spectral norm everywhere, no batch norm, so no image's logit depends on
+    another image.  `slope`: of the ReLUs, for negative inputs.
     features(x): the map after each block.
 
     The sum is not a mean on purpose: with every layer's gain held to 1, logits of a mean stay near each other (within
@@ -57,16 +58,19 @@ class ProjectionDiscriminator(nn.Module):
         label_width: int,
         attention_px: int = 0,
         slope: float = 0.0,
+        widens: bool = False,
     ) -> None:
         super().__init__()
         self.slope = slope
-        halvings = (resolution_px // 4).bit_length() - 1
-        if resolution_px != 4 << halvings or halvings < 1:
+        halvings = (-(-resolution_px // 4) - 1).bit_length()
+        if halvings < 1 or not (widens or resolution_px == 4 << halvings):
             raise ValueError(f"resolution {resolution_px} is not a power of two from 8 on")
+        missing = (4 << halvings) - resolution_px
+        self.border = (missing // 2, missing - missing // 2) * 2
         widths = [base_width * min(1 << index, WIDEST) for index in range(halvings)]
         widths.append(widths[-1])
         blocks: list[nn.Module] = []
-        previous, size = channels, resolution_px
+        previous, size = channels, 4 << halvings
         for index, width in enumerate(widths):
             down = index < halvings
             block: nn.Module = DownBlock(previous, width, down=down, first=index == 0, slope=slope)
@@ -82,6 +86,8 @@ class ProjectionDiscriminator(nn.Module):
     def features(self, x: torch.Tensor) -> list[torch.Tensor]:
         """The maps after each block, from fine to coarse."""
         maps = []
+        if any(self.border):
+            x = F.pad(x, self.border, mode="replicate")
         for block in self.blocks:
             x = block(x)
             maps.append(x)

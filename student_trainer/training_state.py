@@ -22,7 +22,7 @@ from runtime.precision import passes
 from runtime.seeds import seed_step, torch_generator
 from student_trainer import losses
 from student_trainer.data import Batch, StudentData
-from student_trainer.networks.tinygan import GENERATORS
+from student_trainer.networks.tinygan import GENERATORS, canvas_for
 from student_trainer.settings import StudentSettings
 
 DISCRIMINATOR_SLOPE = 0.2  # of negative inputs; with plain ReLUs D died, and then says the same of every image
@@ -32,7 +32,9 @@ def network_arguments(
     settings: StudentSettings, label_space: LabelSpace, image_shape: tuple[int, int, int], latent_dim: int
 ) -> dict[str, Any]:
     """The constructor arguments of the student's network, as they go into its card.  image_shape: (C, H, W)."""
+    canvas_px = canvas_for(image_shape[1])
     return {
+        **({} if canvas_px == image_shape[1] else {"canvas_px": canvas_px}),
         "resolution_px": image_shape[1],
         "channels": image_shape[0],
         "latent_dim": latent_dim,
@@ -83,6 +85,7 @@ class TrainingState:
                 data.label_space.kind,
                 data.label_space.width,
                 slope=DISCRIMINATOR_SLOPE,
+                widens=True,
             )
             .to(data.device)
             .to(memory_format=torch.channels_last)

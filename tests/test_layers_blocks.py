@@ -119,3 +119,13 @@ def test_discriminator_judges_each_image_alone(resolution_px, kind):
 def test_discriminator_refuses_an_odd_size():
     with pytest.raises(ValueError, match="power of two"):
         ProjectionDiscriminator(24, 1, 4, "classes", 2)
+
+
+@pytest.mark.parametrize("size", [8, 13, 24, 28, 33])
+def test_a_widening_discriminator_takes_any_size(size: int) -> None:
+    network = ProjectionDiscriminator(size, 1, 4, "classes", 2, widens=True)
+    images = torch.rand(3, 1, size, size, requires_grad=True)
+    network(images, torch.tensor([0, 1, 1])).sum().backward()
+    assert network.features(images)[-1].shape[2] == 4
+    assert images.grad is not None
+    assert bool((images.grad.abs().sum(dim=(0, 1)) > 0).all())

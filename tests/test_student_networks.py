@@ -9,7 +9,7 @@ from torch import nn
 
 from runtime.errors import UserError
 from student_trainer import GENERATORS
-from student_trainer.networks.tinygan import UpBlock, block_widths
+from student_trainer.networks.tinygan import TinyGan, UpBlock, block_widths, canvas_for
 
 EXPECTED_NETWORKS = {"tinygan"}
 LATENT = 10
@@ -122,3 +122,29 @@ def test_conditional_norm_starts_near_the_unconditional_one() -> None:
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(UserError, match=message):
         build(**arguments)
+
+
+@pytest.mark.parametrize("size", [8, 13, 24, 28, 33])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_student_of_any_size_is_the_middle_of_its_canvas(size: int, channels: int) -> None:
+    canvas = canvas_for(size)
+    assert canvas in (16, 32, 64)
+    torch.manual_seed(0)
+    small = TinyGan(size, channels, 6, "classes", 3, base_width=4, canvas_px=canvas).eval()
+    whole = TinyGan(canvas, channels, 6, "classes", 3, base_width=4).eval()
+    whole.load_state_dict(small.state_dict())
+    latents, labels = torch.randn(2, 6), torch.tensor([0, 2])
+    first = (canvas - size) // 2
+    middle = whole(latents, labels)[..., first : first + size, first : first + size]
+    assert small(latents, labels).shape == (2, channels, size, size)
+    assert torch.equal(small(latents, labels), middle)
+
+
+def test_sizes_that_no_student_has_name_the_remedy() -> None:
+    assert canvas_for(28) == 32
+    assert canvas_for(32) == 32
+    for size in (7, 129, 256):
+        with pytest.raises(UserError, match="sample the fakes with --image-size 128"):
+            canvas_for(size)
+    with pytest.raises(UserError, match="canvas_px 16"):
+        TinyGan(28, 1, 6, "classes", 3, canvas_px=16)

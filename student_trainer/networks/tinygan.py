@@ -1,9 +1,10 @@
 """TinyGAN-style generators for 16 to 128 pixels: a linear layer to 4 x 4, then residual up-sampling blocks.
 
 Source: Chang and Lu, "TinyGAN: Distilling BigGAN for Conditional Image Generation" (ACCV 2020).  It departs from the
-original in four places: conditional batch norm scales by 1 + W e with W near 0 (the original uses a raw scale and
+original in five places: conditional batch norm scales by 1 + W e with W near 0 (the original uses a raw scale and
 starts with scale = shift); z may also enter the conditional norms, as BigGAN does; labels may be continuous; a
-block that keeps its width has an identity as its shortcut.
+block that keeps its width has an identity as its shortcut; images of sizes between (28 of MNIST) are the middle of the
+next larger ones.
 """
 
 from __future__ import annotations
@@ -26,9 +27,21 @@ Upsampling = Literal["bilinear", "nearest"]
 Convolutions = Literal["depthwise", "full"]
 
 RESOLUTIONS_PX = (16, 32, 64, 128)
+LEAST_PX = 8
 START_PX = 4
 
 GENERATORS: Registry[Callable[..., nn.Module]] = Registry("student generator")
+
+
+def canvas_for(resolution_px: int) -> int:
+    """The side, in pixels, at which a student draws images of `resolution_px`; UserError where there is none."""
+    for side in RESOLUTIONS_PX:
+        if LEAST_PX <= resolution_px <= side:
+            return side
+    raise UserError(
+        f"no student generator makes images of {resolution_px} x {resolution_px} pixels ({LEAST_PX} to "
+        f"{RESOLUTIONS_PX[-1]} are possible); sample the fakes with --image-size {RESOLUTIONS_PX[-1]}."
+    )
 
 
 def block_widths(resolution_px: int, base_width: int, max_width: int) -> list[int]:
@@ -95,7 +108,9 @@ class TinyGan(nn.Module):
     small student.  Two savings: with `start_channels` above 0 it makes that many channels, and a 1 x 1 convolution
     widens them; with `start_hidden` above 0 it is a perceptron with that many hidden units, which also sees the label.
     `latent_conditions` says what of z joins the label
-    embedding in the conditional norms: nothing, one chunk a block (BigGAN), or all of it.  Taps: "blocks.0", ...
+    embedding in the conditional norms: nothing, one chunk a block (BigGAN), or all of it.  `canvas_px`: the side at
+    which the blocks work, where that is not `resolution_px` itself; the middle of the canvas is the image.
+    Taps: "blocks.0", ...
     """
 
     def __init__(
@@ -113,12 +128,17 @@ class TinyGan(nn.Module):
         latent_conditions: LatentConditions = "chunk",
         convolutions: Convolutions = "depthwise",
         upsampling: Upsampling = "bilinear",
+        canvas_px: int | None = None,
     ) -> None:
         super().__init__()
         _check_choice("latent_conditions", latent_conditions, ("none", "chunk", "all"))
         _check_choice("convolutions", convolutions, ("depthwise", "full"))
         _check_choice("upsampling", upsampling, ("bilinear", "nearest"))
-        widths = block_widths(resolution_px, base_width, max_width)
+        canvas_px = canvas_px or resolution_px
+        if canvas_px < resolution_px:
+            raise UserError(f"student generator: canvas_px {canvas_px} is below the image's {resolution_px}.")
+        widths = block_widths(canvas_px, base_width, max_width)
+        self.border_px = (canvas_px - resolution_px) // 2
         blocks = len(widths) - 1
         self.resolution_px, self.channels, self.latent_dim = resolution_px, channels, latent_dim
         self.latent_conditions = latent_conditions
@@ -153,7 +173,8 @@ class TinyGan(nn.Module):
         x = self.widen(self.start(bottom).view(-1, self.start_channels, START_PX, START_PX))
         for block, condition in zip(self.blocks, self._conditions(latents, embedded), strict=True):
             x = block(x, condition)
-        return torch.tanh(self.final(F.relu(self.final_norm(x))))
+        first, side = self.border_px, self.resolution_px
+        return torch.tanh(self.final(F.relu(self.final_norm(x))))[..., first : first + side, first : first + side]
 
 
 def _check_choice(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -125,7 +125,9 @@ def channel_widths(resolution_px: int, width: int) -> list[int]:
     """Channels at 4x4 and after each stage; UserError for a resolution that the family does not have."""
     if resolution_px not in CHANNEL_MULTIPLES:
         known = ", ".join(str(size) for size in CHANNEL_MULTIPLES)
-        raise UserError(f"resolution {resolution_px} is not one that biggan has; use one of {known}.")
+        raise UserError(
+            f"resolution {resolution_px} is not one that biggan has; read the images at one of {known} (--resolution)."
+        )
     return [width * multiple for multiple in CHANNEL_MULTIPLES[resolution_px]]
 
 
