@@ -95,7 +95,7 @@ RANK_USERS = ("train-teacher", "train-classifier", "train-student", "distill")  
 class DataOptions(SharedOptions):
     """Flags of commands that read real images."""
 
-    data: str = Field("digits", description="digits, rotated-digits, cifar10, an image folder or an .h5 file.")
+    data: str = Field("digits", description="digits, rotated-digits, cifar10, an image folder, a .zip or an .h5 file.")
     fold: int = Field(0, ge=0, description="Cross-fitting fold of the embedded digits (0, 1 or 2).")
     resolution: int | None = Field(None, ge=8, le=512, description="Side of the images in pixels.")
     real_per_class: int | None = Field(None, ge=1, description="Use only this many training images a class.")

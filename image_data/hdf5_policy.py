@@ -44,9 +44,10 @@ def open_trusted_layout(path: Path, texts: bool = False) -> h5py.File:
     except _DAMAGE as error:
         raise UserError(f"{path} is no readable HDF5 file ({_first_line(error)}); fetch or make it again.") from error
     try:
+        held = path.stat().st_size
         for name, item in _walk(file, path):
             if isinstance(item, h5py.Dataset):
-                _check_dataset(item, f"{path}: dataset {printable(name)}", texts)
+                _check_dataset(item, f"{path}: dataset {printable(name)}", texts, held)
     except UserError:
         file.close()
         raise
@@ -132,7 +133,7 @@ def _walk(group: h5py.Group, path: Path) -> Iterator[tuple[str, h5py.Group | h5p
             yield full, item
 
 
-def _check_dataset(dataset: h5py.Dataset, where: str, texts: bool) -> None:
+def _check_dataset(dataset: h5py.Dataset, where: str, texts: bool, held_bytes: int) -> None:
     if dataset.external:
         raise UserError(f"{where} keeps its data in another file; only files that hold their own data are read.")
     if dataset.is_virtual:
@@ -146,6 +147,8 @@ def _check_dataset(dataset: h5py.Dataset, where: str, texts: bool) -> None:
         raise UserError(f"{where} uses HDF5 filter {min(filters - _FILTERS)}; store it plain, or with gzip or lzf.")
     size = math.prod(dataset.shape) * dataset.dtype.itemsize
     stored = dataset.id.get_storage_size()
+    if stored > held_bytes:  # blocks that share one place
+        raise UserError(f"{where} stores {stored} bytes in a file of {held_bytes}; it is damaged, make it again.")
     compressed = bool(filters & {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_LZF})
     if stored * (_MAX_COMPRESSION if compressed else 1) < size:
         raise UserError(f"{where} declares {size} bytes but holds {stored}; rows were never written, make it again.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -349,3 +350,27 @@ def test_damaged_headers_are_refused_or_read_but_never_crash(tmp_path: Path, cha
     except UserError as error:
         refusal = str(error)
     assert images > 0 or "a.h5" in refusal
+
+
+def test_a_small_file_that_declares_a_hundred_gigabytes(tmp_path: Path) -> None:
+    path = tmp_path / "bomb.h5"
+    with h5py.File(path, "w") as file:
+        images = file.create_dataset("images", (1 << 15, 3, 1024, 1024), "u1", chunks=(1, 3, 1024, 1024), compression=1)
+        images.id.write_direct_chunk((0, 0, 0, 0), zlib.compress(bytes(3 << 20), 9))
+        file.create_dataset("labels", data=classes(1 << 15))
+    with pytest.raises(UserError, match="declares 103079215104 bytes but holds"):
+        load_real(path)
+
+
+@pytest.mark.slow
+def test_a_file_that_unpacks_to_more_than_the_memory_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path, block, blocks = tmp_path / "bomb.h5", (64, 3, 1024, 1024), 2000
+    packed = zlib.compress(bytes(64 * 3 << 20), 9)
+    with h5py.File(path, "w") as file:
+        shape = (64 * blocks, *block[1:])
+        images = file.create_dataset("images", shape, "u1", chunks=block, compression="gzip")
+        for number in range(blocks):
+            images.id.write_direct_chunk((64 * number, 0, 0, 0), packed)
+        file.create_dataset("labels", data=classes(len(images)))
+    with pytest.raises(UserError, match=r"the images need .* GiB of memory, and .* are free"):
+        load_real(path)

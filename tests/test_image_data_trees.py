@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 from image_data.real import RealData, load_real
+from image_data.real.decoding import IMAGE_SUFFIXES
+from image_data.real.label_kinds import MOST_CLASSES
 from image_data.real.whole import open_whole
 from runtime.errors import UserError
 from tests.test_image_data_folder import class_folder, picture
@@ -298,3 +300,12 @@ def test_two_lists_of_labels_and_odd_files_are_refused(tmp_path: Path) -> None:
     for name in ("val", "valid", "train"):
         class_folder(tmp_path / "d" / name, 2)
     refused(tmp_path / "d", "are the same part")
+
+
+def test_the_page_names_every_ending_and_key() -> None:
+    page = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+    endings = page.split("Images are `", 1)[1].split("`", 1)[0].split()
+    assert set(endings) == IMAGE_SUFFIXES
+    for key in ("label_kind", "class_names", "unit", "low", "high", "augmentations", "labels"):
+        assert f"`{key}`" in page
+    assert f"{MOST_CLASSES:,}" in page

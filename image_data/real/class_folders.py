@@ -48,9 +48,10 @@ def list_class_folders(tree: ImageTree, description: Description) -> Listing:
     _check_level(train, images, tops)
     order = number_names(tops) or tops
     space, codes, remarks = _labels_of(tree, order, description)
+    place = {top: number for number, top in enumerate(order)}
     parts = {}
     for role, sub in subs.items():
-        names = sorted(_role_files(sub, tops), key=lambda name: order.index(name.split("/", 1)[0]))
+        names = sorted(_role_files(sub, tops), key=lambda name: place[name.split("/", 1)[0]])
         labels = np.array([codes[name.split("/", 1)[0]] for name in names])
         parts[role] = ([Picture(tree, prefixes[role] + name) for name in names], labels)
     depth = 1 + bool(prefixes["train"])

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from layers.generator import CARD_FILE
 from runtime.atomic import commit_file
 from runtime.errors import UserError
 from runtime.progress import progress
+from runtime.room import free_disk_bytes
 from runtime.seeds import label_bits
 from teacher_sampler.loaders.registry import BLACK_BOXES
 from teacher_sampler.plan import PILOT_START, label_name
@@ -43,9 +46,12 @@ def write_images(folder: Path, source: WholeSource) -> str:
     place = np.empty_like(order)
     place[order] = np.arange(len(order))
     sums = np.empty((len(labels), _SHA_BYTES), dtype=np.uint8)
+    _check_disk(folder, len(labels) * math.prod(source.shape))
     temporary = folder / f".{IMAGES_FILE}.tmp"
     try:
         offset = _lay_out(temporary, (len(labels), *source.shape))
+        with open(temporary, "r+b") as stream:  # a full disk is an error here, and a signal in mapped memory
+            os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
         pixels = np.memmap(temporary, np.uint8, "r+", offset, (len(labels), *source.shape))
         done = 0
         with progress("copying images", len(labels)) as bar:
@@ -67,6 +73,15 @@ def write_images(folder: Path, source: WholeSource) -> str:
     finally:
         temporary.unlink(missing_ok=True)
     return _digest(labels[order], sums, source.shape)
+
+
+def _check_disk(folder: Path, needed_bytes: int) -> None:
+    free = free_disk_bytes(folder)
+    if needed_bytes > free:
+        raise UserError(
+            f"the images take {needed_bytes / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free where {folder} lies; "
+            "give fewer images, a smaller --resolution, or an --out elsewhere."
+        )
 
 
 def _lay_out(path: Path, shape: tuple[int, ...]) -> int:
