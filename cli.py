@@ -14,6 +14,9 @@ import click
 from commands.table import COMMANDS
 from runtime.errors import EXIT_BAD_INPUT, UserError
 from runtime.ranks import error_report, is_main_process
+from runtime.safe_files import printable
+
+_LONGEST_ERROR = 4000  # characters
 
 
 class _LazyGroup(click.Group):
@@ -84,7 +87,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _refused(sentence: str) -> int:
     with error_report() as speaker:
         if speaker is not None:
-            print(f"error: {speaker}{sentence}", file=sys.stderr, flush=True)
+            print(f"error: {speaker}{printable(sentence, _LONGEST_ERROR)}", file=sys.stderr, flush=True)
     return EXIT_BAD_INPUT
 
 

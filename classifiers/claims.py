@@ -16,7 +16,11 @@ import time
 from pathlib import Path
 from types import TracebackType
 
+from runtime.errors import UserError
+from runtime.safe_files import MissingFile, read_json_object
+
 STALE_AFTER_SECONDS = 300.0
+_LARGEST_BYTES = 4096
 _HEARTBEAT_SECONDS = 20.0
 _UNWRITTEN_GRACE_SECONDS = 30.0
 
@@ -61,7 +65,7 @@ def try_claim(folder: Path) -> Claim | None:
         return None
     path = folder / f"claim.{_generation(before[-1]) + 1 if before else 0}"
     try:
-        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        handle = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)  # less the umask
     except FileExistsError:
         return None
     with os.fdopen(handle, "w") as stream:
@@ -83,11 +87,11 @@ def is_stale(path: Path) -> bool:
     """Whether the owner of a claim is gone.  A claim that was let go meanwhile counts as live: look again later."""
     try:
         age = time.time() - path.stat().st_mtime
-        owner = json.loads(path.read_text())
+        owner = read_json_object(path, limit_bytes=_LARGEST_BYTES)
         pid, host, started = int(owner["pid"]), str(owner["host"]), owner["started"]
-    except FileNotFoundError:
+    except (FileNotFoundError, MissingFile):
         return False
-    except (ValueError, KeyError, TypeError):
+    except (UserError, ValueError, KeyError, TypeError):
         return age > _UNWRITTEN_GRACE_SECONDS  # made, but never filled: its maker died between two system calls
     if host != socket.gethostname():
         return age > STALE_AFTER_SECONDS

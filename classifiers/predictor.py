@@ -6,22 +6,20 @@ teacher of BLKD, and as the predictor that measures teacher errors for filtering
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from classifiers.networks import build_student
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
-from runtime.atomic import commit_file, write_json
 from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
+from runtime.tensor_files import read_tensors, write_tensors
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -58,16 +56,14 @@ class ClassifierPredictor:
 def save_classifier(folder: Path, card: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Write the weights, then the card, which marks the folder as finished.  Returns the card with its digest."""
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f".{WEIGHTS_FILE}.tmp"
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in weights.items()}, temporary)
-    commit_file(temporary, folder / WEIGHTS_FILE)
+    write_tensors(folder / WEIGHTS_FILE, weights)
     return save_card(folder, card, WEIGHTS_FILE)
 
 
 def save_card(folder: Path, card: dict[str, Any], file: str) -> dict[str, Any]:
     """Write the card of a folder in which `file` lies, with the file's digest; returns it."""
     card = {**card, "format_version": FORMAT_VERSION, "source_digest": file_sha256(folder / file)}
-    write_json(folder / CARD_FILE, card)
+    write_sealed_json(folder / CARD_FILE, card)
     return card
 
 
@@ -75,15 +71,14 @@ def read_classifier_card(folder: Path) -> dict[str, Any]:
     """The card of a classifier's folder; a UserError where there is none or it is malformed."""
     path = Path(folder) / CARD_FILE
     try:
-        card = json.loads(path.read_text())
-        if card["kind"] != "classifier":
-            raise ValueError(f"its kind is {card['kind']!r}")
-        if card["format_version"] != FORMAT_VERSION:
-            raise UserError(f"{path} has format version {card['format_version']}; this program reads version 1.")
-    except FileNotFoundError as error:
+        card = read_sealed_json(path, "restore it or train the classifier again")
+    except MissingFile as error:
         raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished classifier.") from error
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is not a classifier's card ({error}); train the classifier again.") from error
+    kind, version = card.get("kind"), card.get("format_version")
+    if kind != "classifier":
+        raise UserError(f"{path} is not a classifier's card (its kind is {printable(kind)}); train it again.")
+    if version != FORMAT_VERSION:
+        raise UserError(f"{path} has format version {printable(version)}; this program reads version {FORMAT_VERSION}.")
     return card
 
 
@@ -109,11 +104,11 @@ def load_classifier(folder: Path, device: torch.device) -> ClassifierPredictor:
         digest = file_sha256(path)
         if digest != card["source_digest"]:
             raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(read_tensors(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; restore it or train the classifier again.") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{folder / CARD_FILE} lacks or garbles an entry ({error}); train again.") from error
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise UserError(f"{path} does not hold the network of its card ({str(error).splitlines()[0]}).") from error
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise UserError(f"{folder / CARD_FILE} lacks or garbles an entry ({printable(error)}); train again.") from error
+    except (RuntimeError, OSError) as error:
+        raise UserError(f"{path} does not hold the network of its card ({printable(error)}); restore it.") from error
     return ClassifierPredictor(card, network, label_space, device)

@@ -18,7 +18,9 @@ import yaml
 
 from classifiers.rho_search import CellResult
 from runtime.atomic import write_text
+from runtime.digests import digest_of
 from runtime.errors import UserError
+from runtime.safe_files.sealed_json import SEAL
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,13 @@ def render(choice: Choice, unit: str = "error, %", scale: float = 100.0) -> str:
 
 
 def write_choice(choice: Choice, path: Path) -> None:
-    """YAML that `distill --config` reads: `rho`, and `network` where the search had one only."""
+    """YAML that `distill --config` reads: `rho`, and `network` where the search had one only, under a seal."""
     options: dict[str, Any] = {"rho": choice.rho}
     if len(choice.students) == 1:
         options["network"] = choice.students[0]
     note = (
         f"# Chosen by search-rho on validation images: the largest rho within one standard error of the lowest mean\n"
         f"# (lowest at rho {choice.best_rho:.2f}; students {', '.join(choice.students)}).\n"
+        f"# Who changes it takes the line `{SEAL}` out.\n"
     )
-    write_text(path, note + yaml.safe_dump(options, sort_keys=False))
+    write_text(path, note + yaml.safe_dump({**options, SEAL: digest_of(options)}, sort_keys=False))

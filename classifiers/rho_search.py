@@ -12,7 +12,6 @@ very images on which its GAN, ratio and teacher were fitted.)
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import time
@@ -25,11 +24,12 @@ from typing import Any
 from classifiers.claims import Claim, try_claim
 from classifiers.rho_pruning import MedianStop
 from interfaces import Engine
-from runtime.atomic import write_json
 from runtime.errors import UserError
 from runtime.progress import progress
+from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
 
 RESULT_FILE = "result.json"
+_REMEDY = "delete it, and the search runs that cell again"
 _POLL_SECONDS = 0.5
 
 
@@ -170,18 +170,18 @@ def _write(cell: Cell, out: Path, report: CellReport, found: dict[str, Any]) -> 
     score = None if found["score"] is None else float(found["score"])
     details = {name: value for name, value in found.items() if name != "score"}
     value = {"cell": asdict(cell), "score": score, "pruned": score is None, "curve": report.curve, "details": details}
-    write_json(_folder(cell, out) / RESULT_FILE, value)
+    write_sealed_json(_folder(cell, out) / RESULT_FILE, value)
 
 
 def _read(cell: Cell, out: Path) -> CellResult | None:
     path = _folder(cell, out) / RESULT_FILE
     try:
-        found = json.loads(path.read_text())
+        found = read_sealed_json(path, _REMEDY)
         if found["cell"] != asdict(cell):
             raise UserError(f"{path} belongs to another cell ({found['cell']}); use another --out.")
         curve = tuple((int(step), float(score)) for step, score in found["curve"])
         return CellResult(cell, found["score"], bool(found["pruned"]), curve, dict(found["details"]))
-    except FileNotFoundError:
+    except MissingFile:
         return None
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); delete it, and the search runs that cell again.") from error
+        raise UserError(f"{path} is damaged ({printable(error)}); {_REMEDY}.") from error

@@ -4,13 +4,13 @@ the warnings that follow; for `inspect`, `sample` and the report.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commands.command_record import COMMAND_FILE
+from commands.command_record import COMMAND_FILE, recorded_parents
+from commands.seals import readable, seal_note
 from commands.workspace import SEAL, artefact_digest
 from runtime.errors import UserError
 
@@ -83,6 +83,7 @@ def calibration_of(
     --keep leaves.  Raises UserError where `given_filter` is not the filter of these fakes.
     """
     from evaluation.filter_effect import filter_effects
+    from filters.fit import read_filter_card
     from image_data.fake import describe_fakes, open_fakes
     from image_data.fake.variety import label_variety
     from image_data.fake.warnings import Warned, warnings_of
@@ -90,9 +91,14 @@ def calibration_of(
     fakes = open_fakes(folder)
     described = describe_fakes(folder)
     found = _filter_of(described["parents"].get("filter"), folder, workspaces, given_filter)
-    card = None if found is None else json.loads((found / SEAL["filter"]).read_text())
+    card = None if found is None else read_filter_card(found)
+    problems: list[str] = []
     evaluation = _evaluation_of(described["digest"], workspaces)
-    rows = None if evaluation is None else json.loads((evaluation / SEAL["evaluation"]).read_text())
+    rows = None if evaluation is None else readable(evaluation / SEAL["evaluation"], problems)
+    evaluation = None if rows is None else evaluation
+    if found is not None:
+        seal_note(found / SEAL["filter"], problems, problems)
+    seal_note(folder / COMMAND_FILE, problems, problems)
     variety = label_variety(fakes) if described["nearest"] is None else None
     own = evaluation is not None and _measured_its_teacher(fakes, evaluation)
     effects = [] if rows is None else filter_effects(rows, described["rejects"] and own)
@@ -107,7 +113,7 @@ def calibration_of(
         variety=variety,
         effects=effects,
         warnings=[*failing, *warnings_of(described, card, variety, kept)],
-        missing=_missing(folder, described, card, own, workspaces),
+        missing=[*problems, *_missing(folder, described, card, own, workspaces)],
     )
 
 
@@ -140,7 +146,7 @@ def _digest_of(folder: Path) -> str | None:
     """A filter's digest; None where the folder, which nobody asked for, is damaged."""
     try:
         return artefact_digest("filter", folder)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -149,17 +155,9 @@ def _evaluation_of(digest: str, workspaces: Sequence[Path]) -> Path | None:
     found: list[tuple[float, Path]] = []
     for place in workspaces:
         for result in sorted((place / "evaluation").glob(f"*/{SEAL['evaluation']}")):
-            if not result.parent.is_symlink() and _parents(result.parent).get("fakes") == digest:
+            if not result.parent.is_symlink() and recorded_parents(result.parent).get("fakes") == digest:
                 found.append((result.stat().st_mtime, result.parent))
     return max(found)[1] if found else None
-
-
-def _parents(folder: Path) -> dict[str, str]:
-    """What an artefact was made from; nothing where its record is missing or damaged."""
-    try:
-        return dict(json.loads((folder / COMMAND_FILE).read_text())["content"]["parents"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}
 
 
 def _measured_its_teacher(fakes: FakeDataset, evaluation: Path) -> bool:
@@ -167,7 +165,7 @@ def _measured_its_teacher(fakes: FakeDataset, evaluation: Path) -> bool:
     from teacher_sampler.adapted import Adaptation
 
     content = fakes.manifest.content
-    measured = _parents(evaluation).get("teacher")
+    measured = recorded_parents(evaluation).get("teacher")
     if measured is None:
         return False
     adaptation = Adaptation.from_json(content.get("teacher", {}).get("adaptation", {}))

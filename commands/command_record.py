@@ -4,22 +4,52 @@ command continues the folder or another one is refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
-from runtime.atomic import write_bytes
+from runtime.atomic import json_bytes
 from runtime.digests import digest_of
 from runtime.errors import UserError
+from runtime.safe_files import MissingFile, read_json_object, read_limited, read_sealed_json, write_sealed_json
+from runtime.safe_files.json_files import JSON_LIMIT_BYTES
+from runtime.safe_files.sealed_json import SEAL, sealed_bytes
 
 COMMAND_FILE = "command.json"
+_PARTS = ("options", "parents")
 
 
 def write_record(folder: Path, identity: dict[str, Any], provenance: dict[str, Any]) -> None:
     """Commit the record; `provenance` is in no digest, but under the seal."""
     record = {"digest": digest_of(identity), "content": identity, "provenance": provenance}
-    write_bytes(folder / COMMAND_FILE, _as_bytes({**record, "seal": digest_of(record)}))
+    write_sealed_json(folder / COMMAND_FILE, record)
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """The record: `digest`, `content` (with `command`, `options`, `parents`) and `provenance`.
+
+    Raises MissingFile where the folder has none, UserError where it is damaged.
+    """
+    path = folder / COMMAND_FILE
+    try:
+        record = read_sealed_json(path, "restore it, or give another --out")
+    except MissingFile:
+        raise
+    except UserError as error:
+        raise UserError(f"{path} is damaged: {error}") from error
+    content, provenance = record.get("content"), record.get("provenance")
+    parts = [record, content, provenance, *(content.get(part) for part in _PARTS if isinstance(content, dict))]
+    if len(parts) != 3 + len(_PARTS) or not all(isinstance(part, dict) for part in parts):
+        raise UserError(f"{path} is damaged: it lacks an entry; restore it, or give another --out.")
+    return record
+
+
+def recorded_parents(folder: Path) -> dict[str, str]:
+    """What an artefact was made from; nothing where its record is missing or damaged."""
+    try:
+        return dict(read_record(folder)["content"]["parents"])
+    except UserError:
+        return {}
 
 
 def check_record(folder: Path, identity: dict[str, Any], changeable: Set[str] = frozenset()) -> bool:
@@ -27,13 +57,9 @@ def check_record(folder: Path, identity: dict[str, Any], changeable: Set[str] = 
 
     Raises UserError that names what differs.
     """
-    path = folder / COMMAND_FILE
-    try:
-        record = json.loads(path.read_text())
-        stated, before = record["digest"], record["content"]
-        options = before["options"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is damaged; restore it, or give another --out.") from error
+    record = read_record(folder)
+    stated, before = record["digest"], record["content"]
+    options = before["options"]
     if stated == digest_of(identity):
         return True
     now = identity["options"]
@@ -49,20 +75,14 @@ def record_problems(folder: Path) -> list[str]:
     path = folder / COMMAND_FILE
     if not path.is_file():
         return []
-    raw = path.read_bytes()
     try:
-        record = json.loads(raw)
-        whole = _as_bytes(record) == raw and record["digest"] == digest_of(record["content"])
-        if "seal" in record:
-            whole = whole and record.pop("seal") == digest_of(record)
-        whole = whole and set(record) == {"digest", "content", "provenance"}
-    except (ValueError, KeyError, TypeError, AttributeError):
+        record, raw = read_record(folder), read_limited(path, JSON_LIMIT_BYTES)
+        whole = set(record) == {"digest", "content", "provenance"} and record["digest"] == digest_of(record["content"])
+        sealed = SEAL in read_json_object(path)
+        whole = whole and raw == (sealed_bytes(record) if sealed else json_bytes(record))
+    except UserError:
         whole = False
     return [] if whole else [f"{path} is not as it was written; restore it, the images do not depend on it."]
-
-
-def _as_bytes(record: Any) -> bytes:
-    return (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:

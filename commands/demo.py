@@ -6,7 +6,6 @@ ordinary commands; killed at any moment, the same command continues.
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -35,9 +34,9 @@ class Options(SharedOptions):
 def run(options: Options) -> dict[str, Any]:
     """Run every cell, then gather the table and the report."""
     from commands import demo_cells, demo_report
-    from runtime.atomic import write_json
     from runtime.devices import usable_cores
     from runtime.engines import LocalEngine
+    from runtime.safe_files import write_sealed_json
 
     begin = time.monotonic()
     if options.dry_run:
@@ -60,13 +59,13 @@ def run(options: Options) -> dict[str, Any]:
             pass
     seconds = time.monotonic() - begin
     result = demo_report.finish(plan, engine.workers)
-    write_json(options.workspace / "result.json", {**result, "seconds": seconds})
+    write_sealed_json(options.workspace / "result.json", {**result, "seconds": seconds})
     return {**result, "seconds": round(seconds, 1)}
 
 
 def _same_options(options: Options, write: bool = True) -> None:
     """Refuse to mix two demos in one workspace."""
-    from runtime.atomic import write_json
+    from runtime.safe_files import read_sealed_json, write_sealed_json
 
     record = options.workspace / "demo.json"
     now = {
@@ -75,13 +74,13 @@ def _same_options(options: Options, write: bool = True) -> None:
         if name not in {"workers", "json", "dry_run", "device", "ray_address"}
     }
     if record.is_file():
-        if json.loads(record.read_text()) != now:
+        if read_sealed_json(record, "restore it, or give another --workspace") != now:
             raise UserError(f"{options.workspace} holds a demo with other options; give another --workspace.")
         return
     if options.workspace.is_dir() and any(options.workspace.iterdir()):
         raise UserError(f"--workspace {options.workspace} is not empty; give a new folder.")
     if write:
-        write_json(record, now)
+        write_sealed_json(record, now)
 
 
 class _progress_of:  # noqa: N801 - used as a with-statement's verb

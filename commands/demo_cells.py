@@ -9,14 +9,16 @@ A cell is one (setting, fold).  The folds' test images are disjoint, so three fo
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from commands.command_record import read_record
 from commands.workspace import call
+from runtime.errors import UserError
+from runtime.safe_files import read_json_lines, read_sealed_json
 
 LABELS_PER_CLASS = 10
 FEW, BLACK_BOX = "few-labels", "black-box"
@@ -141,8 +143,7 @@ def _soft_teacher(cell: Cell, rho: float) -> Path:
     call("distill", **cell.shared(), **large, out=mixed, train_on="mixed", method="none", rho=rho, test=False)
     predictor = (cell.workspace / "predictor" / "latest").resolve()
     cross_entropy = {
-        folder: json.loads((folder / "card.json").read_text())["result"]["val_cross_entropy"]
-        for folder in (predictor, mixed)
+        folder: read_sealed_json(folder / "card.json")["result"]["val_cross_entropy"] for folder in (predictor, mixed)
     }
     return min(cross_entropy, key=lambda folder: cross_entropy[folder])
 
@@ -213,8 +214,7 @@ def _part_done(folder: Path) -> float:
     if any((folder / seal).is_file() for seal in ("card.json", "manifest.json", "result.json", "choice.yaml")):
         return 1.0
     try:
-        last = (folder / "stats.jsonl").read_text().splitlines()[-1]
-        steps = json.loads((folder / "command.json").read_text())["content"]["options"]["steps"]
-        return min(0.99, json.loads(last)["step"] / steps)
-    except (OSError, ValueError, KeyError, IndexError):
+        last = read_json_lines(folder / "stats.jsonl")[-1]
+        return min(0.99, last["step"] / read_record(folder)["content"]["options"]["steps"])
+    except (UserError, TypeError, KeyError, IndexError):
         return 0.0

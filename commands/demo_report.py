@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ import numpy as np
 from commands import demo_cells as cells
 from commands import gather
 from commands.workspace import provenance
+from runtime.safe_files import read_sealed_json
 
+_REMEDY = "restore it, or remove its folder and run the demo again"
 _WON = "cGAN-KD wins {} of {} comparisons at equal steps by more than two standard errors, and loses none."
 _TITLES = {
     cells.FEW: "Few labels: GAN, filter and students see the same 100 labelled images",
@@ -27,7 +28,7 @@ def finish(plan: cells.DemoPlan, workers: int) -> dict[str, Any]:
     scores = {setting: _scores(plan, setting) for setting in (cells.FEW, cells.BLACK_BOX)}
     tables = {setting: compare_methods(_means(found), cells.NOKD) for setting, found in scores.items()}
     product = plan.root / "product"
-    quality = json.loads((product / "evaluation" / "latest" / "result.json").read_text())
+    quality = read_sealed_json(product / "evaluation" / "latest" / "result.json", _REMEDY)
     verdict, tone, details = _verdict(scores, quality)
     report = plan.root / "report.html"
     _write_report(plan, scores, report, verdict, tone, details)
@@ -87,7 +88,7 @@ def _means(found: dict[str, dict[int, np.ndarray]]) -> list[Any]:
 
 
 def _errors(folder: Path) -> np.ndarray:
-    return np.asarray(json.loads((folder / "result.json").read_text())["test"]["per_image"])
+    return np.asarray(read_sealed_json(folder / "result.json", _REMEDY)["test"]["per_image"])
 
 
 def _difference(found: dict[str, dict[int, np.ndarray]], a: str, b: str) -> tuple[float, float]:

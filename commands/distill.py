@@ -28,6 +28,8 @@ from commands.workspace import artefact, artefact_digest, resolve_input
 if TYPE_CHECKING:
     from image_data.real import RealData
 
+_REMEDY = "restore it, or remove it and run the same command again"
+
 
 class Options(MethodFlags, ClassifierFlags, SelectionOptions):
     """Flags of distill."""
@@ -41,12 +43,10 @@ class Options(MethodFlags, ClassifierFlags, SelectionOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; then the one look at the test images."""
-    import json
-
     from classifiers import check_training, train_classifier
-    from runtime.atomic import write_json
     from runtime.progress import say
     from runtime.ranks import join_ranks
+    from runtime.safe_files import read_sealed_json, write_sealed_json
 
     ranks, device = join_ranks(options.device, options.batch_size)
     options = settled(options)
@@ -78,8 +78,8 @@ def run(options: Options) -> dict[str, Any]:
             if ranks.main:
                 result = validated(result, images)
                 test = None if data is None or not options.test else _test(made.folder, data, device)
-                write_json(result_file, {**result, "protocol": protocol(options, images.train), "test": test})
-    return {"classifier": str(made.folder), **json.loads(result_file.read_text())}
+                write_sealed_json(result_file, {**result, "protocol": protocol(options, images.train), "test": test})
+    return {"classifier": str(made.folder), **read_sealed_json(result_file, _REMEDY)}
 
 
 def settled(options: Options) -> Options:

@@ -7,7 +7,6 @@ The kinds of images are measured side by side where there is more than one worke
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from commands.parts import load_data
 from commands.workspace import SEAL, artefact, artefact_digest, resolve_input
 from runtime.errors import UserError
 
+_REMEDY = "restore it, or remove it and run the same command again"
 ROLE = "training and validation images"
 
 
@@ -78,8 +78,8 @@ def run(options: Options) -> dict[str, Any]:
     from commands.engine import make_engine
     from commands.measuring import check_comparable, set_names
     from evaluation.inception import load_inception
-    from runtime.atomic import write_json
     from runtime.devices import pick_device, set_threads
+    from runtime.safe_files import read_sealed_json, write_sealed_json
 
     set_threads(options.workers)
     found = {kind: _folder(kind, options) for kind in ("teacher", "fakes", "student")}
@@ -97,10 +97,10 @@ def run(options: Options) -> dict[str, Any]:
             names = set_names(options, found)
             engine = make_engine(options, made.folder, min(options.workers, len(names)))
             rows = dict(engine.map(_Measuring(options, found), names))
-            write_json(result_file, {name: rows[kind] for kind, name in names.items()})
+            write_sealed_json(result_file, {name: rows[kind] for kind, name in names.items()})
     _instruments.cache_clear()
     _real_images.cache_clear()
-    return {"evaluation": str(made.folder), "rows": json.loads(result_file.read_text())}
+    return {"evaluation": str(made.folder), "rows": read_sealed_json(result_file, _REMEDY)}
 
 
 def _folder(kind: str, options: Options) -> Path | None:

@@ -47,12 +47,11 @@ def run(options: Options) -> dict[str, Any]:
 
 def _means(folder: Path) -> dict[str, Any]:
     """The card's evidence, with a warning where the ratio cannot choose."""
-    import json
-
+    from filters.fit import read_filter_card
     from image_data.fake.warnings import LEAST_SPREAD
     from runtime.progress import say
 
-    card = json.loads((folder / "card.json").read_text())
+    card = read_filter_card(folder)
     found = {name: card[name] for name in ("mean_ratio", "ratio_spread_on_fakes", "is_constant")}
     if found["is_constant"] or found["ratio_spread_on_fakes"] < LEAST_SPREAD:
         say("warning: the density ratio is nearly the same on all fakes, so the filter chooses nothing")

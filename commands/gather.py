@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from commands.command_record import COMMAND_FILE
 from commands.parts import load_generator
+from commands.seals import readable, seal_note
 from commands.teachers import teacher_behind
 from commands.workspace import SEAL
 from evaluation.report import (
@@ -24,6 +25,7 @@ from evaluation.report import (
     cost_table,
     quality_table,
 )
+from runtime.safe_files import read_json_lines
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +41,7 @@ class Found:
     """The newest finished artefact of each kind in a workspace (None: there is none)."""
 
     folders: Mapping[str, Path | None]
+    problems: list[str] = field(default_factory=list)  # what of them is damaged, and left out
 
     @staticmethod
     def in_workspace(workspace: Path, **given: Path | None) -> Found:
@@ -165,9 +168,8 @@ def stages(found: Found, data: RealData, rho: float) -> list[Stage]:
 
 def quality(found: Found) -> Table | None:
     """The table of the newest evaluation."""
-    if found["evaluation"] is None:
-        return None
-    return quality_table(json.loads((found["evaluation"] / "result.json").read_text()))
+    rows = _read(found, "evaluation", "result.json")
+    return None if rows is None else quality_table(rows)
 
 
 def costs(found: Found, device: torch.device) -> Table | None:
@@ -182,9 +184,9 @@ def costs(found: Found, device: torch.device) -> Table | None:
 
 def rho_parts(found: Found, references: Mapping[str, float] | None = None) -> RhoCurve | None:
     """The curve of the newest rho search."""
-    if found["rho"] is None:
+    choice = _read(found, "rho", "choice.json")
+    if choice is None:
         return None
-    choice = json.loads((found["rho"] / "choice.json").read_text())
     lines = [line for line in choice["lines"] if line["mean"] is not None]
     return RhoCurve(
         "validation error",
@@ -196,6 +198,14 @@ def rho_parts(found: Found, references: Mapping[str, float] | None = None) -> Rh
     )
 
 
+def card_problems(found: Found) -> list[str]:
+    """All that is to be said of the seals of what was read."""
+    for kind, folder in found.folders.items():
+        if folder is not None and SEAL[kind] == "card.json":  # the other files are checked as they are read
+            seal_note(folder / SEAL[kind], found.problems, found.problems)
+    return list(dict.fromkeys(found.problems))
+
+
 def training_curves(found: Found) -> list[Curve]:
     """Losses of teacher and student generator over their steps."""
     shown = []
@@ -204,7 +214,7 @@ def training_curves(found: Found) -> list[Curve]:
         path = folder / "stats.jsonl" if folder else None
         if path is None or not path.is_file():
             continue
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        rows = [row for row in read_json_lines(path) if isinstance(row.get("step"), int)]
         names = [name for name in rows[0] if "loss" in name] if rows else []
         series = {
             name: ([row["step"] for row in rows if name in row], [row[name] for row in rows if name in row])
@@ -223,19 +233,25 @@ def measured(values: list[float]) -> Measured:
 
 def chosen_rho(found: Found) -> float | None:
     """The rho search's choice, where there was a search."""
-    if found["rho"] is None:
-        return None
-    return float(json.loads((found["rho"] / "choice.json").read_text())["rho"])
+    choice = _read(found, "rho", "choice.json")
+    return None if choice is None else float(choice["rho"])
 
 
-def classifier_tables(workspace: Path) -> list[Table]:
+def _read(found: Found, kind: str, name: str) -> dict[str, Any] | None:
+    folder = found[kind]
+    return None if folder is None else readable(folder / name, found.problems)
+
+
+def classifier_tables(workspace: Path, problems: list[str]) -> list[Table]:
     """One row for each finished `distill` of the workspace, with its protocol."""
     rows: list[list[Any]] = []
     unit = ""
     for path in sorted((workspace / "classifier").glob("*/result.json")):
         if path.parent.is_symlink():
             continue
-        result = json.loads(path.read_text())
+        result = readable(path, problems)
+        if result is None:
+            continue
         protocol, test = result["protocol"], result["test"]
         unit = test["unit"] if test else unit
         error = Measured(test["value"], test["standard_error"]) if test else None
@@ -265,7 +281,8 @@ def command_lines(found: Found) -> list[str]:
     """The commands that made the artefacts."""
     lines = []
     for folder in found.folders.values():
-        record = folder / "command.json" if folder else None
-        if record is not None and record.is_file():
-            lines.append("python " + json.loads(record.read_text())["provenance"]["command_line"])
+        if folder is not None and (folder / COMMAND_FILE).is_file():
+            record = readable(folder / COMMAND_FILE, found.problems)
+            line = record["provenance"]["command_line"] if record is not None else None
+            lines += [f"python {line}"] if line is not None else []
     return list(dict.fromkeys(lines))

@@ -15,6 +15,7 @@ from commands.options import Channels, Names, SharedOptions
 from commands.teachers import summary
 from commands.workspace import artefact
 from runtime.errors import UserError
+from runtime.safe_files import read_text
 
 ARCHITECTURES = Literal[
     "biggan", "biggan-deep", "stylegan2-ada", "ccgan-sngan", "ccgan-sagan", "onnx", "torch-export", "images", "http",
@@ -67,7 +68,7 @@ class Options(SharedOptions):
     def _from_file(cls, value: Any) -> Any:
         """A file with one name a line is as good as a list."""
         if isinstance(value, str) and "," not in value and Path(value).is_file():
-            return tuple(line.strip() for line in Path(value).read_text().splitlines() if line.strip())
+            return tuple(line.strip() for line in read_text(Path(value)).splitlines() if line.strip())
         return value
 
 

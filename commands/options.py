@@ -13,6 +13,7 @@ import dataclasses
 import inspect
 import json
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Set
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import click
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -37,6 +37,8 @@ from pydantic.fields import FieldInfo
 from runtime.bounds import LARGEST_SEED, MOST, Seed, ShareAboveZero
 from runtime.errors import UserError
 from runtime.ranks import is_main_process, launched_ranks
+from runtime.safe_files import printable, read_yaml, terminal_text
+from runtime.safe_files.sealed_json import SEAL, open_seal
 
 
 def _split_commas(value: Any) -> Any:
@@ -87,6 +89,7 @@ class SharedOptions(BaseModel):
         return value
 
 
+_MOST_MISTAKES = 12  # that one message names
 PLUMBING = {"extend", "out", "workspace", "workers", "engine", "ray_address", "device", "json", "json_", "dry_run"}
 ENGINE_USERS = ("sample", "score", "repair", "search-rho", "evaluate")
 RANK_USERS = ("train-teacher", "train-classifier", "train-student", "distill")  # share a training through torchrun
@@ -225,26 +228,25 @@ def resolve(model: type[SharedOptions], config: str | None, given: dict[str, Any
     except ValidationError as error:
         origin = f" (flags and {config})" if config else ""
         first = {item["loc"][:1]: item for item in reversed(error.errors())}  # of a list, its first bad value
-        raise UserError(" ".join(_sentence(item) for item in reversed(first.values())) + origin) from error
+        found = list(reversed(first.values()))
+        more = f" And {len(found) - _MOST_MISTAKES} more." if len(found) > _MOST_MISTAKES else ""
+        raise UserError(" ".join(map(_sentence, found[:_MOST_MISTAKES])) + more + origin) from error
 
 
 def _read_config(path: Path, model: type[SharedOptions]) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"--config {path} does not exist; give the path of a YAML file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--config {path} is not readable YAML ({str(error).splitlines()[0]}).") from error
+    found = read_yaml(path, "--config")
     if found is None:
         return {}
     if not isinstance(found, dict):
         raise UserError(f"--config {path} must hold options as KEY: VALUE lines.")
+    if not open_seal(found):
+        raise UserError(f"--config {path} is not as it was written; restore it, or take its line `{SEAL}` out.")
     found = {str(key).replace("-", "_"): value for key, value in found.items()}
     known = {info.alias or name for name, info in model.model_fields.items()}
     unknown = sorted(set(found) - known)
     if unknown:
         raise UserError(
-            f"--config {path} has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}."
+            f"--config {path} has unknown keys: {printable(', '.join(unknown))}; known are {', '.join(sorted(known))}."
         )
     return found
 
@@ -253,8 +255,17 @@ def _sentence(item: Any) -> str:
     name = str(item["loc"][0]) if item["loc"] else "options"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "extra_forbidden":
-        return f"{_flag(name)} is no option of this command."
-    return f"{_flag(name)} {item['input']!r}: {message[0].lower()}{message[1:]}."
+        return f"{printable(_flag(name))} is no option of this command."
+    return f"{_flag(name)} {printable(_short(item['input']))}: {printable(message[0].lower() + message[1:])}."
+
+
+def _short(value: Any) -> str:
+    """A value from a file, which may be a whole tree of them: only the first few are ever made into text."""
+    if isinstance(value, dict):
+        return f"a mapping of {len(value)} entries"
+    if isinstance(value, list | tuple) and (len(value) > 8 or any(isinstance(part, dict | list) for part in value)):
+        return f"a list of {len(value)} entries"
+    return repr(value)
 
 
 def _flag(name: str) -> str:
@@ -297,11 +308,10 @@ def _metavar(kind: Any) -> str:
 
 def _print(result: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], str] | None) -> None:
     if as_json:
-        click.echo(json.dumps(result, default=str))
-    elif show is not None:
-        click.echo(show(result))
+        click.echo(json.dumps(result, default=str))  # ASCII: escapes for all that is not
     else:
-        click.echo(_lines(result))
+        text = _lines(result) if show is None else show(result)
+        click.echo(terminal_text(text, sys.stdout.encoding))
 
 
 def _lines(result: dict[str, Any], indent: str = "") -> str:

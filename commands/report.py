@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,26 +40,27 @@ def run(options: Options) -> dict[str, Any]:
     made = provenance()
     work_begins(options)
     parts, (verdict, tone) = gather.filters(found, options.workspace, data, device, rho)
-    write_report(
-        ReportData(
-            title="Retort report",
-            subtitle=str(options.workspace),
-            verdict=verdict,
-            verdict_tone=tone,
-            stages=gather.stages(found, data, rho),
-            grids=gather.grids(found, data, device, rho),
-            methods=gather.classifier_tables(options.workspace),
-            **parts,
-            quality=gather.quality(found),
-            costs=gather.costs(found, device),
-            curves=gather.training_curves(found),
-            rho=gather.rho_parts(found),
-            provenance=gather.provenance_lines(made),
-            commands=gather.command_lines(found),
-        ),
-        target,
+    page = ReportData(
+        title="Retort report",
+        subtitle=str(options.workspace),
+        verdict=verdict,
+        verdict_tone=tone,
+        stages=gather.stages(found, data, rho),
+        grids=gather.grids(found, data, device, rho),
+        methods=gather.classifier_tables(options.workspace, found.problems),
+        **parts,
+        quality=gather.quality(found),
+        costs=gather.costs(found, device),
+        curves=gather.training_curves(found),
+        rho=gather.rho_parts(found),
+        provenance=gather.provenance_lines(made),
+        commands=gather.command_lines(found),
     )
-    return {"report": str(target), "bytes": Path(target).stat().st_size, "warnings": parts.get("warnings", [])}
+    problems = gather.card_problems(found)
+    page = replace(page, notes=[*(f"{text}." for text in problems), *page.notes])
+    write_report(page, target)
+    warnings = [*problems, *parts.get("warnings", [])]
+    return {"report": str(target), "bytes": Path(target).stat().st_size, "warnings": warnings}
 
 
 def show(result: dict[str, Any]) -> str:

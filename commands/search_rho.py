@@ -73,8 +73,8 @@ def run(options: Options) -> dict[str, Any]:
     from classifiers.rho_search import grid, read_results, search
     from commands.engine import make_engine
     from image_data.label_meeting import LabelHolder, check_several_classes
-    from runtime.atomic import write_json
     from runtime.devices import set_threads
+    from runtime.safe_files import write_sealed_json
 
     set_threads(options.workers)
     cells = grid(options.rhos, options.networks, options.seeds)
@@ -108,7 +108,7 @@ def run(options: Options) -> dict[str, Any]:
         unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
         if not made.finished:
             plot_rho(choice, made.folder / "rho.svg", unit=unit, scale=scale)
-            write_json(made.folder / "choice.json", choice.to_dict())
+            write_sealed_json(made.folder / "choice.json", choice.to_dict())
             write_choice(choice, made.folder / "choice.yaml")
     return {
         "search": str(made.folder),

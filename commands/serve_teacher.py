@@ -22,7 +22,9 @@ from commands.dry_run import work_begins
 from commands.options import SharedOptions
 from commands.workspace import artefact_digest, resolve_input
 from runtime.errors import UserError
+from runtime.safe_files import read_text
 
+_TOKEN_BYTES = 4096  # no token is longer
 _PACKAGES = ("fastapi", "uvicorn")
 
 
@@ -81,9 +83,9 @@ def read_token(file: Path | None) -> str | None:
     else:
         source = f"--token-file {file}"
         try:
-            token = file.read_text().strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{source} cannot be read; give a text file that holds the token.") from error
+            token = read_text(file, "give a text file that holds the token", _TOKEN_BYTES).strip()
+        except UserError as error:
+            raise UserError(f"--token-file {error}") from error
     if not valid_token(token):
         raise UserError(f"{source} holds no token: one word of printable ASCII characters; make one and put it there.")
     return token

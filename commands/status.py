@@ -1,13 +1,15 @@
-"""Show what a workspace holds: each artefact, whether it is finished, and the command that comes next."""
+"""Show what a workspace holds: each artefact, whether it is finished and whole, and the command that comes next."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
+from commands.command_record import COMMAND_FILE, read_record
 from commands.options import SharedOptions
-from commands.workspace import COMMAND_FILE, SEAL
+from commands.seals import choice_note, seal_note
+from commands.workspace import SEAL
+from runtime.errors import UserError
 
 
 class Options(SharedOptions):
@@ -16,31 +18,61 @@ class Options(SharedOptions):
 
 def run(options: SharedOptions) -> dict[str, Any]:
     """Walk the workspace; nothing is changed."""
-    found = {kind: _artefacts(options.workspace / kind, seal) for kind, seal in SEAL.items()}
+    found = {kind: _artefacts(options.workspace / kind, kind) for kind in SEAL}
     return {"workspace": str(options.workspace), "artefacts": {kind: rows for kind, rows in found.items() if rows}}
 
 
-def _artefacts(folder: Path, seal: str) -> list[dict[str, Any]]:
-    rows = []
+def _artefacts(folder: Path, kind: str) -> list[dict[str, Any]]:
     latest = (folder / "latest").resolve()
-    for path in sorted(folder.glob("*")):
-        if path.is_symlink() or not (path / COMMAND_FILE).is_file():
-            continue
-        record = json.loads((path / COMMAND_FILE).read_text())
-        state = "finished" if (path / seal).is_file() else "unfinished"
-        line = record["provenance"]["command_line"]
-        rows.append({"name": path.name, "state": state, "latest": path.resolve() == latest, "made_by": line})
-    return rows
+    return [
+        {"name": path.name, "latest": path.resolve() == latest, **_state(path, kind)}
+        for path in sorted(folder.glob("*"))
+        if not path.is_symlink() and (path / COMMAND_FILE).exists()
+    ]
+
+
+def _state(path: Path, kind: str) -> dict[str, Any]:
+    """Finished, unfinished, or damaged; the command line, where it can be read; what is wrong or not sealed."""
+    damage: list[str] = []
+    unsealed: list[str] = []
+    made_by = None
+    try:
+        made_by = read_record(path)["provenance"].get("command_line")
+    except UserError as error:
+        damage.append(str(error).removesuffix("."))
+    else:
+        seal_note(path / COMMAND_FILE, damage, unsealed)
+    seal = path / SEAL[kind]
+    if seal.exists():
+        _check(seal, kind, damage, unsealed)
+    state = "damaged" if damage else "finished" if seal.is_file() else "unfinished"
+    return {"state": state, "made_by": made_by, "problems": [*damage, *unsealed]}
+
+
+def _check(seal: Path, kind: str, damage: list[str], unsealed: list[str]) -> None:
+    if kind == "fakes":
+        from image_data.fake.manifest import read_manifest
+
+        try:
+            read_manifest(seal.parent)
+        except UserError as error:
+            damage.append(str(error).removesuffix("."))
+    elif kind == "rho":
+        choice_note(seal, damage, unsealed)
+        seal_note(seal.with_suffix(".json"), damage, unsealed)
+    else:
+        seal_note(seal, damage, unsealed)
 
 
 def show(result: dict[str, Any]) -> str:
-    """One line an artefact; unfinished ones say how to continue."""
+    """One line an artefact; unfinished ones say how to continue, damaged ones what is wrong."""
     if not result["artefacts"]:
         return f"{result['workspace']} is empty; `python cli.py sample --nfake-per-class 200` fills it"
     lines = []
     for kind, rows in result["artefacts"].items():
         for row in rows:
             mark = " (latest)" if row["latest"] else ""
-            tail = "" if row["state"] == "finished" else f"; continue with: python {row['made_by']}"
-            lines.append(f"{kind:11s} {row['name']:10s} {row['state']}{mark}{tail}")
+            tail = f"; continue with: python {row['made_by']}" if row["state"] == "unfinished" else ""
+            problems = "".join(f"; {text}" for text in row["problems"])
+            lines.append(f"{kind:11s} {row['name']:10s} {row['state']}{mark}{tail}{problems}")
     return "\n".join(lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,9 +95,12 @@ def check_fits(kind: str, folder: Path, teacher: ChosenTeacher, asked: Any = Non
     from image_data.label_meeting import LabelHolder, meet
     from image_data.labels import label_space_from_json
     from runtime.progress import say
+    from runtime.safe_files import read_sealed_json
 
-    card = json.loads((folder / "card.json").read_text())
+    card = read_sealed_json(folder / "card.json", f"restore it, or make the {kind} again")
     seen = card.get("extractor", card)
+    if not isinstance(seen, dict) or not {"channels", "resolution_px"} <= set(seen) or "label_space" not in card:
+        raise UserError(f"{folder / 'card.json'} is not the card of a {kind}; give another --{kind}.")
     theirs, mine = (seen["channels"], seen["resolution_px"]), (teacher.card.channels, teacher.card.resolution_px)
     if theirs != mine:
         raise UserError(

@@ -8,7 +8,6 @@ first and decides whether the same command continues the folder or another one i
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import platform
 import shlex
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from commands.artefact_kinds import FLAGS, WANTED, check_kind, given_folders
-from commands.command_record import COMMAND_FILE, check_record, write_record
+from commands.command_record import COMMAND_FILE, check_record, read_record, write_record
 from commands.dry_run import work_begins
 from commands.options import PLUMBING, SharedOptions, plain, resolve
 from commands.table import COMMANDS
@@ -31,6 +30,7 @@ from runtime.digests import digest_of, file_sha256
 from runtime.errors import UserError
 from runtime.locks import exclusive_lock
 from runtime.ranks import ALONE, Ranks, launched_ranks
+from runtime.safe_files import read_sealed_json
 from teacher_sampler.loaders.address import is_url
 
 SEAL = {  # the file whose presence says that an artefact of this kind is finished
@@ -252,8 +252,8 @@ def data_flags(options: SharedOptions) -> dict[str, Any]:
         given = {name: getattr(options, name) for name in DATA_FLAGS}
     else:
         folder = getattr(options, "teacher", None) or options.workspace / "teacher" / "latest"
-        record = Path(folder) / COMMAND_FILE
-        made_with = json.loads(record.read_text())["content"]["options"] if record.is_file() else {}
+        recorded = (Path(folder) / COMMAND_FILE).is_file()
+        made_with = read_record(Path(folder))["content"]["options"] if recorded else {}
         if Path(folder).exists() or is_url(folder):  # a teacher from elsewhere does not say what it learnt from
             made_with = {"data": "unknown", **made_with}
         given = {name: made_with.get(name) for name in DATA_FLAGS}
@@ -271,11 +271,13 @@ def artefact_digest(kind: str, folder: str | Path) -> str:
 
         return RemoteTeacher.connect(str(folder)).digest
     folder = Path(folder)
-    card = json.loads((folder / "card.json").read_text())
+    card = read_sealed_json(folder / "card.json", f"restore it, or make the {kind} again")
     if card.get("architecture") == "http":  # the service says what it serves, by the digest that it has at home
-        return str(card["source_digest"])
+        return str(card.get("source_digest"))
     weights = folder / "weights.safetensors"
-    content = file_sha256(weights) if weights.is_file() else card["source_digest"]
+    content = file_sha256(weights) if weights.is_file() else card.get("source_digest")
+    if content is None:
+        raise UserError(f"{folder / 'card.json'} names no digest of the {kind}; restore it, or make the {kind} again.")
     kept = {name: card.get(name) for name in ("architecture", "arguments", "latent", "truncation")}
     return digest_of({"weights": content, **kept})
 

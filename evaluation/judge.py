@@ -6,7 +6,6 @@ every score that it gives.  Training resumes exactly: a kill at any moment and t
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -16,8 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from evaluation.blocks import FixedBlocks
@@ -28,12 +25,14 @@ from image_data.labels import label_space_from_json
 from image_data.quarter_turns import learns_turns, outputs_for, turn
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
-from runtime.atomic import commit_file, write_json, write_text
 from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
 from runtime.digests import tensors_sha256
 from runtime.errors import UserError
 from runtime.progress import progress
+from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
 from runtime.seeds import seed_step, torch_generator
+from runtime.stats_log import StatsLog
+from runtime.tensor_files import read_tensors, write_tensors
 
 ARCHITECTURE = "judge-layernorm-gelu"
 PREPROCESSING = "uint8 / 127.5 - 1, no resize"
@@ -149,12 +148,12 @@ def _train(
         start = saved.step
         load_module("network", network, saved.tensors)
         load_optimizer("optimizer", optimizer, saved.tensors)
-    _drop_lines_after(out / _STATS, start)
+    log = StatsLog(out / _STATS, start)
     order = BatchOrder(len(data), settings.batch_size, seed, "judge-batches")
     encoded = label_space.encode(data.labels)
     last_save = time.monotonic()
     network.train()
-    with progress("judge", settings.steps, start) as bar, open(out / _STATS, "a", encoding="utf-8") as log:
+    with progress("judge", settings.steps, start) as bar:
         for step in range(start, settings.steps):
             _set_rate(optimizer, settings, step)
             rows = order.rows(step)
@@ -169,8 +168,7 @@ def _train(
             optimizer.step()
             done = step + 1
             if done % 50 == 0 or done == settings.steps:
-                log.write(json.dumps({"step": done, "loss": float(loss.detach())}) + "\n")
-                log.flush()
+                log.write({"step": done, "loss": float(loss.detach())})
             bar.advance(1)
             due = done % settings.checkpoint_every == 0 or time.monotonic() - last_save > _CHECKPOINT_SECONDS
             if due and done < settings.steps:
@@ -183,19 +181,21 @@ def load_judge(folder: Path, device: torch.device) -> Judge:
     """A judge written by `train_judge`; a UserError names the file that is missing or damaged."""
     folder = Path(folder)
     try:
-        card = json.loads((folder / _CARD).read_text(encoding="utf-8"))
+        card = read_sealed_json(folder / _CARD, "restore it or train the judge again")
         network = JudgeNetwork(
             card["resolution_px"], card["channels"], outputs_for(label_space_from_json(card["label_space"]))
         )
-        tensors = load_file(folder / _WEIGHTS)
+        tensors = read_tensors(folder / _WEIGHTS)
         if tensors_sha256(tensors) != card["digest"]:
             raise UserError(f"{folder / _WEIGHTS} does not match the digest in its card; train the judge again.")
         network.load_state_dict(tensors)
         return Judge(network, card, device)
+    except MissingFile as error:
+        raise UserError(f"{folder} holds no finished judge ({_CARD} is missing); train one first.") from error
     except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no finished judge ({error.filename} is missing); train one first.") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{folder} is not a judge ({str(error).splitlines()[0]}); train one again.") from error
+        raise UserError(f"{folder} holds no finished judge ({_WEIGHTS} is missing); train one first.") from error
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{folder} is not a judge ({printable(error)}); train one again.") from error
 
 
 def _check_data(data: ImageSource, label_space: LabelSpace) -> tuple[int, int, int]:
@@ -221,20 +221,6 @@ def _set_rate(optimizer: torch.optim.Optimizer, settings: JudgeSettings, step: i
         group["lr"] = settings.learning_rate * min(1.0, (step + 1) / warmup) * cosine
 
 
-def _drop_lines_after(path: Path, step: int) -> None:
-    """Forget what a killed run logged after its last checkpoint."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except ValueError:
-            continue  # a line torn by the kill
-    write_text(path, "".join(f"{line}\n" for line in kept))
-
-
 def _save(
     out: Path,
     network: JudgeNetwork,
@@ -243,10 +229,8 @@ def _save(
     settings: dict[str, Any],
     trained_on: dict[str, Any],
 ) -> None:
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    temporary = out / f".{_WEIGHTS}.tmp"
-    save_file(tensors, temporary)
-    commit_file(temporary, out / _WEIGHTS)
+    tensors = network.state_dict()
+    write_tensors(out / _WEIGHTS, tensors)
     card = {
         "architecture": ARCHITECTURE,
         "resolution_px": shape[1],
@@ -259,4 +243,4 @@ def _save(
         "trained_on": trained_on,
         "format_version": 1,
     }
-    write_json(out / _CARD, card)
+    write_sealed_json(out / _CARD, card)

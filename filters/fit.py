@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,8 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from filters.density_ratio import DensityRatio, build_ratio_network
@@ -36,10 +33,11 @@ from image_data.percentiles import percentiles
 from image_data.quarter_turns import learns_turns
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Teacher
-from runtime.atomic import commit_file, write_json
 from runtime.checkpoints import CheckpointFolder, load_module, module_tensors
 from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
+from runtime.tensor_files import read_tensors, write_tensors
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -69,7 +67,7 @@ def fit_filter(
     extractor = train_extractor(fit, extractor_args)
     tables = feature_tables(fit, Features(extractor, device, {}))
     network, ratio_args, best = fit_ratio(fit, extractor, extractor_args["feature_dim"], tables)
-    _save_weights(out / WEIGHTS_FILE, module_tensors("extractor", extractor) | module_tensors("ratio", network))
+    write_tensors(out / WEIGHTS_FILE, module_tensors("extractor", extractor) | module_tensors("ratio", network))
     card = {
         "format_version": FORMAT_VERSION,
         "kind": "density ratio",
@@ -87,7 +85,7 @@ def fit_filter(
         },
         **_findings(network, tables, best, settings.penalty),
     }
-    write_json(out / CARD_FILE, card)
+    write_sealed_json(out / CARD_FILE, card)
     fit.checkpoints.remove()
     return out
 
@@ -155,44 +153,37 @@ def _findings(
     }
 
 
-def _save_weights(path: Path, tensors: dict[str, torch.Tensor]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, temporary)
-    commit_file(temporary, path)
-
-
 def load_filter(folder: Path, device: torch.device) -> DensityRatio:
     """The fitted density ratio of a folder, in eval mode on `device`; UserError where the folder is not a whole one."""
     folder = Path(folder)
-    card = _read_card(folder)
+    card = read_filter_card(folder)
     path = folder / WEIGHTS_FILE
     try:
         if file_sha256(path) != card["sha256"]:
             raise UserError(f"{path} does not match the digest in its card; restore it or fit the filter again.")
-        tensors = load_file(path)
+        tensors = read_tensors(path)
         extractor, network = build_feature_network(card["extractor"]), build_ratio_network(card["ratio"])
         load_module("extractor", extractor, tensors)
         load_module("ratio", network, tensors)
         label_space = label_space_from_json(card["label_space"])
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; restore it or fit the filter again.") from error
-    except (SafetensorError, RuntimeError, OSError, KeyError, TypeError) as error:
-        text = str(error).splitlines()[0]
+    except (RuntimeError, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        text = printable(error)
         raise UserError(f"{path} does not hold the networks of its card ({text}); fit the filter again.") from error
     return DensityRatio(Features(extractor, device, card), network, label_space, card)
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
+def read_filter_card(folder: Path) -> dict[str, Any]:
+    """The card of a filter's folder; UserError where there is none or it is another thing's or damaged."""
     path = folder / CARD_FILE
     try:
-        card = json.loads(path.read_text())
-        version = card["format_version"]
-        if card["kind"] != "density ratio":
-            raise ValueError(f"kind {card['kind']!r}")
-    except FileNotFoundError as error:
+        card = read_sealed_json(path, "restore it or fit the filter again")
+    except MissingFile as error:
         raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished filter (fit-filter).") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a filter's card ({error}); fit the filter again.") from error
+    kind, version = card.get("kind"), card.get("format_version")
+    if kind != "density ratio":
+        raise UserError(f"{path} is not a filter's card (its kind is {printable(kind)}); fit the filter again.")
     if version != FORMAT_VERSION:
-        raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}.")
+        raise UserError(f"{path} has format version {printable(version)}; this program reads version {FORMAT_VERSION}.")
     return card

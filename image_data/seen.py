@@ -20,7 +20,6 @@ Among a million images two that differ share a hash with a chance of 1 in 30 mil
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +30,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from runtime.atomic import write_bytes
-from runtime.digests import canonical_json
+from runtime.digests import canonical_json, file_sha256
 from runtime.errors import UserError
+from runtime.safe_files import parse_json
 
 SEEN_FILE = "seen.safetensors"
 ROLES = ("train", "val")
@@ -147,12 +147,12 @@ def read_seen(folder: Path, sha256: str | None = None) -> Seen | None:
         raise UserError(f"{path} is missing, which tells what images {folder} has seen; restore it, or make it again.")
     remedy = "restore it, or make the folder again"
     try:
-        if sha256 is not None and hashlib.sha256(path.read_bytes()).hexdigest() != sha256:
+        if sha256 is not None and file_sha256(path) != sha256:
             raise UserError(f"{path} is not the file that the card beside it names; {remedy}.")
         with safe_open(path, "numpy") as file:
-            metadata = json.loads(file.metadata()["seen"])
+            metadata = parse_json(file.metadata()["seen"], f"the text in {path}", remedy)
             tensors = {name: file.get_tensor(name) for name in file.keys() if name != "none"}  # noqa: SIM118
-        described = json.loads(metadata["seen"])
+        described = parse_json(metadata["seen"], f"the text in {path}", remedy)
         if described["format"] != _FORMAT:
             raise UserError(f"{path} has format {described['format']}; this program reads format {_FORMAT}.")
         if metadata["seal"] != _seal(metadata["seen"], tensors):

@@ -5,21 +5,19 @@ Teachers and student generators share this form, so whatever reads a teacher rea
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from interfaces import LabelSpace, TeacherCard
-from runtime.atomic import commit_file, write_json
 from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
 from runtime.seeds import sample_normals
+from runtime.tensor_files import read_tensors, write_tensors
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "weights.safetensors"
@@ -84,12 +82,9 @@ class NetworkGenerator:
 def save_generator(folder: Path, card: TeacherCard, network: torch.nn.Module) -> TeacherCard:
     """Write the weights, then the card (which marks the folder as complete).  Returns the card with its digest."""
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    temporary = folder / f".{WEIGHTS_FILE}.tmp"
-    save_file(tensors, temporary)
-    commit_file(temporary, folder / WEIGHTS_FILE)
+    write_tensors(folder / WEIGHTS_FILE, network.state_dict())
     card = TeacherCard(**{**asdict(card), "source_digest": file_sha256(folder / WEIGHTS_FILE)})
-    write_json(folder / CARD_FILE, asdict(card))
+    write_sealed_json(folder / CARD_FILE, asdict(card))
     return card
 
 
@@ -97,13 +92,13 @@ def read_card(folder: Path) -> TeacherCard:
     """The card of a generator's folder; a UserError where there is none or it is malformed."""
     path = Path(folder) / CARD_FILE
     try:
-        found = json.loads(path.read_text())
+        found = read_sealed_json(path, "restore it or make the generator again")
         known = {field.name for field in fields(TeacherCard)}
         card = TeacherCard(**{name: value for name, value in found.items() if name in known})
-    except FileNotFoundError as error:
+    except MissingFile as error:
         raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished generator.") from error
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is not a generator's card ({error}); make the generator again.") from error
+    except TypeError as error:
+        raise UserError(f"{path} is not a generator's card ({printable(error)}); make the generator again.") from error
     if not isinstance(card.truncation, dict):  # cards of the first days said None
         card = replace(card, truncation={})
     if card.format_version != 1:
@@ -117,8 +112,8 @@ def load_weights(folder: Path, card: TeacherCard, network: torch.nn.Module) -> N
     try:
         if file_sha256(path) != card.source_digest:
             raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
-        network.load_state_dict(load_file(path))
+        network.load_state_dict(read_tensors(path))
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; restore it or make the generator again.") from error
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise UserError(f"{path} does not hold the network of its card ({str(error).splitlines()[0]}).") from error
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} does not hold the network of its card ({printable(error)}); restore it.") from error

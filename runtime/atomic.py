@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -95,23 +95,35 @@ def commit_new_file(temporary: Path, final: Path) -> None:
     fsync_path(final.parent)
 
 
+def temporary_name(final: Path) -> Path:
+    """A new name beside `final`, which `remove_leftovers` knows.
+
+    For opening with mode x and for mkdir, so that file modes follow the umask (those of `tempfile` are private).
+    """
+    return final.with_name(f".{final.name}.{secrets.token_hex(6)}.tmp")
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace the contents of `path` in one step; parent folders are made."""
     _make_parent(path)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = temporary_name(path)
     try:
-        with named(path), os.fdopen(handle, "wb") as stream:
+        with named(path), open(temporary, "xb") as stream:
             stream.write(data)
-        os.chmod(name, 0o644)
-        commit_file(Path(name), path)
+        commit_file(temporary, path)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
+
+
+def json_bytes(value: Any) -> bytes:
+    """Indented JSON; ValueError for numbers that are none."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write indented JSON in one step."""
-    write_bytes(path, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    write_bytes(path, json_bytes(value))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -122,13 +134,13 @@ def write_text(path: Path, text: str) -> None:
 def commit_folder(final: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write into a temporary folder beside `final`, then rename it to `final`, which must not exist."""
     _make_parent(final)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{final.name}.", suffix=".tmp", dir=final.parent))
+    temporary = temporary_name(final)
+    temporary.mkdir()
     try:
         fill(temporary)
         for path in temporary.rglob("*"):
             fsync_path(path)
         fsync_path(temporary)
-        os.chmod(temporary, 0o755)
         failure_point("checkpoint.before_commit")
         os.rename(temporary, final)
         fsync_path(final.parent)

@@ -1,12 +1,12 @@
 """Training state on disk: folders of `tensors.safetensors` + `state.json`, committed whole.
 
-A save either is there completely or not at all; the two newest are kept, and a damaged newest one falls back to the
-one before.  Randomness needs no entry: every step reseeds from (seed, purpose, step).
+A save either is there completely or not at all; the two newest are kept.  `state.json` carries one seal over step,
+scalars and the digest of the tensors' file: a checkpoint in which any byte has changed, or whose folder names another
+step, is passed over for the one before.  Randomness needs no entry: every step reseeds from (seed, purpose, step).
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping
@@ -15,12 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 
-from runtime.atomic import commit_folder, remove_leftovers, write_json
-from runtime.digests import tensors_sha256
+from runtime.atomic import commit_folder, remove_leftovers
+from runtime.digests import file_sha256
+from runtime.errors import UserError
+from runtime.safe_files import printable, read_json_object
+from runtime.safe_files.sealed_json import SEAL, open_seal, write_sealed_json
+from runtime.tensor_files import read_tensors, save_tensors
 
 KEEP = 2
+_STATE, _TENSORS = "state.json", "tensors.safetensors"
+_DAMAGE = (UserError, OSError, ValueError, KeyError, TypeError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -75,48 +80,66 @@ class CheckpointFolder:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        self._damaged: list[Path] = []
 
     def save(self, step: int, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> None:
-        """Commit the state after `step` steps, then delete all but the newest two."""
-        final = self.folder / f"step_{step:09d}"
+        """Commit the state after `step` steps, then delete all but the newest two, and those found damaged."""
+        final = self.folder / _name(step)
         if final.exists():
-            shutil.rmtree(final)
-        plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+            _remove(final)
 
         def fill(temporary: Path) -> None:
-            save_file(plain, temporary / "tensors.safetensors")
-            state = {"step": step, "sha256": tensors_sha256(plain), "scalars": dict(scalars)}
-            write_json(temporary / "state.json", state)
+            save_tensors(temporary / _TENSORS, tensors)
+            state = {"step": step, "scalars": dict(scalars), "sha256": file_sha256(temporary / _TENSORS)}
+            write_sealed_json(temporary / _STATE, state)
 
         commit_folder(final, fill)
-        for old in self._saved()[:-KEEP]:
-            shutil.rmtree(old, ignore_errors=True)
+        damaged, self._damaged = [path for path in self._damaged if path != final], []
+        for old in [*damaged, *[path for path in self._saved() if path not in damaged][:-KEEP]]:
+            _remove(old)
 
     def load_latest(self) -> Checkpoint | None:
-        """The newest undamaged checkpoint, or None.  A damaged one is named on stderr and passed over."""
+        """The newest undamaged checkpoint, or None.  Damaged ones are passed over, with one line on stderr."""
         if self.folder.is_dir():
             remove_leftovers(self.folder)
+        found, why = None, ""
         for path in reversed(self._saved()):
             try:
-                return _read(path)
-            except (OSError, ValueError, KeyError, RuntimeError) as error:
-                print(f"checkpoint {path} is damaged ({error}); falling back to the one before", file=sys.stderr)
-        return None
+                found = _read(path)
+                break
+            except _DAMAGE as error:
+                self._damaged.append(path)
+                why = why or f"checkpoint {path} is damaged ({printable(error).removesuffix('.')})"
+        if why:
+            where = f"continuing from the one before, at step {found.step}" if found else "none is whole: starting anew"
+            print(f"{printable(why, 500)}; {where}", file=sys.stderr)
+        return found
 
     def remove(self) -> None:
         """Delete all checkpoints (the finished artefact has replaced them)."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _saved(self) -> list[Path]:
-        return sorted(self.folder.glob("step_*"))
+        return sorted(self.folder.glob("step_*"), key=lambda path: (len(path.name), path.name))
+
+
+def _name(step: int) -> str:
+    return f"step_{step:09d}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Checkpoint:
-    state = json.loads((path / "state.json").read_text())
-    try:
-        tensors = load_file(path / "tensors.safetensors")
-    except Exception as error:  # safetensors raises its own type for malformed headers
-        raise ValueError(str(error)) from error
-    if tensors_sha256(tensors) != state["sha256"]:
-        raise ValueError("digest does not match")
-    return Checkpoint(step=int(state["step"]), tensors=tensors, scalars=state["scalars"])
+    state = read_json_object(path / _STATE, "it is of no use")
+    if SEAL not in state or not open_seal(state) or set(state) != {"step", "scalars", "sha256"}:
+        raise ValueError(f"{_STATE} does not match its seal")
+    if path.name != _name(state["step"]):
+        raise ValueError(f"it is of step {state['step']}")
+    if file_sha256(path / _TENSORS) != state["sha256"]:
+        raise ValueError(f"{_TENSORS} does not match its digest")
+    return Checkpoint(step=state["step"], tensors=read_tensors(path / _TENSORS), scalars=state["scalars"])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,8 +28,13 @@ def digest_of(value: Any) -> str:
 
 
 def file_sha256(path: Path) -> str:
-    """SHA-256 (hex) of a file, read in pieces of 8 MiB (not mapped: a failing disk shall be an error, not a signal)."""
+    """SHA-256 (hex) of a file, read in pieces of 8 MiB (not mapped: a failing disk shall be an error, not a signal).
+
+    OSError where it cannot be read or is no regular file, which might have no end.
+    """
     total = hashlib.sha256()
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     buffer = bytearray(_CHUNK_BYTES)
     with open(path, "rb", buffering=0) as handle:
         while count := handle.readinto(buffer):

@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
+from runtime.safe_files import terminal_text
+
 _PLAIN_EVERY_SECONDS = 15.0
 
 
@@ -41,13 +43,14 @@ class Progress:
             self._last_line = now
             rate = (done - self._first) / max(now - self._start, 1e-9)
             left = f"{(self.total - done) / rate:.0f} s left" if rate > 0 else "time left unknown"
-            print(f"{self.title}: {done}/{self.total}, {left} {note}".rstrip(), file=sys.stderr, flush=True)
+            line = f"{self.title}: {done}/{self.total}, {left} {note}".rstrip()
+            print(terminal_text(line, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
 def say(message: str) -> None:
     """A line for people on stderr, silenced together with the bars."""
     if os.environ.get("RETORT_PROGRESS") != "off":
-        print(message, file=sys.stderr, flush=True)
+        print(terminal_text(message, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
 def note(message: str) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from runtime.atomic import write_text
+from runtime.safe_files import read_json_lines
 
 
 class StatsLog:
@@ -17,14 +18,9 @@ class StatsLog:
         if not writes:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        kept = []
-        for line in path.read_text().splitlines() if path.exists() else []:
-            try:
-                if json.loads(line)["step"] <= resumed_step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                continue  # a line that a kill cut short
-        write_text(path, "".join(kept))
+        found = read_json_lines(path) if path.exists() else []
+        kept = [row for row in found if isinstance(row.get("step"), int) and row["step"] <= resumed_step]
+        write_text(path, "".join(json.dumps(row) + "\n" for row in kept))
 
     def write(self, values: dict[str, Any]) -> None:
         """Append one line."""

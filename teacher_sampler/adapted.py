@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-import yaml
 
 from image_data.labels import ClassLabels
 from interfaces import LabelSpace, Teacher
 from layers.pixels import quantise
 from runtime.digests import digest_of
 from runtime.errors import UserError
+from runtime.safe_files import printable, read_yaml
 from runtime.seeds import label_bits
 
 RESIZING = "bicubic with antialiasing"
@@ -81,12 +81,7 @@ def read_label_map(path: Path, label_space: LabelSpace) -> LabelMap:
     class that the teacher lacks, or uses one twice.
     """
     path = Path(path)
-    try:
-        found = yaml.safe_load(path.read_text())
-    except FileNotFoundError as error:
-        raise UserError(f"--label-map {path} does not exist; give a YAML file.") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UserError(f"--label-map {path} is not readable YAML ({str(error).splitlines()[0]}).") from error
+    found = read_yaml(path, "--label-map")
     if not isinstance(label_space, ClassLabels):
         raise UserError(f"--label-map {path}: this teacher's labels are values, not classes; leave the map out.")
     classes = found.get("classes") if isinstance(found, dict) and set(found) == {"classes"} else None
@@ -117,7 +112,7 @@ def read_label_map(path: Path, label_space: LabelSpace) -> LabelMap:
 
 def _class_index(entry: Any, space: ClassLabels, path: Path) -> int:
     if isinstance(entry, bool) or not isinstance(entry, int | str):
-        raise UserError(f"--label-map {path}: {entry!r} is no class; give a class's index or name.")
+        raise UserError(f"--label-map {path}: {printable(repr(entry))} is no class; give a class's index or name.")
     if isinstance(entry, str) and entry in space.names:
         return space.names.index(entry)
     if isinstance(entry, int) and 0 <= entry < space.width:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from image_data.fake.manifest import RUN_FILE, Manifest, run_file_bytes, run_file_of
+from image_data.fake.manifest import MANIFEST_LIMIT_BYTES, RUN_FILE, Manifest, is_run_file, run_file_bytes, run_file_of
 from image_data.fake.sealed import sealed_attributes
 from image_data.fake.verify import PILOT_FOLDER
 from interfaces import Teacher
@@ -20,6 +19,7 @@ from layers.generator import sampling_notes
 from runtime.atomic import write_bytes
 from runtime.errors import UserError
 from runtime.locks import exclusive_lock
+from runtime.safe_files import MissingFile, read_limited, read_sealed_json
 from teacher_sampler.plan import PILOT_START, LabelPlan, RunContent, SamplingParts, candidate_keys, check_enough
 from teacher_sampler.room import check_room
 from teacher_sampler.settings import SamplerSettings
@@ -112,14 +112,14 @@ def load_run(out: Path) -> tuple[RunContent, int]:
     """The stored content and number of fakes of each label; UserError where `run.json` is damaged."""
     path = out / RUN_FILE
     try:
-        found = json.loads(path.read_text())
+        found = read_sealed_json(path, limit_bytes=MANIFEST_LIMIT_BYTES)
         content = RunContent.from_json(found["content"])
         if content.digest != found["digest"]:
             raise ValueError("digest")
         return content, int(found["per_label"])
-    except FileNotFoundError as error:
+    except MissingFile as error:
         raise UserError(f"{path} is missing; restore it.") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (UserError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path} is damaged; restore it, or remove it and run the same `sample` command again (`repair` for a "
             f"finished dataset), which makes it anew."
@@ -155,10 +155,14 @@ def mend_run_file(out: Path, manifest: Manifest) -> bool:
     One that asks for more fakes than there are belongs to a run that extends the dataset, and is left as it is.
     """
     path, wanted = out / RUN_FILE, run_file_of(manifest)
-    if path.is_file() and (path.read_bytes() == wanted or is_growing(out, manifest)):
+    if path.is_file() and (is_run_file(_bytes_of(path), wanted) or is_growing(out, manifest)):
         return False
     write_bytes(path, wanted)
     return True
+
+
+def _bytes_of(path: Path) -> bytes:
+    return read_limited(path, MANIFEST_LIMIT_BYTES, "restore it, or remove it")
 
 
 def is_growing(out: Path, manifest: Manifest) -> bool:
@@ -167,6 +171,6 @@ def is_growing(out: Path, manifest: Manifest) -> bool:
         content, per_label = load_run(out)
     except UserError:
         return False
-    whole = run_file_bytes(content.to_json(), content.digest, per_label) == (out / RUN_FILE).read_bytes()
+    whole = is_run_file(_bytes_of(out / RUN_FILE), run_file_bytes(content.to_json(), content.digest, per_label))
     same = content.digest == manifest.content["settings_digest"]
     return whole and same and per_label > manifest.content["per_label"]

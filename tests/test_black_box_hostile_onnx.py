@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,7 @@ from teacher_sampler import load_teacher
 from teacher_sampler.importers.programs import import_onnx
 from teacher_sampler.importers.registry import ImportRequest
 from tests.program_models import CPU, imported, linear_onnx
+from tests.sealed_cards import reseal
 
 ABC = ("a", "b", "c")
 INDEX = ("y", TensorProto.INT64, ["N"])
@@ -47,8 +47,7 @@ def test_a_missing_library_is_named(library: str, tmp_path: Path, monkeypatch: p
 )
 def test_a_card_that_does_not_fit_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     imported(tmp_path, linear_onnx(tmp_path / "g.onnx", INDEX), class_names=ABC)
-    found = json.loads((tmp_path / CARD_FILE).read_text())
-    (tmp_path / CARD_FILE).write_text(json.dumps({**found, **change}))
+    reseal(tmp_path / CARD_FILE, change)
     with pytest.raises(UserError, match=r"card\.json does not describe"):
         load_teacher(tmp_path, CPU)
 
@@ -143,9 +142,8 @@ def test_hostile_onnx_models_never_reach_the_runtime(
     teacher.mkdir()
     monkeypatch.undo()
     imported(tmp_path / "good", linear_onnx(tmp_path / "good.onnx", INDEX), class_names=ABC)
-    card = json.loads((tmp_path / "good" / CARD_FILE).read_text())
     (teacher / "model.onnx").write_bytes(path.read_bytes())
-    (teacher / CARD_FILE).write_text(json.dumps({**card, "source_digest": file_sha256(path)}))
+    reseal(teacher / CARD_FILE, {"source_digest": file_sha256(path)}, tmp_path / "good" / CARD_FILE)
     with pytest.raises(UserError, match=named):
         load_teacher(teacher, CPU)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from teacher_sampler.importers.writing import teacher_card, write_teacher
 from teacher_sampler.loaders.ready_images import IMAGES_FILE, ReadyImages
 from teacher_sampler.plan import PILOT_START, LabelPlan, SamplingParts
 from teacher_sampler.sampler import sample
+from tests.sealed_cards import reseal
 from tests.tiny_sampling import TinyAcceptance, class_error, class_plan, counting_parts, tiny_settings
 
 CPU = torch.device("cpu")
@@ -300,8 +300,7 @@ def test_damage_is_found(damage: str, tmp_path: Path) -> None:
     elif damage == "missing":
         store.unlink()
     else:
-        found = json.loads((tmp_path / "t" / CARD_FILE).read_text())
-        write_json(tmp_path / "t" / CARD_FILE, {**found, "resolution_px": 4})
+        reseal(tmp_path / "t" / CARD_FILE, {"resolution_px": 4})
     if damage == "pixel":
         teacher = load_teacher(tmp_path / "t", CPU)
         assert teacher.generate(None, np.array([0]), np.array([[0, 0]]), 0).shape == (1, 3, 8, 8)

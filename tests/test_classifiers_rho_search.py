@@ -27,6 +27,8 @@ from classifiers.rho_search import Cell, CellReport, CellResult, grid, read_resu
 from image_data.real import load_real
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
+from runtime.safe_files.sealed_json import open_seal
+from tests.sealed_cards import reseal
 
 RHOS = (0.5, 0.7, 1.0)
 CELLS = grid(RHOS, ("vgg8",), (0, 1))
@@ -240,8 +242,10 @@ def test_students_are_averaged_before_seeds_and_can_be_asked_alone(tmp_path: Pat
     assert (both.rho, alone.rho) == (0.5, 1.0)
     write_choice(both, tmp_path / "both.yaml")
     write_choice(alone, tmp_path / "alone.yaml")
-    assert yaml.safe_load((tmp_path / "both.yaml").read_text()) == {"rho": 0.5}
-    assert yaml.safe_load((tmp_path / "alone.yaml").read_text()) == {"rho": 1.0, "network": "resnet8"}
+    for name, wanted in (("both", {"rho": 0.5}), ("alone", {"rho": 1.0, "network": "resnet8"})):
+        written = yaml.safe_load((tmp_path / f"{name}.yaml").read_text())
+        assert open_seal(written)
+        assert written == wanted
     assert json.loads(json.dumps(both.to_dict()))["rho"] == 0.5
     for ending, head in (("png", b"\x89PNG"), ("svg", b"<?xml")):
         plot_rho(both, tmp_path / f"rho.{ending}", nokd=0.25)
@@ -259,9 +263,14 @@ def test_damaged_and_foreign_results_are_named(tmp_path: Path) -> None:
     search(CELLS[:1], quick_cell, tmp_path)
     path = tmp_path / "cells" / CELLS[0].name / "result.json"
     whole = path.read_text()
+    copy = tmp_path / "copy.json"
+    copy.write_text(whole)
     path.write_text(whole[:20])
-    with pytest.raises(UserError, match=r"result\.json is damaged"):
+    with pytest.raises(UserError, match=r"result\.json is no readable JSON .*; delete it"):
         read_results(CELLS, tmp_path)
-    path.write_text(whole.replace('"rho": 0.5', '"rho": 0.4'))
+    path.write_text(whole.replace('"pruned": false', '"pruned": true'))
+    with pytest.raises(UserError, match="its seal does not match"):
+        read_results(CELLS, tmp_path)
+    reseal(path, {"cell": {"rho": 0.4, "student": "vgg8", "seed": 0}}, copy)
     with pytest.raises(UserError, match="another cell"):
         read_results(CELLS, tmp_path)

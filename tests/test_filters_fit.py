@@ -22,6 +22,7 @@ from layers.pixels import quantise
 from runtime.errors import UserError
 from runtime.seeds import numbered_keys
 from tests.noisy_teacher import NoisyTeacher
+from tests.sealed_cards import reseal
 
 CPU = torch.device("cpu")
 SMALL = FilterSettings(
@@ -202,11 +203,14 @@ def test_bad_folders_are_named(fitted: Path, tmp_path: Path) -> None:
     (tmp_path / "weights.safetensors").unlink()
     with pytest.raises(UserError, match="is missing"):
         load_filter(tmp_path, CPU)
-    card = json.loads((fitted / "card.json").read_text())
     for change, words in (({"format_version": 9}, "format version 9"), ({"kind": "student"}, "not a filter's card")):
-        (tmp_path / "card.json").write_text(json.dumps(card | change))
+        reseal(tmp_path / "card.json", change, fitted / "card.json")
         with pytest.raises(UserError, match=words):
             load_filter(tmp_path, CPU)
     (tmp_path / "card.json").write_text("{")
-    with pytest.raises(UserError, match="not a filter's card"):
+    with pytest.raises(UserError, match=r"card\.json is no readable JSON .*; restore it or fit the filter again"):
+        load_filter(tmp_path, CPU)
+    whole = (fitted / "card.json").read_text()
+    (tmp_path / "card.json").write_text(whole.replace('"mean_ratio": {', '"mean_ratix": {'))
+    with pytest.raises(UserError, match="its seal does not match"):
         load_filter(tmp_path, CPU)

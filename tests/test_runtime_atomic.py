@@ -11,11 +11,16 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
+from classifiers.claims import try_claim
+from image_data.fake.sealed import commit_sealed
 from runtime import failure_points
 from runtime.atomic import commit_file, commit_folder, remove_leftovers, write_bytes, write_json, write_text
 from runtime.checkpoints import (
@@ -26,6 +31,7 @@ from runtime.checkpoints import (
     optimizer_tensors,
 )
 from runtime.failure_points import FAILURE_POINTS, failure_point
+from runtime.safe_files import read_sealed_json, write_sealed_json
 
 ROOT = Path(__file__).parents[1]
 
@@ -40,11 +46,26 @@ def test_files_are_replaced_whole(tmp_path: Path) -> None:
     assert json.loads(path.read_text(encoding="utf-8")) == {"a": [1, "ü"]}
     write_text(path, "zwei ü\n")
     assert path.read_bytes() == "zwei ü\n".encode()
-    assert path.stat().st_mode & 0o777 == 0o644
     with pytest.raises(ValueError):
         write_json(path, {"a": float("nan")})
     assert path.read_bytes() == "zwei ü\n".encode()
     assert os.listdir(path.parent) == ["card.json"]
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o077, 0o027])
+def test_modes_follow_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "a" / "card.json", {})
+        commit_folder(tmp_path / "b" / "step", lambda folder: (folder / "inside").touch())
+        commit_sealed(tmp_path / "c" / "shard.h5", {"x": np.zeros(3)}, {})
+        claim = try_claim(tmp_path / "d")
+        CheckpointFolder(tmp_path / "e").save(1, {"x": torch.zeros(2)}, {})
+    finally:
+        os.umask(before)
+    assert claim is not None
+    for path in tmp_path.rglob("*"):
+        assert path.stat().st_mode & 0o777 == (0o777 if path.is_dir() else 0o666) & ~umask, path
 
 
 def test_a_failed_rename_leaves_the_old_file_and_no_litter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,7 +238,36 @@ DAMAGE = {
         path.parent / "step_000000020" / "state.json", path / "state.json"
     ),
     "state without fields": lambda path: (path / "state.json").write_text("{}"),
+    "state without a seal": lambda path: rewrite(path, lambda state: state.pop("seal")),
+    "another step": lambda path: rewrite(path, lambda state: state.update(step=28)),
+    "another step under a new seal": lambda path: write_sealed_json(
+        path / "state.json", read_sealed_json(path / "state.json") | {"step": 28}
+    ),
+    "another key": lambda path: rewrite(path, lambda state: state.update(scalars={"losx": 3.0})),
+    "another scalar": lambda path: rewrite(path, lambda state: state.update(scalars={"loss": 3.1})),
+    "state is a list": lambda path: (path / "state.json").write_text("[]"),
+    "state is deep": lambda path: (path / "state.json").write_text("[" * 100_000),
+    "state is a pipe": lambda path: ((path / "state.json").unlink(), os.mkfifo(path / "state.json")),
+    "tensors are a pipe": lambda path: (
+        (path / "tensors.safetensors").unlink(),
+        os.mkfifo(path / "tensors.safetensors"),
+    ),
+    "a file": lambda path: (shutil.rmtree(path), path.write_text("")),
+    "renamed folder": lambda path: path.rename(path.with_name("step_000000031")),
+    "another header": lambda path: replace(path / "tensors.safetensors", b"weight", b"weighs"),
 }
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    state = json.loads((path / "state.json").read_text())
+    change(state)
+    (path / "state.json").write_text(json.dumps(state, indent=2))
+
+
+def replace(path: Path, old: bytes, new: bytes) -> None:
+    content = path.read_bytes()
+    assert old in content
+    path.write_bytes(content.replace(old, new))
 
 
 def truncate(path: Path, share: float) -> None:
@@ -239,11 +289,43 @@ def test_a_damaged_newest_checkpoint_falls_back_and_says_so(
     loaded = checkpoints.load_latest()
     assert loaded is not None
     assert (loaded.step, loaded.tensors["weight"][0].item()) == (20, 20.0)
-    assert "step_000000030 is damaged" in capsys.readouterr().err
-    DAMAGE[damage](tmp_path / "step_000000020") if damage != "state of another save" else shutil.rmtree(
-        tmp_path / "step_000000020"
-    )
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "is damaged" in lines[0]
+    assert lines[0].endswith("continuing from the one before, at step 20")
+    checkpoints.save(25, {"weight": torch.zeros(2)}, {})  # and the damaged one goes when there is a newer whole one
+    assert visible(tmp_path) == ["step_000000020", "step_000000025"]
+
+
+def test_every_changed_byte_of_a_checkpoint_is_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoints = save_three(tmp_path)
+    for name in ("state.json", "tensors.safetensors"):
+        path = tmp_path / "step_000000030" / name
+        whole = path.read_bytes()
+        for place in range(0, len(whole), 1 if len(whole) < 200 else 3):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+            found = checkpoints.load_latest()
+            assert found is not None
+            if found.step == 30:  # white space between the entries of the JSON text
+                assert name == "state.json"
+                assert found.scalars == {"loss": 3.0}
+                assert found.tensors["weight"].tolist() == [30.0] * 50
+            else:
+                assert (found.step, found.scalars) == (20, {"loss": 2.0})
+        path.write_bytes(whole)
+    capsys.readouterr()
+
+
+def test_without_a_whole_checkpoint_it_starts_anew_and_says_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoints = save_three(tmp_path)
+    for step in (20, 30):
+        flip(tmp_path / f"step_0000000{step}" / "tensors.safetensors")
     assert checkpoints.load_latest() is None
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].endswith("none is whole: starting anew")
 
 
 def train(steps: int, folder: CheckpointFolder | None, save_at: int) -> torch.nn.Module:

@@ -126,7 +126,7 @@ def test_the_adaptation_is_part_of_the_identity() -> None:
         ("classes: [true]", "is no class"),
         ("classes: []", "must hold"),
         ("labels: [0]", "must hold"),
-        ("[", "not readable YAML"),
+        ("[", "no readable YAML"),
     ],
 )
 def test_bad_maps_are_named(tmp_path: Path, text: str, said: str) -> None:

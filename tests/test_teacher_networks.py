@@ -16,6 +16,7 @@ from layers.spectral_norm import fold_spectral
 from runtime.errors import UserError
 from runtime.seeds import label_bits
 from teacher_sampler import TEACHERS, load_teacher
+from tests.sealed_cards import reseal
 
 SPACES: dict[str, LabelSpace] = {
     "classes": ClassLabels(("a", "b", "c")),
@@ -156,8 +157,7 @@ def _broken_card(folder: Path) -> str:
 
 def _changed(key: str, value: object) -> object:
     def change(folder: Path) -> str:
-        card = json.loads((folder / "card.json").read_text())
-        (folder / "card.json").write_text(json.dumps({**card, key: value}))
+        reseal(folder / "card.json", {key: value})
         return "card.json"
 
     return change
@@ -184,8 +184,7 @@ def _truncated(folder: Path) -> str:
 
 def _other_width(folder: Path) -> str:
     card = json.loads((folder / "card.json").read_text())
-    card["arguments"]["width"] = 2
-    (folder / "card.json").write_text(json.dumps(card))
+    reseal(folder / "card.json", {"arguments": {**card["arguments"], "width": 2}})
     return "weights.safetensors"
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from classifiers.foreign.known_networks import KnownNetwork
@@ -17,8 +15,10 @@ from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
 from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.safe_files import printable
 from runtime.safe_files.exported_program import PROGRAM_FILE, ExportedProgram
 from runtime.safe_files.onnx_file import MODEL_FILE, OnnxProgram
+from runtime.tensor_files import read_tensors
 
 _FILES = {"onnx": MODEL_FILE, "torch-export": PROGRAM_FILE}
 WEIGHTS_FILE = "weights.safetensors"
@@ -63,7 +63,7 @@ def _core(path: Path, card: Mapping[str, Any], convention: Convention, device: t
     )
     core = network.build()
     try:
-        core.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError, OSError) as error:
-        raise UserError(f"{path} does not hold the network of its card ({str(error).splitlines()[0]}).") from error
+        core.load_state_dict(read_tensors(path))
+    except (ValueError, RuntimeError, OSError) as error:
+        raise UserError(f"{path} does not hold the network of its card ({printable(error)}).") from error
     return core

@@ -7,7 +7,6 @@ very rows that the dataset had: after an extension it no longer counts, and is m
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ import numpy as np
 from image_data.fake.manifest import NEAREST_PREFIX, score_path
 from image_data.fake.sealed import DISTANCE_LAYOUT, read_sealed, sealed_attributes
 from runtime.errors import UserError
+from runtime.safe_files import parse_json
 
 if TYPE_CHECKING:
     from image_data.fake.dataset import FakeDataset
@@ -77,7 +77,9 @@ def read_distances(fakes: FakeDataset) -> Distances:
         arrays, attributes = read_sealed(path, DISTANCE_LAYOUT, {"fakes": fakes.digest}), sealed_attributes(path)
         if len(arrays["training_distance"]) != entry.rows:
             raise UserError(f"{path} holds another number of rows than its shard; run `score --nearest` again.")
-        calibration = json.loads(str(attributes["calibration"]))
+        calibration = parse_json(
+            str(attributes.get("calibration")), f"the calibration in {path}", "run `score --nearest` again"
+        )
         for column, pieces in columns.items():
             pieces.append(fakes.cut(number, arrays[column]))
     whole = {column: np.concatenate(pieces) for column, pieces in columns.items()}

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
-import tempfile
 from pathlib import Path
 
 import h5py
@@ -13,7 +11,7 @@ import numpy as np
 from image_data.fake.dataset import FakeDataset, open_fakes
 from image_data.fake.selection import Selection
 from image_data.fake.view import FakeView
-from runtime.atomic import commit_new_file, disk_errors
+from runtime.atomic import commit_new_file, disk_errors, temporary_name
 from runtime.errors import UserError
 from runtime.locks import exclusive_lock
 from runtime.os_errors import named
@@ -50,13 +48,10 @@ def export_h5(path: Path, out_file: Path, selection: Selection | None = None, gz
 def _export(out_file: Path, view: FakeView, gzip_level: int | None) -> None:
     for left in out_file.parent.glob(f".{glob.escape(out_file.name)}.*.tmp"):  # by a process that was killed
         left.unlink(missing_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{out_file.name}.", suffix=".tmp", dir=out_file.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = temporary_name(out_file)
     try:
         with named(out_file):
             _write(temporary, view, gzip_level)
-        os.chmod(temporary, 0o644)
         commit_new_file(temporary, out_file)
     finally:
         temporary.unlink(missing_ok=True)

@@ -17,12 +17,15 @@ import numpy as np
 
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
-from runtime.atomic import fsync_path, write_bytes
+from runtime.atomic import fsync_path, json_bytes, write_bytes
 from runtime.digests import digest_of
 from runtime.errors import UserError
 from runtime.failure_points import failure_point
+from runtime.safe_files import parse_json, read_limited
+from runtime.safe_files.sealed_json import SEAL, sealed_bytes
 from runtime.seeds import label_bits
 
+MANIFEST_LIMIT_BYTES = 1 << 30
 MANIFEST_FILE = "manifest.json"
 RUN_FILE = "run.json"
 FORMAT_VERSION = 1
@@ -155,8 +158,16 @@ def write_manifest(
 
 def run_file_bytes(content: dict[str, Any], digest: str, per_label: int) -> bytes:
     """`run.json`: what is sampled (`content`, whose digest is in every shard) and how many fakes of each label."""
-    found = {"digest": digest, "content": content, "per_label": per_label}
-    return (json.dumps(found, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    return sealed_bytes({"digest": digest, "content": content, "per_label": per_label})
+
+
+def is_run_file(raw: bytes, whole: bytes) -> bool:
+    """Whether `raw` is the run file `whole`, byte for byte; those of older versions carry no seal."""
+    if raw == whole:
+        return True
+    plain = json.loads(whole)
+    del plain[SEAL]
+    return raw == json_bytes(plain)
 
 
 def run_file_of(manifest: Manifest) -> bytes:
@@ -183,12 +194,9 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(
             f"{folder} is no fake dataset (it holds no {MANIFEST_FILE}); give the folder that `sample` made."
         )
+    raw = read_limited(path, MANIFEST_LIMIT_BYTES, "mend that and keep the file")
     try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read ({error.strerror}); mend that and keep the file.") from error
-    try:
-        found = json.loads(raw)
+        found = parse_json(raw, str(path), _REMEDY)
         version = found["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}.")
@@ -198,7 +206,7 @@ def read_manifest(folder: Path) -> Manifest:
         if _as_bytes({**found, "seal": stated}) != raw:
             raise UserError(f"{path} is not as `sample` wrote it; {_REMEDY}.")
         return _parse(found)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is no manifest of a fake dataset; {_REMEDY}.") from error
 
 

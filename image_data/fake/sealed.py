@@ -10,7 +10,6 @@ import errno
 import hashlib
 import math
 import os
-import tempfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import h5py
 import numpy as np
 
 from image_data.hdf5_policy import open_trusted_layout
-from runtime.atomic import commit_file, fsync_path
+from runtime.atomic import commit_file, fsync_path, temporary_name
 from runtime.errors import UserError
 from runtime.failure_points import failure_point
 
@@ -87,13 +86,11 @@ def commit_sealed(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapp
     image = _file_image(arrays, attributes)
     sha256 = hashlib.sha256(image).hexdigest()
     _make_folder(path.parent)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    temporary = Path(name)
+    temporary = temporary_name(path)
     try:
-        with os.fdopen(handle, "wb") as stream:
+        with open(temporary, "xb") as stream:
             stream.write(image)
         del image
-        os.chmod(temporary, 0o644)
         failure_point("store.shard_written")
         fsync_path(temporary)
         failure_point("store.shard_synced")

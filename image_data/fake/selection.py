@@ -15,7 +15,9 @@ from safetensors.numpy import load, save
 from runtime.atomic import write_bytes
 from runtime.digests import digest_of
 from runtime.errors import UserError
+from runtime.safe_files import parse_json, read_limited
 
+_LARGEST_BYTES = 4 << 30
 _KIND = "retort selection 1"
 
 
@@ -65,19 +67,17 @@ class Selection:
         """Read a selection; UserError naming the file where it is missing, damaged or something else."""
         path = Path(path)
         try:
-            data = path.read_bytes()
+            data = read_limited(path, _LARGEST_BYTES, "give the path of a selection")
             with safetensors.safe_open(path, framework="np") as file:
                 metadata = file.metadata() or {}
             if metadata.get("kind") != _KIND:
                 raise UserError(f"{path} is no selection; give a file that `sample` or `filters.select` saved.")
             tensors = load(data)
-            recipe = json.loads(metadata["recipe"])
+            recipe = parse_json(metadata["recipe"], f"the recipe in {path}", "make it again")
             found = Selection(
                 tensors["rows"], tensors["labels"], recipe, metadata["fakes_digest"], tensors.get("weights")
             )
             whole = found.digest == metadata["digest"]
-        except FileNotFoundError as error:
-            raise UserError(f"{path} is missing; give the path of a selection.") from error
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise UserError(f"{path} is damaged or no selection; make it again.") from error
         if not whole:

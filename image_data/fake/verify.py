@@ -13,10 +13,12 @@ from pathlib import Path
 
 from image_data.fake.manifest import (
     MANIFEST_FILE,
+    MANIFEST_LIMIT_BYTES,
     NEAREST_PREFIX,
     RUN_FILE,
     Manifest,
     ShardEntry,
+    is_run_file,
     read_manifest,
     run_file_of,
     score_path,
@@ -35,6 +37,7 @@ from runtime.devices import usable_cores
 from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.progress import progress
+from runtime.safe_files import read_limited
 
 PILOT_FOLDER = "pilot"
 MOST_THREADS = 8  # each maps one shard at a time
@@ -112,7 +115,7 @@ def _whole_problems(path: Path, manifest: Manifest) -> list[str]:
     run = path / RUN_FILE
     if not run.is_file():
         found.append(f"{run} is missing.")
-    elif run.read_bytes() != run_file_of(manifest):
+    elif not is_run_file(read_limited(run, MANIFEST_LIMIT_BYTES), run_file_of(manifest)):
         found.append(f"{run} is not what the manifest says: a run that extends the dataset is unfinished, or damage.")
     return found
 

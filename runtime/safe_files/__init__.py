@@ -6,6 +6,7 @@ self-referring text), the answer is a value of plain types or a UserError of one
 
 from runtime.safe_files.json_files import parse_json, read_json, read_json_lines, read_json_object
 from runtime.safe_files.plain import MissingFile, read_limited, read_text
+from runtime.safe_files.sealed_json import read_sealed_json, seal_state, write_sealed_json
 from runtime.safe_files.terminal import printable, terminal_text
 from runtime.safe_files.yaml_files import parse_yaml, read_yaml
 
@@ -18,7 +19,10 @@ __all__ = [
     "read_json_lines",
     "read_json_object",
     "read_limited",
+    "read_sealed_json",
     "read_text",
     "read_yaml",
+    "seal_state",
     "terminal_text",
+    "write_sealed_json",
 ]

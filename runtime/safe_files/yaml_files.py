@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from runtime.errors import UserError
-from runtime.safe_files.plain import decode_text, read_limited
+from runtime.safe_files.plain import MissingFile, decode_text, read_limited
 from runtime.safe_files.terminal import printable
 
 YAML_LIMIT_BYTES = 4 << 20
@@ -46,8 +46,10 @@ def read_yaml(path: Path, name: str = "", remedy: str = _MEND) -> Any:
     where = f"{name} {printable(path)}".strip()
     try:
         data = read_limited(path, YAML_LIMIT_BYTES, "give the path of a YAML file")
+    except MissingFile as error:
+        raise MissingFile(f"{where} does not exist; give the path of a YAML file.") from error
     except UserError as error:
-        raise type(error)(f"{name} {error}".strip()) from error
+        raise UserError(f"{name} {error}".strip()) from error
     return parse_yaml(data, where, remedy)
 
 

@@ -13,8 +13,8 @@ from torch import nn
 from interfaces import LabelSpace, TeacherCard
 from layers.ema import accumulate_standing_statistics
 from layers.generator import CARD_FILE, NetworkGenerator, save_generator
-from runtime.atomic import write_json
 from runtime.errors import UserError
+from runtime.safe_files import write_sealed_json
 from runtime.seeds import label_bits, numpy_generator, torch_generator
 from teacher_sampler.importers.registry import ImportedTeacher, ImportRequest
 from teacher_sampler.loaders.folder import load_teacher
@@ -91,7 +91,7 @@ def write_teacher(folder: Path, imported: ImportedTeacher, card: TeacherCard) ->
         card = save_generator(folder, card, imported.network)
     elif imported.write is not None:
         card = replace(card, source_digest=imported.write(folder))
-        write_json(folder / CARD_FILE, asdict(card))
+        write_sealed_json(folder / CARD_FILE, asdict(card))
     else:
         raise ValueError("an imported teacher has a network or a writer")
     try:

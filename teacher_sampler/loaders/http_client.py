@@ -6,7 +6,6 @@ students train on them.  What comes back is believed only where its size, type, 
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from image_data.labels import label_space_from_json, labels_differ
 from interfaces import LabelSpace, TeacherCard
 from layers.generator import card_latents
 from runtime.errors import UserError
+from runtime.safe_files import read_sealed_json, write_sealed_json
 from runtime.seeds import label_bits
 from teacher_sampler.loaders.http_transport import Patience, Reply, Transport
 from teacher_sampler.loaders.registry import BLACK_BOXES
@@ -25,6 +25,7 @@ from teacher_sampler.service.card import ARCHITECTURE, ServedCard, decode_card
 from teacher_sampler.service.wire import AnswerError
 
 ENDPOINT_FILE = "endpoint.json"
+_REMEDY = "import the teacher again"
 _COUNTS_BYTES = 32  # of one number in an answer of /candidates
 
 
@@ -131,9 +132,7 @@ def _read_card(reply: Reply) -> ServedCard:
 
 def write_endpoint(folder: Path, url: str) -> None:
     """The file of an `http` teacher's folder, beside its card.  It holds no token."""
-    from runtime.atomic import write_json
-
-    write_json(folder / ENDPOINT_FILE, {"url": url})
+    write_sealed_json(folder / ENDPOINT_FILE, {"url": url})
 
 
 @BLACK_BOXES.register(ARCHITECTURE)
@@ -141,13 +140,11 @@ def load_endpoint(folder: Path, card: TeacherCard, label_space: LabelSpace, devi
     """The teacher behind the address in a folder's endpoint.json; UserError where it is not the one of the card."""
     path = Path(folder) / ENDPOINT_FILE
     try:
-        url = json.loads(path.read_text())["url"]
+        url = read_sealed_json(path, _REMEDY)["url"]
         if not isinstance(url, str):
             raise TypeError("url is no text")
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; restore it or import the teacher again.") from error
-    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
-        raise UserError(f"{path} does not hold the address of a service; import the teacher again.") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path} does not hold the address of a service; {_REMEDY}.") from error
     teacher = RemoteTeacher.connect(url)
     served = teacher.card
     same = ("resolution_px", "channels", "latent", "truncation")

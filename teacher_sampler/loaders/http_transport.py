@@ -8,7 +8,6 @@ redirects are bounded, so a hostile service costs neither memory nor time nor th
 from __future__ import annotations
 
 import ipaddress
-import json
 import os
 import random
 import socket
@@ -26,6 +25,7 @@ from urllib3.util import Retry, Timeout, Url, parse_url
 
 from runtime.errors import UserError
 from runtime.progress import say
+from runtime.safe_files import parse_json
 from teacher_sampler.service import wire
 from teacher_sampler.service.wire import AnswerError
 
@@ -311,8 +311,8 @@ def _checked(body: bytes, headers: Mapping[str, str]) -> Reply:
 def _sentence(body: bytes) -> str:
     """What a service says of an error, made safe for a terminal; empty where it says nothing readable."""
     try:
-        said = json.loads(body.decode("utf-8"))["error"]
-    except (ValueError, RecursionError, KeyError, TypeError):
+        said = parse_json(body, "the answer")["error"]
+    except (UserError, KeyError, TypeError):
         return ""
     if not isinstance(said, str) or not said:
         return ""

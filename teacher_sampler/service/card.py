@@ -17,6 +17,7 @@ from image_data.labels import label_space_from_json
 from interfaces import LabelSpace, Teacher, TeacherCard
 from layers.generator import sampling_notes
 from runtime.errors import UserError
+from runtime.safe_files import parse_json
 from teacher_sampler.service.wire import AnswerError
 from teacher_sampler.settings import SamplerSettings
 
@@ -70,8 +71,8 @@ def encode_card(teacher: Teacher, digest: str, max_batch: int, endless: bool, nu
 def decode_card(data: bytes) -> ServedCard:
     """The inverse; AnswerError naming the first thing that is missing, of a wrong type or out of bounds."""
     try:
-        found = json.loads(data.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+        found = parse_json(data, "the card")
+    except UserError as error:
         raise AnswerError("its card is no JSON text") from error
     _need(isinstance(found, dict), "a JSON object")
     _need(found.get("format_version") == 1, "of format version 1")

@@ -19,6 +19,7 @@ from safetensors.numpy import load, save
 
 from interfaces import LabelSpace
 from runtime.errors import UserError
+from runtime.safe_files import parse_json
 
 PROTOCOL = 1
 HEALTH_PATH, CARD_PATH, IMAGES_PATH, CANDIDATES_PATH = "/health", "/card", "/images", "/candidates"
@@ -118,16 +119,12 @@ def decode_labels_request(body: bytes, space: LabelSpace, max_batch: int) -> np.
 
 def _json_object(body: bytes, keys: set[str]) -> dict[str, Any]:
     try:
-        found = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
+        found = parse_json(body, "the body")
+    except UserError as error:
         raise RequestError(400, "the body is no JSON text of finite numbers in UTF-8.") from error
     if not isinstance(found, dict) or set(found) != keys:
         raise RequestError(422, f"the body must be a JSON object with the keys {', '.join(sorted(keys))}.")
     return found
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(name)  # NaN, Infinity
 
 
 def _is_whole(value: Any) -> bool:
@@ -207,8 +204,8 @@ def encode_counts(counts: np.ndarray | None) -> bytes:
 def decode_counts(data: bytes, labels: int) -> np.ndarray | None:
     """The inverse: int64 N, or None; AnswerError where it is malformed."""
     try:
-        found = json.loads(data.decode("utf-8"))["candidates"]
-    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        found = parse_json(data, "the answer")["candidates"]
+    except (UserError, KeyError, TypeError) as error:
         raise AnswerError("its numbers of candidates are no JSON object") from error
     if found is None:
         return None
