@@ -6,6 +6,7 @@ teacher of BLKD, and as the predictor that measures teacher errors for filtering
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ class ClassifierPredictor:
 
     def encoded(self, images: torch.Tensor) -> torch.Tensor:
         """float32 network outputs on the device: logits, or encoded labels clipped to [0, 1]."""
+        check_shape(self.card, images.shape[1:], "the predictor", "the images given")
         with torch.inference_mode():
             blocks = [self.network(block.to(self.device)).float() for block in images.split(_BLOCK_ROWS)]
             output = torch.cat(blocks)
@@ -51,6 +53,19 @@ class ClassifierPredictor:
             return output
         values = np.asarray(self.label_space.decode(output), dtype=np.float32)
         return torch.from_numpy(values.reshape(len(images), self.label_space.width))
+
+
+def check_shape(card: dict[str, Any], shape: Sequence[int], name: str, whose: str) -> None:
+    """UserError where a predictor takes other images than those of `whose`, C x H x W."""
+    if "resolution_px" not in card:
+        return
+    taken = (card["channels"], card["resolution_px"], card["resolution_px"])
+    if tuple(shape) != taken:
+        mine, theirs = (" x ".join(map(str, sides)) for sides in (taken, shape))
+        remedy = f"import it again with --image-size {shape[1]} --image-channels {shape[0]}"
+        if not card.get("foreign"):
+            remedy = f"train one on such images (train-classifier --resolution {shape[1]})"
+        raise UserError(f"{name} takes images of {mine}, not of {theirs} ({whose}); {remedy}.")
 
 
 def save_classifier(folder: Path, card: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from classifiers.settings import ClassifierSettings
 from classifiers.training_state import TrainingState
 from image_data.augment import augment
 from image_data.batches import BatchOrder
-from image_data.label_meeting import LabelHolder, check_same_labels, meet
+from image_data.label_meeting import LabelHolder, check_same_labels, meet, predictor_holder
 from image_data.labels import label_space_from_json
 from image_data.sources import ImageSource, row_weights
 from interfaces import LabelSpace, Predictor
@@ -267,9 +267,8 @@ def _check_inputs(
                 "take a predictor that was trained on the same label space."
             )
         if "label_space" in teacher.card:
-            theirs = LabelHolder(
-                "network", "the teacher of soft labels", label_space_from_json(teacher.card["label_space"])
-            )
+            space = label_space_from_json(teacher.card["label_space"])
+            theirs = predictor_holder("the teacher of soft labels", teacher.card, space)
             check_same_labels(LabelHolder("data", "the training images", label_space), theirs)
     return int(shape[1]), int(shape[2])
 

@@ -161,7 +161,7 @@ def _check_meets(checkpoint: Path | None, named: str, imported: ImportedPredicto
     if data.val is None or not len(data.val):
         raise UserError(f"--data {named} has no validation images; leave --data out.")
     meet(
-        LabelHolder("classifier", f"--checkpoint {checkpoint}", imported.label_space),
+        LabelHolder("imported", f"--checkpoint {checkpoint}", imported.label_space),
         LabelHolder("data", f"--data {named}", data.label_space),
         data.val.labels,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from commands.options import DataOptions
 if TYPE_CHECKING:
     import torch
 
+    from image_data.label_meeting import LabelHolder
     from image_data.real import RealData
     from interfaces import DensityRatio, LabelSpace, Predictor, Teacher
     from teacher_sampler.adapted import Adaptation
@@ -65,28 +67,21 @@ def load_density_ratio(folder: Path, device: torch.device) -> DensityRatio:
     return load_filter(folder, device)
 
 
-def card_labels(folder: Path) -> LabelSpace:
-    """The label space of a trained network's folder, from its card alone."""
+def predictor_labels(folder: Path) -> LabelHolder:
+    """The labels of a predictor's folder, from its card alone."""
+    from classifiers.predictor import read_classifier_card
+    from image_data.label_meeting import predictor_holder
     from image_data.labels import label_space_from_json
 
-    return label_space_from_json(_card_entry(folder, "label_space"))
+    card = read_classifier_card(folder)
+    return predictor_holder(f"--predictor {folder}", card, label_space_from_json(card["label_space"]))
 
 
-def card_image_shape(folder: Path) -> tuple[int, int, int]:
-    """(C, H, W) of the images that a classifier looks at, from its card alone."""
-    side = int(_card_entry(folder, "resolution_px"))
-    return int(_card_entry(folder, "channels")), side, side
+def check_predictor_images(folder: Path, shape: Sequence[int], whose: str) -> None:
+    """UserError where a predictor takes other images than those of `whose`, C x H x W."""
+    from classifiers.predictor import check_shape, read_classifier_card
 
-
-def _card_entry(folder: Path, key: str) -> Any:
-    from runtime.errors import UserError
-    from runtime.safe_files import read_json_object
-
-    path = folder / "card.json"
-    card = read_json_object(path, "give the folder of a trained network")
-    if key not in card:
-        raise UserError(f"{path} has no {key!r}, so it is no card of a classifier; give a classifier's folder.")
-    return card[key]
+    check_shape(read_classifier_card(folder), shape, f"--predictor {folder}", whose)
 
 
 def error_function(label_space: LabelSpace) -> Any:

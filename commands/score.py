@@ -14,7 +14,14 @@ from pydantic import Field
 from commands.dry_run import work_begins
 from commands.fake_options import FakesOptions, fakes_folder
 from commands.options import DataOptions
-from commands.parts import card_labels, error_function, load_data, load_density_ratio, predictor_factory
+from commands.parts import (
+    check_predictor_images,
+    error_function,
+    load_data,
+    load_density_ratio,
+    predictor_factory,
+    predictor_labels,
+)
 from commands.workspace import DATA_FLAGS, artefact_digest, data_flags, resolve_input
 from runtime.errors import UserError
 
@@ -78,8 +85,9 @@ def _predict(options: Options, folder: Path) -> None:
 
     fakes = open_fakes(folder)
     predictor = resolve_input("predictor", options.predictor, _shared(options))
-    network = LabelHolder("network", f"--predictor {predictor}", card_labels(predictor))
-    meet(LabelHolder("fakes", f"--fakes {folder}", fakes.label_space), network, fakes.manifest.labels)
+    mine = LabelHolder("fakes", f"--fakes {folder}", fakes.label_space)
+    meet(mine, predictor_labels(predictor), fakes.manifest.labels)
+    check_predictor_images(predictor, fakes.image_shape, mine.name)
     digest = artefact_digest("predictor", predictor)
     error = error_function(fakes.label_space)
     work_begins(options)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from commands.options import DataOptions
-from commands.parts import card_image_shape, card_labels
+from commands.parts import check_predictor_images, predictor_labels
 from commands.workspace import DATA_FLAGS
 from filters.keep_language import checked
 from runtime.errors import UserError
@@ -93,13 +93,10 @@ def without_real_images(options: SelectionOptions, test: bool) -> bool:
 
 def check_soft_labels(folder: Path, mine: LabelHolder, asked: Any, image_shape: tuple[int, ...]) -> None:
     """UserError where the teacher of soft labels has learnt other labels (asked: the student's) or other images."""
-    from image_data.label_meeting import LabelHolder, meet
+    from image_data.label_meeting import meet
 
-    meet(mine, LabelHolder("network", f"--predictor {folder}", card_labels(folder)), asked)
-    sees = card_image_shape(folder)
-    if sees != tuple(image_shape):
-        theirs, ours = ("x".join(str(side) for side in shape) for shape in (sees, image_shape))
-        raise UserError(f"--predictor {folder} looks at images of {theirs}, and these are {ours}; give another one.")
+    meet(mine, predictor_labels(folder), asked)
+    check_predictor_images(folder, image_shape, mine.name)
 
 
 def data_name(options: DataOptions) -> str:

@@ -92,7 +92,7 @@ def check_fits(kind: str, folder: Path, teacher: ChosenTeacher, asked: Any = Non
     """UserError where a filter or predictor looks at other images or labels than this teacher's; a warning where a
     filter was fitted for another teacher.  asked: the labels that are sampled.
     """
-    from image_data.label_meeting import LabelHolder, meet
+    from image_data.label_meeting import LabelHolder, meet, predictor_holder
     from image_data.labels import label_space_from_json
     from runtime.progress import say
     from runtime.safe_files import read_sealed_json
@@ -103,11 +103,14 @@ def check_fits(kind: str, folder: Path, teacher: ChosenTeacher, asked: Any = Non
         raise UserError(f"{folder / 'card.json'} is not the card of a {kind}; give another --{kind}.")
     theirs, mine = (seen["channels"], seen["resolution_px"]), (teacher.card.channels, teacher.card.resolution_px)
     if theirs != mine:
+        other = f"another --{kind}"
+        if card.get("foreign"):
+            other = f"import the predictor with --image-size {mine[1]} --image-channels {mine[0]}"
         raise UserError(
             f"--{kind} {folder} looks at {theirs[0]} x {theirs[1]} x {theirs[1]} images and the teacher makes "
-            f"{mine[0]} x {mine[1]} x {mine[1]}; give --image-size and --image-channels, or another --{kind}."
+            f"{mine[0]} x {mine[1]} x {mine[1]}; give --image-size and --image-channels, or {other}."
         )
-    network = LabelHolder("network", f"--{kind} {folder}", label_space_from_json(card["label_space"]))
+    network = predictor_holder(f"--{kind} {folder}", card, label_space_from_json(card["label_space"]))
     meet(LabelHolder("teacher", f"--teacher {teacher.reference}", teacher.label_space), network, asked)
     if kind == "filter" and card.get("teacher") != teacher.card.source_digest:
         say(f"warning: the filter {folder} was fitted for another teacher; its ratios do not belong to this one")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,9 +28,14 @@ class LabelHolder:
     mends it.
     """
 
-    kind: Literal["data", "teacher", "fakes", "network", "classifier"]
+    kind: Literal["data", "teacher", "fakes", "network", "imported"]
     name: str
     space: LabelSpace
+
+
+def predictor_holder(name: str, card: Mapping[str, Any], space: LabelSpace) -> LabelHolder:
+    """The labels of a predictor: those of one of another program are named where it is imported."""
+    return LabelHolder("imported" if card.get("foreign") else "network", name, space)
 
 
 def labels_differ(mine: LabelSpace, theirs: LabelSpace) -> str | None:
@@ -142,7 +147,7 @@ def _matched_by_place(mine: LabelHolder, theirs: LabelHolder) -> str:
         "teacher": f"; name them with import-teacher --class-names {typed}",
         "fakes": f"; a teacher imported with import-teacher --class-names {typed} gives them these names",
         "data": "; name them with class_names in the data's dataset.json",
-        "classifier": f"; name them with --class-names {typed}",
+        "imported": f"; name them with import-predictor --class-names {typed}",
         "network": "",
     }[numbered.kind]
     return (
@@ -185,10 +190,10 @@ _MENDS = {  # kind of holder: where names differ, where values do, where one has
         "sample the fakes anew within this range and unit (sample --labels, import-teacher --label-unit)",
         "give fakes with labels of this kind",
     ),
-    "classifier": (  # one that is being imported
-        "name its classes in its own order with --class-names NAMES, or choose and order them with --label-map FILE",
-        "state --label-range and --label-unit in these units",
-        "give a classifier of classes, or of values (--label-range), as the data has them",
+    "imported": (  # a classifier of another program
+        "import it with --class-names NAMES in its own order, or choose and order its classes with --label-map FILE",
+        "import it with --label-range and --label-unit in these units",
+        "import one with labels of this kind",
     ),
     "network": ("give another {flag}, trained on these labels",) * 3,
     "data": (

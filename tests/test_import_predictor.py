@@ -200,6 +200,8 @@ class Mean(nn.Module):
             return torch.stack([mean - x.mean(), mean], dim=1)
         if self.ending == "nan":
             return torch.stack([mean, mean / 0.0], dim=1)
+        if self.ending == "sigmoid":
+            return torch.stack([mean, 0.5 * mean], dim=1).sigmoid()
         if self.ending == "map":
             return x
         return mean[:, None]
@@ -265,6 +267,7 @@ REFUSED = [
     (f"{PROGRAM} --data rotated-digits", ["10 classes", "a value", "rotated-digits"]),
     (f"{PROGRAM} --class-names 1,0,2,3,4,5,6,7,8,9 --data digits", ["another order", "--label-map"]),
     (f"{PROGRAM} --fold 1", ["--data"]),
+    ("--arch torch-export --checkpoint {sigmoid} --normalise half", ["between 0 and 1", "sigmoid"]),
     ("--arch torch-export --checkpoint {probabilities} --normalise half", ["sum to 1", "--output probabilities"]),
     ("--arch resnet8 --checkpoint {nasty} --normalise half", ["--resolution", "--channels"]),
     (f"{STATE} --checkpoint {{nasty}} --normalise half --network-width 1", ["has shape", "--network-width"]),
@@ -283,7 +286,7 @@ def places(files: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
     folder = tmp_path_factory.mktemp("refused")
     found = {"nowhere": folder / "nothing.pt2", "folder": folder, "nasty": files / "nasty.pth"}
     found |= {"fixed": files / "fixed.pt2", "probabilities": files / "probabilities.pt2"}
-    for name, ending in (("one", "flat"), ("batch", "batch"), ("nan", "nan"), ("map", "map")):
+    for name, ending in (("one", "flat"), ("batch", "batch"), ("nan", "nan"), ("map", "map"), ("sigmoid",) * 2):
         found[name] = export_pt2(Mean(ending), (torch.rand(3, 3, 12, 12),), folder / f"{name}.pt2")
     found["plain"] = folder / "plain.pth"
     torch.save({"fc.weight": torch.zeros(3, 4), "fc.bias": torch.zeros(3)}, found["plain"])
@@ -336,6 +339,25 @@ def test_a_damaged_folder_is_told(damage: str, files: Path, tmp_path: Path, caps
         load_classifier(out, CPU)
 
 
+def test_images_and_labels_of_another_kind_are_told_before_work(
+    files: Path, workspace: Any, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    wide, few = (export_pt2(nn.Sequential(nn.AdaptiveAvgPool2d((2, count // 2)), nn.Flatten()),
+                            (torch.rand(2, 1, 24, 24),), tmp_path / f"{count}.pt2") for count in (10, 2))  # fmt: skip
+    for name, path in (("wide", wide), ("few", few)):
+        words = ["--arch", "torch-export", "--checkpoint", path, "--normalise", "half", "--output", "logits"]
+        assert typed(capsys, *words, "--out", tmp_path / name)[0] == 0
+    size, labels = "--image-size 16 --image-channels 1", "2 classes there"
+    for command, text in (("sample", "--nfake-per-class 5"), ("score", ""), ("distill", "--method blkd --rho 1")):
+        for name, remedy in (("wide", size), ("few", labels)):
+            out = "" if command == "score" else f"--out {tmp_path / 'out'}"
+            code = workspace.type(command, f"{text} --predictor {tmp_path / name} {out}", tiny=command != "score")
+            assert code == 2
+            if (command, name) != ("sample", "few"):  # sample looks at sizes first
+                assert remedy in capsys.readouterr().err
+    assert not list(tmp_path.glob("out/*"))
+
+
 class PlainBlock(nn.Module):
     """A CIFAR ResNet's block in the names that most trainers use."""
 
@@ -354,13 +376,17 @@ class PlainBlock(nn.Module):
         return torch.relu(self.bn2(self.conv2(inner)) + self.downsample(x))
 
 
-class PlainResNet8(nn.Module):
-    def __init__(self, width: int = 8, classes: int = 5) -> None:
+class PlainResNet(nn.Module):
+    """ResNet-8 (one block a stage) or ResNet-20 (three)."""
+
+    def __init__(self, blocks: int = 1, width: int = 8, classes: int = 5) -> None:
         super().__init__()
         self.conv1, self.bn1 = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
         sizes = [width, width, 2 * width, 4 * width]
         for number, (before, after) in enumerate(pairwise(sizes), start=1):
-            setattr(self, f"layer{number}", nn.Sequential(PlainBlock(before, after, 1 if number == 1 else 2)))
+            rest = [PlainBlock(after, after, 1) for _ in range(blocks - 1)]
+            first = PlainBlock(before, after, 1 if number == 1 else 2)
+            setattr(self, f"layer{number}", nn.Sequential(first, *rest))
         self.fc = nn.Linear(4 * width, classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -372,7 +398,7 @@ class PlainResNet8(nn.Module):
 def test_a_cifar_resnet_in_the_names_of_other_trainers(
     side: int, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    network = PlainResNet8().train()
+    network = PlainResNet().train()
     for _ in range(3):
         network(torch.randn(8, 3, 16, 16))
     torch.save({"state_dict": {f"module.{name}": value for name, value in network.state_dict().items()}},

@@ -315,6 +315,12 @@ def _check_form(request: PredictorRequest, taken: Convention, found: torch.Tenso
             f"{request.checkpoint} gives rows that sum to 1, as probabilities do; give --output probabilities (or "
             f"--output logits if they are that)."
         )
+    if request.output is None and float(found.min()) >= 0.0 and float(found.max()) <= 1.0:
+        raise UserError(
+            f"{request.checkpoint} gives numbers between 0 and 1 only ({float(found.min()):.3g} to "
+            f"{float(found.max()):.3g}) that are no probabilities; export the values before its last sigmoid, or give "
+            f"--output logits if they are that."
+        )
 
 
 def _notes(request: PredictorRequest, taken: Convention, space: LabelSpace) -> tuple[str, ...]:
