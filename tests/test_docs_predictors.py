@@ -18,8 +18,8 @@ import cli
 from classifiers.foreign.normalisation import NORMALISATIONS
 from image_data.fake import open_fakes
 from image_data.labels import ClassLabels
+from tests.plain_cifar import PlainResNet
 from tests.program_models import export_pt2, onnx_model, tiny_network
-from tests.test_import_predictor import PlainResNet
 
 GUIDE = (Path(__file__).resolve().parent.parent / "docs" / "predictors.md").read_text()
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", GUIDE, flags=re.DOTALL) for line in block.splitlines()]

@@ -6,7 +6,6 @@ import json
 import pickle
 import warnings
 from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from torch import nn
 
 import cli
 from classifiers import load_classifier
-from classifiers.foreign.networks import ForeignNetwork
 from commands.parts import predictor_factory
 from commands.workspace import artefact_digest
 from runtime.errors import UserError
@@ -356,59 +354,3 @@ def test_images_and_labels_of_another_kind_are_told_before_work(
             if (command, name) != ("sample", "few"):  # sample looks at sizes first
                 assert remedy in capsys.readouterr().err
     assert not list(tmp_path.glob("out/*"))
-
-
-class PlainBlock(nn.Module):
-    """A CIFAR ResNet's block in the names that most trainers use."""
-
-    def __init__(self, before: int, after: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, after, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(after)
-        self.conv2 = nn.Conv2d(after, after, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(after)
-        self.downsample: nn.Module = nn.Sequential()
-        if stride != 1 or before != after:
-            self.downsample = nn.Sequential(nn.Conv2d(before, after, 1, stride, bias=False), nn.BatchNorm2d(after))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        inner = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(inner)) + self.downsample(x))
-
-
-class PlainResNet(nn.Module):
-    """ResNet-8 (one block a stage) or ResNet-20 (three)."""
-
-    def __init__(self, blocks: int = 1, width: int = 8, classes: int = 5) -> None:
-        super().__init__()
-        self.conv1, self.bn1 = nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width)
-        sizes = [width, width, 2 * width, 4 * width]
-        for number, (before, after) in enumerate(pairwise(sizes), start=1):
-            rest = [PlainBlock(after, after, 1) for _ in range(blocks - 1)]
-            first = PlainBlock(before, after, 1 if number == 1 else 2)
-            setattr(self, f"layer{number}", nn.Sequential(first, *rest))
-        self.fc = nn.Linear(4 * width, classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        h = self.layer3(self.layer2(self.layer1(torch.relu(self.bn1(self.conv1(x))))))
-        return self.fc(h.mean(dim=(2, 3)))
-
-
-@pytest.mark.parametrize("side", [32, 64])
-def test_a_cifar_resnet_in_the_names_of_other_trainers(
-    side: int, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    network = PlainResNet().train()
-    for _ in range(3):
-        network(torch.randn(8, 3, 16, 16))
-    torch.save({"state_dict": {f"module.{name}": value for name, value in network.state_dict().items()}},
-               tmp_path / "best.pth")  # fmt: skip
-    words = ["--arch", "resnet8", "--checkpoint", tmp_path / "best.pth", "--normalise", "cifar10"]
-    assert typed(capsys, *words, "--resolution", side, "--channels", 3, "--out", tmp_path / "p")[0] == 0
-    images = random_images(4, 3, side)
-    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)))
-    with torch.no_grad():
-        wanted = network.eval()((images / 255 - mean) / std)
-    found = load_classifier(tmp_path / "p", CPU)
-    assert isinstance(found.network, ForeignNetwork)
-    torch.testing.assert_close(found(images), wanted, atol=1e-4, rtol=1e-4)
