@@ -13,7 +13,7 @@ WANTED = {  # kind -> what it is called, and where it comes from
     "teacher": ("a teacher", "the folder that train-teacher or import-teacher made"),
     "student": ("a student generator", "the folder that train-student made"),
     "filter": ("a filter", "the folder that fit-filter made"),
-    "predictor": ("a classifier", "the folder that train-classifier or distill made"),
+    "predictor": ("a classifier", "the folder that train-classifier, import-predictor or distill made"),
     "fakes": ("a dataset of fakes", "the folder that sample made"),
 }
 FLAGS = {  # option name -> kind of artefact
@@ -23,6 +23,11 @@ FLAGS = {  # option name -> kind of artefact
     "predictor": "predictor",
     "init_from": "predictor",
     "fakes": "fakes",
+}
+_OF_A_FILE = {  # what makes one of a single file
+    "teacher": "import it with import-teacher",
+    "predictor": "import it with import-predictor",
+    "fakes": "make a teacher of its images with import-teacher --arch images",
 }
 _OTHERS = {"judge": "a judge", "rho": "a search of rho", "evaluation": "an evaluation", "classifier": "a classifier"}
 _BY_FILE = {"manifest.json": "fakes", "choice.yaml": "rho"}
@@ -40,6 +45,8 @@ def check_kind(flag: str, kind: str, path: Path) -> None:
         return
     inside = path / "latest" if path.name == kind else path / kind / "latest"
     remedy = inside if inside.is_dir() else source
+    if found == "a file" and kind in _OF_A_FILE:
+        remedy = f"{remedy}, or {_OF_A_FILE[kind]}"
     raise UserError(f"{path} is {found}; {flag} needs {name}: give {remedy}.")
 
 
