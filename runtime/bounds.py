@@ -61,7 +61,7 @@ Width = Annotated[float, AfterValidator(Bound(0, 64, above=True))]  # a factor o
 
 
 def bound_problems(settings: Any, between: str = " ") -> list[str]:
-    """A text for each field of a settings dataclass that lies outside the bounds of its type.  `between`: name and value."""
+    """A text for each field of a settings dataclass outside the bounds of its type.  `between`: name and value."""
     hints = typing.get_type_hints(type(settings), include_extras=True)
     found = []
     for field in dataclasses.fields(settings):
