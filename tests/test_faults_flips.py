@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.faults_flips import Kind, flip_bits, kinds_of, table
 from tests.conftest import Workspace
+from tests.faults_flips import Kind, flip_bits, kinds_of, table
 
 pytestmark = pytest.mark.xdist_group("workspace")
 FLIPS = 3

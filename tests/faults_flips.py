@@ -5,7 +5,7 @@ what comes out is compared with what came out before.  `detected`: one sentence 
 names, or the line with which a training falls back to the checkpoint before).  `harmless`: the same value, byte for
 byte.  `silent` (another value and no word) and `tracebacks` must be 0.
 
-    python -m benchmarks.faults_flips --flips 300        # makes a tiny workspace of its own; or: --workspace DIR
+    python -m tests.faults_flips --flips 300        # makes a tiny workspace of its own; or: --workspace DIR
 """
 
 from __future__ import annotations
