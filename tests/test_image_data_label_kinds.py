@@ -151,3 +151,9 @@ def test_options_of_the_import_go_before_the_description(tmp_path: Path) -> None
     assert open_whole(path, wishes=LabelWishes(range=(-1, 5))).label_space.low == -1
     path.with_suffix(".json").write_text('{"class_names": ["a", "b", "c"]}')
     assert open_whole(path, wishes=LabelWishes(range=(-1, 5))).label_space.high == 5
+
+
+def test_rare_numbers_name_the_key_that_makes_them_values(tmp_path: Path) -> None:
+    ages = np.r_[np.repeat(np.arange(1, 11), 5), np.arange(11, 21)]
+    with pytest.raises(UserError, match=r"has [01] training images; .* or state .\"label_kind\": \"continuous\""):
+        load_real(write(tmp_path / "a.h5", ages))
