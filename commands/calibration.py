@@ -4,6 +4,7 @@ the warnings that follow; for `inspect`, `sample` and the report.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -180,6 +181,7 @@ def _missing(
     workspaces: Sequence[Path],
 ) -> list[str]:
     """What is not there, with the command that makes it."""
+    quoted = shlex.quote(str(folder))
     found = []
     if described["candidate_ratio"] is not None and card is None:
         found.append("the filter was not found, so ratios on real images are not shown; give --filter DIR")
@@ -188,17 +190,17 @@ def _missing(
             "the filter's card has means of r on real images and no distributions; fit-filter into a new --out has them"
         )
     if not described["scores"] and len(described["label_space"].get("names", ())) != 1:
-        found.append(f"no teacher errors; make them with: python cli.py score {folder} --predictor DIR")
+        found.append(f"no teacher errors; make them with: python cli.py score {quoted} --predictor DIR")
     if described["nearest"] is None:
         found.append(
             f"no distances to training images (memorisation, near-duplicates); make them with: "
-            f"python cli.py score {folder} --nearest"
+            f"python cli.py score {quoted} --nearest"
         )
     if not measured and (described["rejects"] or described["scores"]):
-        place = f" --workspace {workspaces[0]}" if workspaces else ""
+        place = f" --workspace {shlex.quote(str(workspaces[0]))}" if workspaces else ""
         found.append(
             "whether the filters help was not measured on these fakes and their teacher; measure it with: "
-            f"python cli.py evaluate --fakes {folder}{place}"
+            f"python cli.py evaluate --fakes {quoted}{place}"
         )
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,12 +26,13 @@ def remedies(folder: Path, problems: list[str]) -> list[str]:
         _command(problem.removeprefix(f"{folder}/").split(maxsplit=1)[0], manifest, growing) for problem in problems
     }
     number = manifest.content["per_label"]
+    shown = shlex.quote(str(folder))
     said = {
         "sample": f"a run that extends {folder} is unfinished: the same `sample` command goes on with it, and one for "
         f"{number} fakes of each label takes it back",
-        "repair": f"`python cli.py repair {folder}` makes the damaged units again",
-        "score": f"`python cli.py score {folder} --predictor DIR` with their predictors makes the other scores again",
-        "score --nearest": f"`python cli.py score {folder} --nearest` makes the distances again",
+        "repair": f"`python cli.py repair {shown}` makes the damaged units again",
+        "score": f"`python cli.py score {shown} --predictor DIR` with their predictors makes the other scores again",
+        "score --nearest": f"`python cli.py score {shown} --nearest` makes the distances again",
     }
     return [sentence for command, sentence in said.items() if command in wanted]
 

@@ -7,6 +7,7 @@ choice is the largest rho within one standard error of the best, written as choi
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -134,4 +135,4 @@ def _check_trainings(options: Options, data: Any, fakes: Any, predictor: Path | 
 
 def show(result: dict[str, Any]) -> str:
     """The table of the grid, and what to do with the choice."""
-    return f"{result['table']}\nuse it: python cli.py distill --config {result['config']}"
+    return f"{result['table']}\nuse it: python cli.py distill --config {shlex.quote(result['config'])}"

@@ -14,6 +14,7 @@ import torch
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Predictor
 from runtime.errors import UserError
+from runtime.finite import require_finite
 
 
 @torch.inference_mode()
@@ -57,6 +58,7 @@ def score(
 
 def summary(errors: np.ndarray, label_space: LabelSpace) -> dict[str, Any]:
     """The score of per-image errors; the standard error is that of a mean over independent images."""
+    require_finite(errors, "errors")
     count = len(errors)
     spread = float(errors.std(ddof=1) / np.sqrt(count)) if count > 1 else None
     return {
@@ -80,6 +82,8 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     first, second = np.atleast_2d(np.asarray(a, float)), np.atleast_2d(np.asarray(b, float))
     if first.shape != second.shape or first.ndim != 2 or not first.size:
         raise ValueError(f"paired errors must have one shape, not {first.shape} and {second.shape}")
+    require_finite(first, "errors")
+    require_finite(second, "errors")
     difference = first - second
     seeds, images = difference.shape
     by_seed = difference.mean(axis=1)

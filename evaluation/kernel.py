@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from runtime.errors import UserError
+from runtime.finite import require_finite
 
 _CHUNK_ROWS = 1024
 
@@ -104,4 +105,6 @@ def _both_sums(x: np.ndarray, y: np.ndarray, chunk_rows: int) -> tuple[np.ndarra
 def _as_float64(features: np.ndarray | torch.Tensor) -> np.ndarray:
     if isinstance(features, torch.Tensor):
         features = features.detach().cpu().numpy()
-    return np.asarray(features, dtype=np.float64)
+    values = np.asarray(features, dtype=np.float64)
+    require_finite(values, "features")
+    return values

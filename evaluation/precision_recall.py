@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from runtime.errors import UserError
+from runtime.finite import require_finite
 
 _CHUNK_ROWS = 1024
 
@@ -68,4 +69,6 @@ def _distances(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 
 
 def _as_float64(features: np.ndarray | torch.Tensor) -> torch.Tensor:
-    return torch.as_tensor(features).detach().cpu().double()
+    values = torch.as_tensor(features).detach().cpu().double()
+    require_finite(values.numpy(), "features")
+    return values

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.errors import UserError
+from runtime.finite import require_finite
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Acceptance:
         r = np.asarray(r, dtype=np.float64)
         if not self.needs_ratio:
             return np.ones(len(uniforms), dtype=bool)
+        require_finite(r, "density ratios")
         return (np.asarray(uniforms, dtype=np.float64) <= r / ceiling) & (r > 0.0)
 
     def clipped_mass(self, r: np.ndarray, ceiling: float | np.ndarray) -> float:
@@ -68,6 +70,7 @@ class Acceptance:
         if not self.needs_ratio:
             return 0.0
         r = np.asarray(r, dtype=np.float64)
+        require_finite(r, "density ratios")
         total = float(r.sum())
         return float(np.maximum(r - ceiling, 0.0).sum()) / total if total > 0.0 else 0.0
 

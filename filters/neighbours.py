@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from runtime.finite import require_finite
+
 _SPARE = 4  # candidates beyond those asked for
 _BLOCK = 1024  # queries at once
 
@@ -23,6 +25,8 @@ def nearest(
     queries: float32 N x d; references: float32 M x d.  own: int64 N, a row of `references` that is no neighbour of
     this query (itself).  Where there are fewer neighbours, distances are inf and rows -1; ties go to the earlier row.
     """
+    require_finite(queries, "features")
+    require_finite(references, "features")
     wanted = min(count + (own is not None) + _SPARE, len(references))
     distances = np.full((len(queries), count), np.inf)
     rows = np.full((len(queries), count), -1, dtype=np.int64)

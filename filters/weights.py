@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from runtime.errors import UserError
+from runtime.finite import require_finite
 
 if TYPE_CHECKING:
     from image_data.fake.dataset import FakeDataset
@@ -33,6 +34,7 @@ def importance_weights(
     1 where all weights are equal.  A group without a positive ratio has weights of 0.
     """
     r = np.asarray(ratio, dtype=np.float64)
+    require_finite(r, "density ratios")
     weights = np.zeros(len(r), dtype=np.float64)
     above = 0.0
     for group in np.unique(groups):

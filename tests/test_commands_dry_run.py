@@ -200,3 +200,18 @@ def test_it_says_how_far_it_could_look(tmp_path: Path, capsys: Any) -> None:
         assert plan["checked"] == f"as far as possible without the {missing}, which is not there yet"
         assert "`python cli.py" in plan["inputs"][missing]
     assert not (tmp_path / "new").exists()
+
+
+def test_paths_in_suggested_commands_are_quoted(whole: Any, tmp_path: Path) -> None:
+    import shlex
+    import shutil
+
+    from commands.remedies import remedies
+    from commands.search_rho import show
+
+    folder = tmp_path / "my fakes (old)"
+    shutil.copytree((whole.folder / "fakes" / "latest").resolve(), folder)
+    (said,) = remedies(folder, [f"{folder}/run.json is damaged"])
+    assert shlex.split(said.split("`")[1]) == ["python", "cli.py", "repair", str(folder)]
+    shown = show({"table": "", "config": "a b/choice.yaml"})
+    assert shlex.split(shown.split("use it: ")[1])[-1] == "a b/choice.yaml"

@@ -21,6 +21,7 @@ from runtime.bounds import (
 from runtime.errors import UserError
 
 AUTO_BELOW_IMAGES = 500
+TRAINABLE = ("biggan", "biggan-deep")  # entries of TEACHERS that take these settings; the others are only loaded
 
 
 @dataclass(frozen=True)
@@ -56,8 +57,15 @@ class TeacherSettings:
     def check(self, allowed_augmentations: Sequence[str]) -> None:
         """Raise a UserError where a value is impossible, or an augmentation is not allowed on the data."""
         from layers.diffaugment import check_policy  # torch stays unloaded until a value is checked
+        from teacher_sampler.networks import TEACHERS
 
         check_bounds(self, "train-teacher")
+        TEACHERS.get(self.architecture)
+        if self.architecture not in TRAINABLE:
+            raise UserError(
+                f"--architecture {self.architecture} cannot be trained here, only loaded (import-teacher); those that "
+                f"can are {' and '.join(TRAINABLE)}."
+            )
         if self.vicinity not in ("soft", "hard"):
             raise UserError(f"vicinity {self.vicinity!r} is unknown; use soft or hard.")
         if self.diffaugment != ("auto",):
