@@ -35,6 +35,7 @@ BELONGS_TO = {  # flags that only some kinds of teacher have a use for
     "noise_mode": ("stylegan2-ada",),
     "label_input": _PROGRAMS,
     "output_range": _PROGRAMS,
+    "entry": ("biggan", "biggan-deep", "stylegan2-ada", *_CCGAN),
     "resolution": ("images",),
     "channels": ("images",),
 }
@@ -45,6 +46,7 @@ class Options(SharedOptions):
 
     arch: ARCHITECTURES | None = Field(None, description="Kind of teacher.")
     checkpoint: str | None = Field(None, description="Its file, folder or address.")
+    entry: str | None = Field(None, description="Which network in the checkpoint; the averaged generator if open.")
     label_embedding: Path | None = Field(None, description="CcGAN: file of the label embedding network (y2h).")
     label_network: Path | None = Field(None, description="CcGAN: file of the image-to-label network, to check y2h by.")
     label_range: str | None = Field(None, description="LOW:HIGH, the labels that stand for 0 and 1, in your units.")
@@ -76,6 +78,7 @@ def run(options: Options) -> dict[str, Any]:
     """Read and check the file, then write the folder, or find it done."""
     from runtime.devices import set_threads
     from teacher_sampler.importers import IMPORTERS
+    from teacher_sampler.importers.entries import ENTRY_NOTES
     from teacher_sampler.importers.writing import (
         StandingStatistics,
         check_first_images,
@@ -103,7 +106,8 @@ def run(options: Options) -> dict[str, Any]:
     with artefact("import-teacher", "teacher", options, parents) as made:
         if not made.finished:
             write_teacher(made.folder, imported, card)
-    return {"teacher": str(made.folder), **summary(made.folder)}
+    chosen = {name: imported.notes[name] for name in ENTRY_NOTES if name in imported.notes}
+    return {"teacher": str(made.folder), **summary(made.folder), **chosen}
 
 
 def _request(options: Options) -> Any:
@@ -130,6 +134,7 @@ def _request(options: Options) -> Any:
         channels=options.channels,
         augmentations=options.augmentations,
         licence=options.licence,
+        entry=options.entry,
     )
 
 

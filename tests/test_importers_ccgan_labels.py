@@ -239,7 +239,7 @@ def test_without_a_label_network_the_relu_is_there_unless_the_user_says_no(tmp_p
         )
         teacher = IMPORTERS.get("ccgan-sngan")(open_request)
         assert teacher.arguments["final_relu"] is taken
-        assert teacher.notes == {}
+        assert teacher.notes == {"entry": "netG_state_dict"}
 
 
 def test_naive_label_input_has_no_use_for_a_label_network(tmp_path):

@@ -11,6 +11,7 @@ import stat
 from pathlib import Path
 
 from runtime.errors import UserError
+from runtime.room import free_memory_bytes
 from runtime.safe_files.terminal import printable
 
 TEXT_LIMIT_BYTES = 64 << 20
@@ -50,6 +51,27 @@ def read_limited(path: Path, limit_bytes: int, remedy: str = "give the path of a
     except ValueError as error:  # a NUL character in the name
         raise UserError(f"{printable(path)} is no name of a file; {remedy}.") from error
     raise UserError(f"{printable(path)} is larger than {_size(limit_bytes)}, which no such file is; {remedy}.")
+
+
+def check_regular(path: Path, remedy: str = "give the path of a regular file") -> int:
+    """The size in bytes of a regular file, which is not opened; the errors of `read_limited`."""
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise MissingFile(f"{printable(path)} does not exist or is no file; {remedy}.") from error
+    except OSError as error:
+        raise UserError(f"{printable(path)} cannot be read ({error.strerror}); {remedy}.") from error
+    except ValueError as error:
+        raise UserError(f"{printable(path)} is no name of a file; {remedy}.") from error
+    _refuse_special(found.st_mode, Path(path), remedy)
+    return found.st_size
+
+
+def check_fits_memory(path: Path, size: int, remedy: str) -> None:
+    """UserError where reading so many bytes of the file would take more than the memory that is free."""
+    free = free_memory_bytes()
+    if free is not None and size > free:
+        raise UserError(f"{printable(path)} has {_size(size)}, and {_size(free)} of memory are free; {remedy}.")
 
 
 def read_text(path: Path, remedy: str = "give a text file in UTF-8", limit_bytes: int = TEXT_LIMIT_BYTES) -> str:

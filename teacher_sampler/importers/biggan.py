@@ -9,7 +9,7 @@ and the three ways to hold batch-norm statistics, of which the cross-replica one
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,14 +18,14 @@ import torch
 
 from image_data.labels import ClassLabels
 from runtime.errors import UserError
-from runtime.safe_files.state_dicts import check_tensors, read_tensors
+from runtime.safe_files.state_dicts import check_tensors
+from teacher_sampler.importers.entries import FoundGenerator, read_generator
 from teacher_sampler.importers.folding import fold_one_step
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest, class_label_names
 from teacher_sampler.importers.registry import std_truncation as truncation_of
 from teacher_sampler.networks import TEACHERS
 from teacher_sampler.networks.biggan import CHANNEL_MULTIPLES, START_PX
 
-ENTRIES = ("G_ema", "ema", "G", "generator", "state_dict", "model")
 PUBLISHED_PX = (32, 64, 128, 256, 512)
 DEPTH_LIMIT = 64  # of blocks a stage; keeps a forged name from asking for millions of tensors
 STATISTICS = {  # dialect -> names of mean and variance under a norm
@@ -100,8 +100,9 @@ def import_biggan_deep(request: ImportRequest) -> ImportedTeacher:
 
 def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
     truncation = truncation_of(request)
-    path = request.path
-    tensors = _read(path)
+    path = request.file
+    found = _read(path, request.entry)
+    tensors: Tensors = found.tensors
     layout = read_layout(tensors, path)
     if layout.deep != (arch == "biggan-deep"):
         other = "biggan-deep" if layout.deep else "biggan"
@@ -131,14 +132,20 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
             "batch_norm": layout.dialect,
             "conditional_norm": not layout.normless,
             "spectral_norm": layout.spectral_normed,
+            **found.notes(),
         },
     )
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
-    """The checkpoint's tensors; a plain sentence for the file beside it that holds settings instead of weights."""
+def _is_generator(names: Collection[str]) -> bool:
+    """A discriminator has blocks too, but neither an output layer nor conditional norms."""
+    return any(name.startswith("output_layer.") or ".bn1.gain" in name for name in names)
+
+
+def _read(path: Path, entry: str | None) -> FoundGenerator:
+    """The checkpoint's generator; a plain sentence for the file beside it that holds settings instead of weights."""
     try:
-        return read_tensors(path, ENTRIES)
+        return read_generator(path, _is_generator, entry)
     except UserError as error:
         if re.match(r"state_dict(_|$)", path.stem) or "activation.ReLU" in str(error.__cause__):
             raise UserError(

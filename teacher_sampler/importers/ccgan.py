@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,19 +16,20 @@ import torch
 
 from image_data.labels import ContinuousLabels
 from runtime.errors import UserError
-from runtime.safe_files.state_dicts import check_tensors, read_tensors
+from runtime.safe_files.state_dicts import check_tensors
 from teacher_sampler.importers.ccgan_labels import Tensors, label_embedding, vote
+from teacher_sampler.importers.entries import read_generator
 from teacher_sampler.importers.folding import fold_stored
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest, no_truncation, require
 from teacher_sampler.networks.ccgan import NORM_GROUPS, CcGANGenerator
 
-GENERATOR_ENTRIES = ("netG_state_dict", "generator", "state_dict")
 RANGE_REASON = (
     "what the network's labels 0 and 1 stand for in your units, e.g. 0:90 for RC-49, 0:60 for UTKFace, "
     "-88.13:97.92 for cGAN-KD's SteeringAngle"
 )
 EMBEDDING_REASON = "the file of the label embedding network y2h that this generator was trained with"
 _SAGAN_BLOCKS = (4, 5, 6)  # 64, 128 or 192, and 256 pixels
+_DCGAN = ("deconv1.", "initial_conv.", "final_conv.")
 _START_PX = (4, 6)  # 6: 192 pixels
 
 
@@ -67,8 +68,9 @@ def import_sagan(request: ImportRequest) -> ImportedTeacher:
 def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
     """UserError where files are damaged or do not fit, all wrong tensors listed, or where options are missing."""
     no_truncation(arch, request)
-    path = request.path
-    found = read_tensors(path, GENERATOR_ENTRIES)
+    path = request.file
+    generator = read_generator(path, _is_generator, request.entry)
+    found = generator.tensors
     layout = read_layout(found, path)
     if layout.arch != arch:
         raise UserError(
@@ -77,7 +79,7 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
     low, high = _ask(layout, request)
     arguments = _arguments(found, layout)
     embedding: dict[str, torch.Tensor] = {}
-    notes: dict[str, float] = {}
+    notes: dict[str, Any] = {}
     if layout.conditioning == "embedded" and request.label_embedding is not None:
         y2h, notes = label_embedding(request.label_embedding, request, high - low)
         embedding = {f"embedding.{name}": value for name, value in y2h.state_dict().items()}
@@ -102,8 +104,13 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
         label_space=ContinuousLabels(low, high, request.label_unit),
         latent={"distribution": "normal", "dimension": arguments["latent_dim"]},
         network=network.eval().requires_grad_(False),
-        notes=notes,
+        notes={**notes, **generator.notes()},
     )
+
+
+def _is_generator(names: Collection[str]) -> bool:
+    """By a block or the first layer of any of CcGAN's generators, the unsupported DCGAN one too."""
+    return any(name.startswith(("genblock", "snlinear0.", *_DCGAN)) for name in names)
 
 
 def _ask(layout: Layout, request: ImportRequest) -> tuple[float, float]:
@@ -134,7 +141,7 @@ def _about_embeddings(request: ImportRequest) -> str:
 
 def read_layout(found: Tensors, path: Path) -> Layout:
     """UserError where the names are those of no generator that is known here."""
-    if any(name.startswith(("deconv1.", "initial_conv.", "final_conv.")) for name in found):
+    if any(name.startswith(_DCGAN) for name in found):
         raise UserError(
             f"{path} holds CcGAN's DCGAN generator, which is not supported; export it as ONNX and give --arch onnx."
         )

@@ -46,16 +46,14 @@ _RANGE_SLACK = 1.0  # values may leave the range by so many times its width
 @IMPORTERS.register("onnx")
 def import_onnx(request: ImportRequest) -> ImportedTeacher:
     """An ONNX generator; UserError for a file that is damaged or refused, or lists what it does not tell."""
-    program = OnnxProgram(request.path, torch.device("cpu"))
+    program = OnnxProgram(request.file, torch.device("cpu"))
     return _imported("onnx", request, program, partial(_copy, request.path, MODEL_FILE, program.sha256))
 
 
 @IMPORTERS.register("torch-export")
 def import_exported(request: ImportRequest) -> ImportedTeacher:
     """A generator saved by torch.export; UserError for a file that is damaged or refused, or lists what is open."""
-    if not request.path.is_file():
-        raise UserError(f"--checkpoint {request.path} is no file; give the .pt2 file of an exported program.")
-    sha256 = file_sha256(request.path)
+    sha256 = file_sha256(request.file)
     program = ExportedProgram(request.path, torch.device("cpu"))
     return _imported("torch-export", request, program, partial(_copy, request.path, PROGRAM_FILE, sha256))
 

@@ -6,6 +6,7 @@ Nothing is written here and by no importer: `import_teacher` writes the folder o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,11 @@ from torch import nn
 from interfaces import LabelSpace
 from runtime.errors import UserError
 from runtime.registry import Registry
+from runtime.safe_files import printable
+from runtime.safe_files.plain import check_regular
+
+_ADDRESS = re.compile(r"(?i)(https?|ftp|s3|gs|hf)://?")
+_WEIGHTS = (".pth", ".pt", ".pkl", ".ckpt", ".bin", ".safetensors", ".onnx", ".pt2")
 
 
 @dataclass(frozen=True)
@@ -38,13 +44,32 @@ class ImportRequest:
     channels: int | None = None
     augmentations: tuple[str, ...] = ()
     licence: str = "unknown"
+    entry: str | None = None  # which of the networks in the checkpoint; None: the averaged one
 
     @property
     def path(self) -> Path:
-        """The checkpoint as an existing file or folder; UserError where it is not there."""
+        """The checkpoint as an existing file or folder; UserError where it is not there, or an address."""
+        if _ADDRESS.match(self.checkpoint):
+            raise UserError(f"--checkpoint {printable(self.checkpoint)} is an address; download it first.")
         path = Path(self.checkpoint)
-        if not path.exists():
-            raise UserError(f"--checkpoint {path} does not exist; give the path of the teacher's file.")
+        try:
+            path.stat()
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"--checkpoint {printable(path)} does not exist; give the path of the teacher's file."
+            ) from error
+        return path
+
+    @property
+    def file(self) -> Path:
+        """The checkpoint as a regular file; UserError where it is a folder, a pipe, a device or a socket."""
+        path = self.path
+        if path.is_dir():
+            names = sorted(entry.name for entry in path.iterdir() if entry.suffix in _WEIGHTS and entry.is_file())
+            averaged = next((name for name in names if "ema" in name.lower()), names[0] if names else "")
+            hint = f"the {averaged} in it" if averaged else "the file of weights in it, e.g. G_ema.pth"
+            raise UserError(f"--checkpoint {printable(path)} is a folder; give {printable(hint)}.")
+        check_regular(path, "give the teacher's own file")
         return path
 
 
@@ -118,4 +143,13 @@ def class_label_names(request: ImportRequest, count: int) -> tuple[str, ...]:
         raise UserError(
             f"--class-names gives {len(request.class_names)} names and the teacher has {count} classes; name each once."
         )
+    check_names(request.class_names)
     return request.class_names
+
+
+def check_names(names: tuple[str, ...]) -> None:
+    """UserError where a name is empty or stands twice, so that it would not tell which class is meant."""
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None or not all(name.strip() for name in names):
+        what = "an empty name" if twice is None else f"the name {printable(twice)} twice"
+        raise UserError(f"--class-names has {what}; give each class a name of its own.")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from runtime.errors import UserError
-from teacher_sampler.importers.pickle_machine import (
+from runtime.safe_files.pickle_machine import (
     LONGEST_NAME,
     Adjustable,
     Budget,
@@ -30,6 +30,7 @@ from teacher_sampler.importers.pickle_machine import (
     Refused,
     checked_set,
 )
+from runtime.safe_files.plain import check_fits_memory
 
 MOST_STEPS = 300_000  # the largest published networks take some 50,000
 MOST_BYTES = 4 << 30
@@ -63,6 +64,25 @@ class SavedModule:
     class_name: str
     state: dict[str, Any]
 
+    def has_inner(self, class_name: str) -> bool:
+        """Whether a module of this class lies in it, or in one of these."""
+        return any(found.class_name == class_name for found in self._inner())
+
+    def inner_says(self, class_name: str, attribute: str) -> bool:
+        """Whether a module of this class in it has the attribute."""
+        return any(found.class_name == class_name and attribute in found.state for found in self._inner())
+
+    def _inner(self) -> list[SavedModule]:
+        """Two levels down: the synthesis network, its input and its blocks."""
+        found: list[SavedModule] = []
+        level = [self]
+        for _ in range(2):
+            parts = [module.state.get("_modules") for module in level[:MOST_MODULES]]
+            level = [inner for part in parts if type(part) is dict for inner in part.values()]
+            level = [inner for inner in level if isinstance(inner, SavedModule)]
+            found += level
+        return found
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Snapshot:
@@ -81,6 +101,10 @@ class Snapshot:
                 "give a network-snapshot file of its training."
             )
         return found
+
+    def modules(self) -> dict[str, SavedModule]:
+        """Every network by the name of its entry."""
+        return {name: found for name, found in self.entries.items() if isinstance(found, SavedModule)}
 
     def tensors(self, module: SavedModule) -> dict[str, torch.Tensor]:
         """The module's state dict: name -> float32 copy, parameters before buffers.  UserError where it has none."""
@@ -103,6 +127,7 @@ def read_snapshot(path: Path) -> Snapshot:
         size = path.stat().st_size
         if size > MOST_BYTES:
             raise Refused(f"it is larger than {MOST_BYTES >> 30} GiB")
+        check_fits_memory(path, size, "free some, or import it on a larger machine")
         budget = Budget(MOST_STEPS, copied_bytes=size)
         entries = PickleMachine(memoryview(path.read_bytes()), _finder(budget), budget).load()
         if type(entries) is not dict or not all(type(name) is str for name in entries):
@@ -257,6 +282,13 @@ class _Dtype(Adjustable):
             raise Damaged("it has a number in an unknown byte order")
 
 
+class _Array(Adjustable):
+    """An array of NumPy, as StyleGAN3 has them: known to be there, unread."""
+
+    def set_state(self, state: tuple[Any, ...]) -> None:
+        """Left aside."""
+
+
 def _dtype(code: Any, *ignored: Any) -> _Dtype:
     if type(code) is not str or code not in _SCALARS or len(ignored) > 2:
         raise Damaged("it has a number of an unknown type")
@@ -289,6 +321,9 @@ _KNOWN: Mapping[tuple[str, str], Known] = {
     ("numpy.core.multiarray", "scalar"): Known(_scalar),
     ("numpy._core.multiarray", "scalar"): Known(_scalar),
     ("numpy", "dtype"): Known(_dtype),
+    ("numpy", "ndarray"): Known(lambda: _Array(), empty=True),
+    ("numpy.core.multiarray", "_reconstruct"): Known(lambda *ignored: _Array()),
+    ("numpy._core.multiarray", "_reconstruct"): Known(lambda *ignored: _Array()),
 }
 
 

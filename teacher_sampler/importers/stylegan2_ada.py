@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import torch
 
 from image_data.labels import ClassLabels
 from runtime.errors import UserError
-from runtime.safe_files.state_dicts import check_tensors
+from runtime.safe_files import printable
+from runtime.safe_files.state_dicts import check_tensors, open_checkpoint
+from teacher_sampler.importers.entries import LISTED, entry_notes, is_averaged
 from teacher_sampler.importers.registry import (
     IMPORTERS,
     ImportedTeacher,
@@ -19,7 +21,7 @@ from teacher_sampler.importers.registry import (
     class_label_names,
     psi_truncation,
 )
-from teacher_sampler.importers.snapshot_pickle import Snapshot, read_snapshot
+from teacher_sampler.importers.snapshot_pickle import SavedModule, Snapshot, read_snapshot
 from teacher_sampler.networks.stylegan2 import (
     ACTIVATION_GAIN,
     RESAMPLE_TAPS,
@@ -31,20 +33,35 @@ from teacher_sampler.networks.stylegan2 import (
 ARCHITECTURE = "stylegan2-ada"
 MOST_FEATURES = 1 << 16
 FILTER_TOLERANCE = 1e-6
+_TORCH_MAGIC = bytes.fromhex("80028a0a6cfc9c46f9206aa85019")  # how the old files of torch.save begin
 
 # What the snapshot may say without a difference in float32: precision, memory layout, training.
-_WITHOUT_EFFECT = {"num_fp16_res", "fp16_channels_last", "w_avg_beta"}
+_WITHOUT_EFFECT = {"num_fp16_res", "fp16_channels_last", "w_avg_beta", "fused_modconv_default"}
+# Arguments of the synthesis network, which the stylegan3 program gives to the generator itself.
+_SYNTHESIS = (
+    "channel_base", "channel_max", "num_fp16_res", "architecture", "resample_filter", "conv_clamp",
+    "fp16_channels_last", "fused_modconv_default", "use_noise", "activation",
+)  # fmt: skip
+_LATER_DEFAULTS = {"conv_clamp": 256}  # of the stylegan3 program
 
 
 @IMPORTERS.register(ARCHITECTURE)
 def import_stylegan2_ada(request: ImportRequest) -> ImportedTeacher:
     """The teacher in a snapshot.  UserError naming the file or option where it is not one that can be rebuilt."""
-    snapshot = read_snapshot(request.path)
-    generator = snapshot.module("G_ema", "Generator")
+    _refuse_torch_file(request.file)
+    snapshot = read_snapshot(request.file)
+    entry, generator = _chosen(snapshot, request.entry)
     args, kwargs = generator.state.get("_init_args", ()), generator.state.get("_init_kwargs")
     if type(kwargs) is not dict or type(args) is not tuple or args:
         raise UserError(f"{snapshot.path} does not say how its generator was made; give an unchanged snapshot.")
-    arguments, lr_multiplier = read_arguments(kwargs, snapshot.path)
+    if "magnitude_ema_beta" in kwargs or generator.has_inner("SynthesisInput"):
+        raise UserError(
+            f"{snapshot.path} is a StyleGAN3 network, which is not supported; export it to ONNX or torch.export and "
+            f"import that."
+        )
+    # Only the stylegan3 program's StyleGAN2 blocks remember this setting.
+    later = generator.inner_says("SynthesisBlock", "fused_modconv_default")
+    arguments, lr_multiplier = read_arguments(kwargs, snapshot.path, later)
     tensors = snapshot.tensors(generator)
     expected = expected_shapes(arguments)
     check_tensors(tensors, expected, snapshot.path)
@@ -68,21 +85,76 @@ def import_stylegan2_ada(request: ImportRequest) -> ImportedTeacher:
         latent={"distribution": "normal", "dimension": arguments["latent_dim"]},
         truncation=truncation,
         network=network.eval(),
-        notes=_notes(snapshot),
+        notes={**_notes(snapshot), **entry_notes(entry, [name for name in snapshot.modules() if name != entry])},
     )
 
 
-def read_arguments(kwargs: Mapping[str, Any], source: Path) -> tuple[dict[str, Any], float]:
+def _refuse_torch_file(path: Path) -> None:
+    """UserError naming the entries of a file of torch.save, which no snapshot is."""
+    with path.open("rb") as file:
+        head = file.read(14)
+    if head[:2] != b"PK" and head != _TORCH_MAGIC:
+        return
+    try:
+        with open_checkpoint(path) as checkpoint:
+            content = checkpoint.content
+            names = list(content) if isinstance(content, Mapping) else []
+    except UserError:
+        names = []
+    shown = f" ({', '.join(printable(name, 60) for name in names[:LISTED])})" if names else ""
+    raise UserError(
+        f"{path} is a torch file of another program{shown}, not a StyleGAN2-ADA snapshot; give a "
+        f"network-snapshot-*.pkl, or export the generator to ONNX or torch.export and import that."
+    )
+
+
+def _chosen(snapshot: Snapshot, wanted: str | None) -> tuple[str, SavedModule]:
+    """The averaged generator, whatever its name, or the entry that the user asks for.
+
+    UserError where there is none, or several that could be meant.
+    """
+    generators = {name: found for name, found in snapshot.modules().items() if found.class_name == "Generator"}
+    if wanted is not None:
+        if wanted not in generators:
+            raise UserError(
+                f"--entry {printable(wanted)}: {snapshot.path} has {_listed(generators)}; give one of these."
+            )
+        return wanted, generators[wanted]
+    averaged = [name for name in generators if is_averaged(name)]
+    choice = averaged or list(generators)
+    if not choice:
+        snapshot.module("G_ema", "Generator")  # says what is wrong
+    if len(choice) != 1 or not averaged:
+        kind = "several averaged generators" if averaged else "no averaged generator"
+        raise UserError(
+            f"{snapshot.path} has {kind} ({_listed(generators)}); choose one with --entry {printable(choice[0])}."
+        )
+    return choice[0], generators[choice[0]]
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(printable, list(names)[:LISTED])) or "no generator"
+
+
+def read_arguments(kwargs: Mapping[str, Any], source: Path, flat_program: bool = False) -> tuple[dict[str, Any], float]:
     """The published generator's arguments as those of StyleGAN2Generator, and the mapping's learning-rate multiplier.
 
-    Absent ones get their published defaults.  UserError naming `source` and the argument that cannot be honoured.
+    Absent ones get the published defaults of their program; `flat_program`: it is the stylegan3 one.
+    UserError naming `source` and the argument that cannot be honoured.
     """
     outer = _Arguments(kwargs, source)
     latent_dim, w_dim = outer.whole("z_dim"), outer.whole("w_dim")
     classes = outer.whole("c_dim", least=0)
     resolution_px, channels = outer.whole("img_resolution"), outer.whole("img_channels")
     mapping = _Arguments(outer.take("mapping_kwargs", {}), source)
-    synthesis = _Arguments(outer.take("synthesis_kwargs", {}), source)
+    nested = outer.take("synthesis_kwargs", None)
+    # The stylegan3 program gives the synthesis network's arguments to the generator itself, and clamps at 256 unless
+    # told otherwise; StyleGAN2-ADA nests them and does not clamp.
+    flat = {name: outer.left.pop(name) for name in _SYNTHESIS if name in outer.left}
+    if nested is not None and flat:
+        raise outer.wrong(next(iter(flat)), "stands beside synthesis_kwargs, so it cannot be told which holds")
+    later = nested is None and (flat_program or bool(flat))
+    synthesis = _Arguments({**_LATER_DEFAULTS, **flat} if later else nested or {}, source)
     arguments = {
         "resolution_px": resolution_px,
         "channels": channels,
@@ -132,7 +204,7 @@ class _Arguments:
         """A whole number from `least` to `most`."""
         value = self.take(name, default)
         if type(value) is not int or not least <= value <= most:
-            raise self._wrong(name, f"must be a whole number from {least} to {most}")
+            raise self.wrong(name, f"must be a whole number from {least} to {most}")
         return value
 
     def positive(self, name: str, default: float | None) -> float | None:
@@ -141,7 +213,7 @@ class _Arguments:
         if value is None:
             return None
         if type(value) not in (int, float) or not 0 < value < 1e9:
-            raise self._wrong(name, "must be a number above 0")
+            raise self.wrong(name, "must be a number above 0")
         return float(value)
 
     def only(self, name: str, default: Any, known: tuple[Any, ...]) -> Any:
@@ -149,15 +221,16 @@ class _Arguments:
         value = self.take(name, default)
         if type(value) is not type(default) or value not in known:
             listed = " or ".join(str(choice) for choice in known)
-            raise self._wrong(name, f"must be {listed}; other networks cannot be rebuilt here")
+            raise self.wrong(name, f"must be {listed}; other networks cannot be rebuilt here")
         return value
 
     def done(self) -> None:
         """UserError where an argument is left that nobody took."""
         for name in sorted(str(name) for name in self.left.keys() - _WITHOUT_EFFECT):
-            raise self._wrong(name, "is unknown; it may change the images")
+            raise self.wrong(name, "is unknown; it may change the images")
 
-    def _wrong(self, name: str, why: str) -> UserError:
+    def wrong(self, name: str, why: str) -> UserError:
+        """The error of an argument that cannot be honoured."""
         shown = ascii(name)[1:-1][:60]
         return UserError(f"{self.source}: the generator's argument {shown} {why}; give a StyleGAN2-ADA snapshot.")
 

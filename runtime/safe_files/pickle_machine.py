@@ -16,7 +16,7 @@ from typing import Any
 
 SMALLEST_PROTOCOL, LARGEST_PROTOCOL = 2, 5
 LONGEST_NAME = 200  # bytes of a module's or class's name
-_KEY_LIMIT = 2**31  # larger whole numbers could be chosen to collide in a dictionary
+_KEY_LIMIT = 2**60  # a dictionary hashes larger whole numbers by their remainder, so these could be made to collide
 
 
 class Refused(Exception):
@@ -66,6 +66,7 @@ class PickleMachine:
     """Reads one pickle out of `data` from byte `position` on; afterwards `position` is the first byte behind it.
 
     Byte strings come back as memoryviews into `data`.  `persistent(id)`: what a persistent id stands for.
+    `stateless`: a type whose values may be given a state (of attributes), which is left aside.
     """
 
     def __init__(
@@ -75,8 +76,9 @@ class PickleMachine:
         budget: Budget,
         position: int = 0,
         persistent: Callable[[Any], Any] | None = None,
+        stateless: type | None = None,
     ) -> None:
-        self.data, self.find, self.budget = data, find, budget
+        self.data, self.find, self.budget, self.stateless = data, find, budget, stateless
         self.position, self.persistent = position, persistent
         self.stack: list[Any] = []
         self.marks: list[int] = []
@@ -187,6 +189,8 @@ _pushes(b"X", lambda machine: _text(machine, "<I"))
 _pushes(b"\x8c", lambda machine: _text(machine, "<B"))
 _pushes(b"B", lambda machine: machine.take(machine.number("<I")))
 _pushes(b"C", lambda machine: machine.take(machine.number("<B")))
+_pushes(b"T", lambda machine: str(machine.take(machine.number("<I")), "latin-1"))  # Python 2 had one kind of text
+_pushes(b"U", lambda machine: str(machine.take(machine.number("<B")), "latin-1"))
 _pushes(b"]", lambda machine: [])
 _pushes(b"}", lambda machine: {})
 _pushes(b"\x8f", lambda machine: set())
@@ -314,9 +318,10 @@ def _new_object(machine: PickleMachine) -> None:
 @_opcode(b"b")
 def _build(machine: PickleMachine) -> None:
     state, target = machine.pop(), machine.pop()
-    if not isinstance(target, Adjustable) or type(state) is not tuple:
+    if isinstance(target, Adjustable) and type(state) is tuple:
+        target.set_state(state)
+    elif machine.stateless is None or not isinstance(target, machine.stateless):
         raise Refused("it sets the state of what has none")
-    target.set_state(state)
     machine.stack.append(target)
 
 
