@@ -150,9 +150,15 @@ def _hashes_for_ever() -> bytes:
 
 @pytest.mark.parametrize(
     "pickle",
-    [_hashes_for_ever(), pickled(Call("builtins", "bytearray", 1 << 40), 2),
-     pickled(Call("torch", "FloatTensor", 1 << 40)), b"\x80\x02\x8b\xff\xff\xff\x7f.", b"\x80\x02(" + b"}" * 100_000 + b"t.", b"\x80\x02X\xff\xff\xff\xffa."],
-)  # fmt: skip
+    [
+        _hashes_for_ever(),
+        pickled(Call("builtins", "bytearray", 1 << 40), 2),
+        pickled(Call("torch", "FloatTensor", 1 << 40)),
+        b"\x80\x02\x8b\xff\xff\xff\x7f.",
+        b"\x80\x02(" + b"}" * 100_000 + b"t.",
+        b"\x80\x02X\xff\xff\xff\xffa.",
+    ],
+)
 def test_pickles_that_take_time_or_memory_are_refused(pickle: bytes, tmp_path: Path) -> None:
     path = tmp_path / "c.pth"
     with zipfile.ZipFile(path, "w") as archive:
