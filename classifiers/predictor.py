@@ -97,6 +97,7 @@ def read_classifier_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+@torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded
 def load_classifier(folder: Path, device: torch.device) -> ClassifierPredictor:
     """Read a finished folder; a UserError names the file that is missing, damaged or of another kind."""
     folder = Path(folder)

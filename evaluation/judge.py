@@ -177,6 +177,7 @@ def _train(
                 last_save = time.monotonic()
 
 
+@torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded
 def load_judge(folder: Path, device: torch.device) -> Judge:
     """A judge written by `train_judge`; a UserError names the file that is missing or damaged."""
     folder = Path(folder)

@@ -153,6 +153,7 @@ def _findings(
     }
 
 
+@torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded
 def load_filter(folder: Path, device: torch.device) -> DensityRatio:
     """The fitted density ratio of a folder, in eval mode on `device`; UserError where the folder is not a whole one."""
     folder = Path(folder)

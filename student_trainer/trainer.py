@@ -108,6 +108,7 @@ def check_student(
     build_student(settings, label_space, data.image_shape, data.latent_dim)
 
 
+@torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded
 def load_student(folder: Path, device: torch.device) -> NetworkGenerator:
     """The student generator of a finished folder, as a Teacher; UserError where it is none or is damaged."""
     card = read_card(Path(folder))

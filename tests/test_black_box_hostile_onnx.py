@@ -185,5 +185,5 @@ def test_damaged_onnx_files(content: Any, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"g\.onnx"):
         import_onnx(ImportRequest(checkpoint=str(path), class_names=ABC))
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="is a folder"):
         import_onnx(ImportRequest(checkpoint=str(tmp_path)))

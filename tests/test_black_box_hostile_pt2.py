@@ -160,7 +160,7 @@ def test_bombs_and_cut_files(archive: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "c.pt2").write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
     assert refused(tmp_path / "c.pt2", "damaged")
     (tmp_path / "d.pt2").mkdir()
-    assert refused(tmp_path / "d.pt2", "is no file")
+    assert refused(tmp_path / "d.pt2", "is a folder")
 
 
 EVIL = f"__import__('os').system('touch {CANARY}')"

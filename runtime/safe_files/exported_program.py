@@ -39,6 +39,12 @@ class ExportedProgram:
                     ProgramInput(name, dtype, tuple(size if isinstance(size, int) else None for size in sizes))
                     for name, (dtype, sizes) in zip(self._graph.inputs, found, strict=True)
                 )
+                flat = [str(slot) for slot in self.inputs if not slot.sizes]
+                if flat:
+                    raise ValueError(
+                        f"its input {flat[0]} is one value for all images (a truncation, a noise, a switch): fix it "
+                        f"before the export, so that the inputs left are latents and labels"
+                    )
                 self.batch = _batch([sizes[0] for _, sizes in found], program["range_constraints"])
             except _MALFORMED as error:
                 raise UserError(f"{path} cannot be run: {_reason(error)}.") from error
@@ -59,6 +65,8 @@ class ExportedProgram:
 def _batch(sizes: list[int | str], ranges: Mapping[str, Mapping[str, Any]]) -> tuple[int, int | None]:
     """The smallest and largest batch from the first size of every input; ValueError where they differ."""
     found = {size if isinstance(size, int) else _symbol(size) for size in sizes}
+    if not found:
+        raise ValueError("it has no inputs, so all its images would be one: export it with its latents")
     if len(found) != 1:
         raise ValueError(f"its inputs have no common batch, but {', '.join(sorted(map(str, found))) or 'none'}")
     (size,) = found

@@ -15,6 +15,8 @@ import numpy as np
 import torch
 
 from runtime.errors import UserError
+from runtime.safe_files.onnx_work import check_work
+from runtime.safe_files.plain import MissingFile, check_fits_memory, check_regular
 from runtime.safe_files.program import ProgramInput
 
 MODEL_FILE = "model.onnx"
@@ -23,6 +25,7 @@ _DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _RANDOM = (
     "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 )  # fmt: skip
+_LARGEST_BYTES = 2 << 30  # of one protobuf message
 _MAX_DEPTH = 32  # of graphs within graphs
 
 
@@ -39,6 +42,7 @@ class OnnxProgram:
         self.sha256 = hashlib.sha256(raw).hexdigest()
         model = _parse(raw, path)
         check_model(model, path)
+        check_work(model, path)
         self._embeddings = _embeddings(model)
         self._bytes: bytes = model.SerializeToString()
         self.inputs = tuple(_inputs(model, path))
@@ -138,9 +142,14 @@ def _check_tensor(tensor: Any, path: Path) -> None:
 
 
 def _read(path: Path) -> bytes:
+    remedy = "give the path of an ONNX file"
     try:
+        size = check_regular(path, remedy)
+        if size > _LARGEST_BYTES:
+            raise UserError(f"{path} is larger than 2 GiB, which no ONNX model in one file is; {remedy}.")
+        check_fits_memory(path, 3 * size, remedy)
         return path.read_bytes()
-    except FileNotFoundError as error:
+    except MissingFile as error:
         raise UserError(f"{path} is missing; restore it or import the teacher again.") from error
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error}); give the path of an ONNX file.") from error
@@ -186,9 +195,20 @@ def _embeddings(model: Any) -> dict[str, int]:
 
 
 def _batch(inputs: tuple[ProgramInput, ...], path: Path) -> tuple[int, int | None]:
-    fixed = {slot.sizes[0] for slot in inputs if slot.sizes and slot.sizes[0] is not None}
-    if len(fixed) > 1 or not all(slot.sizes for slot in inputs):
-        raise UserError(f"{path}: its inputs {', '.join(map(str, inputs))} have no common batch; export it again.")
+    flat = [str(slot) for slot in inputs if not slot.sizes]
+    if flat:
+        raise UserError(
+            f"{path}: its input {flat[0]} is one value for all images (a truncation, a noise, a switch); fix it before "
+            f"the export, so that the inputs left are latents and labels."
+        )
+    open_ended = any(slot.sizes[0] is None for slot in inputs)
+    fixed = {slot.sizes[0] for slot in inputs if slot.sizes[0] is not None}
+    if len(fixed) > 1 or (open_ended and fixed == {1}):
+        odd = next((str(slot) for slot in inputs if slot.sizes[0] == 1), str(inputs[-1]))
+        raise UserError(
+            f"{path}: its inputs {', '.join(map(str, inputs))} have no common batch; {odd} may be one value for all "
+            f"images: fix it before the export, or give all inputs one batch dimension."
+        )
     size = next(iter(fixed), None)
     return (1, None) if size is None else (size, size)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from runtime.safe_files.exported_program import PROGRAM_FILE, ExportedProgram
 from runtime.safe_files.onnx_file import MODEL_FILE, OnnxProgram
 from runtime.safe_files.program import Program, ProgramInput
 from runtime.seeds import torch_generator
+from runtime.trial import run_limited
 from teacher_sampler.importers.registry import (
     IMPORTERS,
     ImportedTeacher,
@@ -38,6 +40,9 @@ _LABEL_NAMES = frozenset(
     {"y", "c", "label", "labels", "class", "classes", "class_label", "class_labels", "onehot", "one_hot", "cond",
      "condition"}
 )  # fmt: skip
+_STATIC_NAMES = frozenset(
+    {"psi", "truncation", "truncation_psi", "truncation_cutoff", "trunc", "noise_mode", "alpha", "step", "temperature"}
+)
 _LARGEST_PX = 1024
 _TOLERANCE = 1e-3  # of the range from black to white; a quarter of a grey level
 _RANGE_SLACK = 1.0  # values may leave the range by so many times its width
@@ -62,14 +67,21 @@ def _imported(arch: str, request: ImportRequest, program: Program, write: Callab
     latents, labels = tell_apart(request, program)
     if latents is None:
         no_truncation(arch, request)
-    form, space = label_space(arch, request, program, labels)
-    convention = CallConvention(None if latents is None else latents.name, labels.name, form)
+    form: LabelForm
+    space: ClassLabels | ContinuousLabels
+    if labels is None:
+        form, space = "index", _one_class(request)
+    else:
+        form, space = label_space(arch, request, program, labels)
+    convention = CallConvention(
+        None if latents is None else latents.name, None if labels is None else labels.name, form
+    )
     dimension = None if latents is None else latents.width
     images = _first_images(request, program, convention, space, dimension)
     black, white = _output_range(request, images)
     return ImportedTeacher(
         architecture=arch,
-        arguments=CallConvention(convention.latents, convention.labels, form, black, white).to_json(),
+        arguments=replace(convention, black=black, white=white).to_json(),
         resolution_px=images.shape[2],
         channels=images.shape[1],
         label_space=space,
@@ -79,25 +91,69 @@ def _imported(arch: str, request: ImportRequest, program: Program, write: Callab
     )
 
 
-def tell_apart(request: ImportRequest, program: Program) -> tuple[ProgramInput | None, ProgramInput]:
-    """(the latents' input or None, the label's input); UserError where that cannot be told."""
+def tell_apart(request: ImportRequest, program: Program) -> tuple[ProgramInput | None, ProgramInput | None]:
+    """(the latents' input or None, the label's input or None); UserError where that cannot be told."""
     path, slots = request.path, program.inputs
-    listed = ", ".join(map(str, slots)) or "none"
-    if not 1 <= len(slots) <= 2:
-        raise UserError(f"{path} has the inputs {listed}; export a generator of latents and one label input.")
+    _check_inputs(path, slots)
+    if len(slots) == 1:
+        return (None, slots[0]) if _only_label(request, slots[0]) else (_latents(path, slots[0]), None)
+    listed = ", ".join(map(str, slots))
     labels = [slot for slot in slots if not slot.dtype.is_floating_point]
-    if len(slots) == 1 and not labels:
-        told = request.label_input or request.label_range or slots[0].name.lower() in _LABEL_NAMES
-        labels = list(slots) if told else []
-    if len(slots) == 2 and not labels:
+    if not labels:
         labels = _label_of_two_floats(request, slots)
     if len(labels) != 1:
-        remedy = "name its inputs z and y" if len(slots) == 2 else "export it with its label input"
-        raise UserError(f"{path}: which of its inputs is the label cannot be told from {listed}; {remedy}.")
-    latents = next((slot for slot in slots if slot is not labels[0]), None)
-    if latents is not None and (latents.width is None or not latents.dtype.is_floating_point):
-        raise UserError(f"{path}: its latents {latents} have no fixed width; export it with N x z latents.")
-    return latents, labels[0]
+        raise UserError(
+            f"{path}: which of its inputs is the label cannot be told from {listed}; name its inputs z and y."
+        )
+    latents = next(slot for slot in slots if slot is not labels[0])
+    return _latents(path, latents), labels[0]
+
+
+def _check_inputs(path: Path, slots: tuple[ProgramInput, ...]) -> None:
+    """UserError naming what is neither latents nor a label."""
+    if not slots:
+        raise UserError(f"{path} has no inputs, so all its images would be one; export it with its latents.")
+    images = [slot for slot in slots if len(slot.sizes) == 4 and slot.width is None]
+    if images:
+        raise UserError(f"{path} takes images ({images[0]}), so it is no generator; give one of latents and labels.")
+    static = [slot for slot in slots if slot.name.lower() in _STATIC_NAMES]
+    if not static and len(slots) > 2:
+        known = _LATENT_NAMES | _LABEL_NAMES
+        static = [slot for slot in slots if slot.name.lower() not in known]
+    if static and len(slots) > 1:
+        raise UserError(
+            f"{path} also takes {', '.join(map(str, static))}; fix such values before the export, so that the inputs "
+            f"left are latents and at most one label."
+        )
+    if len(slots) > 2:
+        listed = ", ".join(map(str, slots))
+        raise UserError(f"{path} has the inputs {listed}; export a generator of latents and at most one label input.")
+
+
+def _only_label(request: ImportRequest, slot: ProgramInput) -> bool:
+    """Whether a program's only input is its label; UserError where that cannot be told."""
+    if not slot.dtype.is_floating_point:
+        return True
+    name, classes = slot.name.lower(), len(request.class_names or ())
+    if request.label_input or request.label_range or name in _LABEL_NAMES:
+        return True
+    if name not in _LATENT_NAMES and slot.width in (1, classes):
+        raise UserError(
+            f"{request.path}: whether its only input {slot} is latents or the label cannot be told; name it z, or give "
+            f"--label-input."
+        )
+    return False
+
+
+def _latents(path: Path, slot: ProgramInput) -> ProgramInput:
+    if slot.width is None or not slot.dtype.is_floating_point:
+        raise UserError(f"{path}: its latents {slot} have no fixed width; export it with N x z latents.")
+    return slot
+
+
+def _one_class(request: ImportRequest) -> ClassLabels:
+    """The labels of a program without a label."""
+    return ClassLabels(("all",) if request.class_names is None else class_label_names(request, 1))
 
 
 def _label_of_two_floats(request: ImportRequest, slots: tuple[ProgramInput, ...]) -> list[ProgramInput]:
@@ -192,7 +248,7 @@ def _first_images(
             return program(program_values(program, convention, space, latents, labels))
 
     path = request.path
-    images = run(1)
+    images, again, others = run_limited(lambda: (run(1), run(1), run(2)), str(path))
     shape = tuple(images.shape)
     if len(shape) != 4 or shape[0] != count or shape[1] not in (1, 3) or shape[2] != shape[3]:
         hint = "; transpose them to N x C x H x W" if len(shape) == 4 and shape[3] in (1, 3) else ""
@@ -208,9 +264,9 @@ def _first_images(
     if not bool(torch.isfinite(images.float()).all()):
         raise UserError(f"{path} gives pixels that are not numbers; export it again.")
     scale = max(float(images.float().abs().max()), 1e-6)
-    if float((run(1).float() - images.float()).abs().max()) > _TOLERANCE * scale:
+    if float((again.float() - images.float()).abs().max()) > _TOLERANCE * scale:
         raise UserError(f"{path} gives another image each time; export it without random noise inside.")
-    if float((run(2)[0].float() - images[0].float()).abs().max()) > _TOLERANCE * scale:
+    if float((others[0].float() - images[0].float()).abs().max()) > _TOLERANCE * scale:
         raise UserError(f"{path} gives images that depend on which others are asked for; export it in eval mode.")
     return images
 

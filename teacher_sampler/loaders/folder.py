@@ -17,6 +17,7 @@ from teacher_sampler.loaders.registry import BLACK_BOXES
 from teacher_sampler.networks import TEACHERS
 
 
+@torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded
 def load_teacher(reference: str | Path, device: torch.device) -> Teacher:
     """The teacher in a folder, in eval mode with spectral norm folded into its weights, or the one behind a URL.
 

@@ -32,12 +32,13 @@ LABEL_FORMS = ("index", "one-hot", "value")
 class CallConvention:
     """How a program is called; the card's `arguments`.
 
-    `latents`, `labels`: names of inputs.  `label_form`: the class's index, a one-hot vector, or the value in [0, 1].
+    `latents`, `labels`: names of inputs, None where it has none of them.
+    `label_form`: the class's index, a one-hot vector, or the value in [0, 1].
     `black`, `white`: output values.
     """
 
     latents: str | None
-    labels: str
+    labels: str | None
     label_form: LabelForm
     black: float = -1.0
     white: float = 1.0
@@ -54,6 +55,8 @@ class CallConvention:
             raise ValueError(f"label_form {convention.label_form!r} is none of {', '.join(LABEL_FORMS)}")
         if not float(convention.black) < float(convention.white):
             raise ValueError("black is not below white")
+        if convention.latents is None and convention.labels is None:
+            raise ValueError("a program takes latents or labels")
         return convention
 
 
@@ -64,10 +67,12 @@ def program_values(
 
     `latents` float32 N x z (or None), `labels` N (or N x d) in the user's units.
     """
-    encoded = space.encode(labels)
-    if convention.label_form == "one-hot":
-        encoded = torch.nn.functional.one_hot(encoded, space.width)
-    given = {convention.labels: encoded}
+    given: dict[str, torch.Tensor] = {}
+    if convention.labels is not None:
+        encoded = space.encode(labels)
+        if convention.label_form == "one-hot":
+            encoded = torch.nn.functional.one_hot(encoded, space.width)
+        given[convention.labels] = encoded
     if convention.latents is not None and latents is not None:
         given[convention.latents] = latents
     found = {}
@@ -93,6 +98,8 @@ class ProgramTeacher:
             raise ValueError(f"the program has the inputs {', '.join(map(str, program.inputs)) or 'none'}")
         if (self.convention.latents is None) != (not card.latent):
             raise ValueError("latent and arguments contradict each other")
+        if self.convention.labels is None and label_space.width != 1:
+            raise ValueError("a program without a label has one class")
         if self.convention.latents and slots[self.convention.latents].width != int(card.latent["dimension"]):
             raise ValueError("the latents' dimension is not the program's")
 
