@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 import threading
-from types import FrameType
+from contextlib import suppress
+
+from runtime import signals
+
+if __name__ == "__main__":
+    signals.end_at_once()  # until `main` begins
 
 import click
 
@@ -47,14 +51,6 @@ def retort() -> None:
     """
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, as a cluster sends it before it kills; ends a command the way Ctrl-C does."""
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise _Terminated
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit code.
 
@@ -62,54 +58,78 @@ def main(arguments: list[str] | None = None) -> int:
     With RETORT_TRACEBACK=1 an error of the operating system is raised with its traceback.
     """
     if arguments is None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _terminate)
+        signals.end_in_order()
     try:
-        result = retort.main(args=arguments, prog_name="retort", standalone_mode=False)
+        code = _run(sys.argv[1:] if arguments is None else arguments)
         sys.stdout.flush()  # here, where a full disk behind it is still a sentence
-        return int(result) if isinstance(result, int) else 0
+        return code
     except click.ClickException as error:
         with error_report() as speaker:
             if speaker is not None:
                 error.show()
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, click.Abort) as error:
+        _end_workers()
         if is_main_process():
-            print("interrupted; the same command continues where this one stopped", file=sys.stderr)
-        return 143 if isinstance(error.__cause__ or error, _Terminated) else 130  # click wraps them
+            with suppress(OSError):
+                print("interrupted; the same command continues where this one stopped", file=sys.stderr, flush=True)
+        return signals.TERMINATED if isinstance(error, signals.Terminated) else signals.INTERRUPTED
     except UserError as error:
         return _refused(str(error))
     except Exception as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        closed = _output_is_closed()
+        if isinstance(error, BrokenPipeError) and closed:
             return 141
-        return _refused(_of_the_system(error))
+        return _refused(_of_the_system(error, "standard output" if closed else None))
+
+
+def _run(arguments: list[str]) -> int:
+    """As `retort.main`, which would catch closed pipes and Ctrl-C itself, and add lines."""
+    try:
+        with retort.make_context("retort", list(arguments)) as context:
+            result = retort.invoke(context)
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return int(result) if isinstance(result, int) else 0
+
+
+def _end_workers() -> None:
+    if "runtime.engines" in sys.modules:
+        importlib.import_module("runtime.engines").end_workers()
 
 
 def _refused(sentence: str) -> int:
-    with error_report() as speaker:
+    with error_report() as speaker, suppress(OSError):
         if speaker is not None:
             print(f"error: {speaker}{printable(sentence, _LONGEST_ERROR)}", file=sys.stderr, flush=True)
     return EXIT_BAD_INPUT
 
 
-def _of_the_system(error: Exception) -> str:
+def _of_the_system(error: Exception, place: str | None) -> str:
     """The sentence of an error of the operating system; any other error is a defect, and is raised again."""
     from runtime.os_errors import sentence_of
 
-    sentence = sentence_of(error)
+    sentence = sentence_of(error, place)
     if sentence is None or os.environ.get("RETORT_TRACEBACK"):
         raise error
     return sentence
 
 
-def _nobody_reads() -> bool:
-    """Whether the reader of standard output has gone (`| head`); then nothing more is written there, also at exit."""
+def _output_is_closed() -> bool:
+    """Whether standard output takes nothing more: its reader has gone (`| head`), or the disk behind it is full.
+
+    Then what it still holds is given up, also at exit.
+    """
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return True
     return False
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    _code = main()
+    signals.end_at_once()  # while Python takes itself down
+    sys.exit(_code)

@@ -17,6 +17,7 @@ from torch import nn
 from classifiers.networks import build_student
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
+from runtime.atomic import make_folder
 from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
@@ -70,7 +71,7 @@ def check_shape(card: dict[str, Any], shape: Sequence[int], name: str, whose: st
 
 def save_classifier(folder: Path, card: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     """Write the weights, then the card, which marks the folder as finished.  Returns the card with its digest."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_tensors(folder / WEIGHTS_FILE, weights)
     return save_card(folder, card, WEIGHTS_FILE)
 

@@ -36,6 +36,7 @@ from pydantic.fields import FieldInfo
 
 from runtime.bounds import LARGEST_SEED, MOST, Seed, ShareAboveZero
 from runtime.errors import UserError
+from runtime.os_errors import named
 from runtime.ranks import is_main_process, launched_ranks
 from runtime.safe_files import printable, read_yaml, terminal_text
 from runtime.safe_files.sealed_json import SEAL, open_seal
@@ -308,10 +309,11 @@ def _metavar(kind: Any) -> str:
 
 def _print(result: dict[str, Any], as_json: bool, show: Callable[[dict[str, Any]], str] | None) -> None:
     if as_json:
-        click.echo(json.dumps(result, default=str))  # ASCII: escapes for all that is not
+        text = json.dumps(result, default=str)  # ASCII: escapes for all that is not
     else:
-        text = _lines(result) if show is None else show(result)
-        click.echo(terminal_text(text, sys.stdout.encoding))
+        text = terminal_text(_lines(result) if show is None else show(result), sys.stdout.encoding)
+    with named(Path("standard output")):
+        click.echo(text)
 
 
 def _lines(result: dict[str, Any], indent: str = "") -> str:

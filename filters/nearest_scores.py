@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +22,7 @@ import torch
 from filters.neighbours import nearest
 from image_data.fake.dataset import FakeDataset, open_fakes
 from image_data.fake.distances import set_name
-from image_data.fake.manifest import NEAREST_PREFIX, ScoreEntry, ShardEntry, read_manifest, score_path, write_manifest
+from image_data.fake.manifest import NEAREST_PREFIX, ScoreEntry, ShardEntry, score_path, write_manifest
 from image_data.fake.sealed import DISTANCE_LAYOUT, commit_sealed, read_sealed
 from image_data.sources import ImageSource
 from runtime.atomic import disk_errors, remove_leftovers
@@ -63,13 +63,16 @@ def score_nearest(
     Raises UserError where the dataset is damaged or another process is writing.
     """
     folder = Path(folder)
-    read_manifest(folder)  # a folder that is none gets no lock file
+    fakes = open_fakes(folder)  # a folder that is none gets no lock file, nor one that needs no write
+    name = set_name(fakes.digest, compared_with)
+    if (listed := fakes.manifest.scores.get(name)) and not _damaged(folder, name, listed):
+        return name
     refusal = f"another process is writing into {folder}; wait for it or choose another folder."
     with disk_errors(folder), exclusive_lock(folder / ".lock", refusal):
         fakes = open_fakes(folder)
         name = set_name(fakes.digest, compared_with)
         listed = fakes.manifest.scores.get(name, [])
-        damaged = [path for entry in listed if not _matches(path := score_path(folder, name, entry.name), entry.sha256)]
+        damaged = _damaged(folder, name, listed)
         if listed and not damaged:
             return name
         for path in damaged:  # a file may be whole in itself and yet not what the manifest says
@@ -83,6 +86,10 @@ def score_nearest(
         for other in old:
             shutil.rmtree(folder / "scores" / other, ignore_errors=True)
     return name
+
+
+def _damaged(folder: Path, name: str, listed: Sequence[ScoreEntry]) -> list[Path]:
+    return [path for entry in listed if not _matches(path := score_path(folder, name, entry.name), entry.sha256)]
 
 
 def _reference(phi: Phi, train: ImageSource, held_out: ImageSource, kind: str) -> Reference:

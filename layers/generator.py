@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from interfaces import LabelSpace, TeacherCard
+from runtime.atomic import make_folder
 from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
@@ -81,7 +82,7 @@ class NetworkGenerator:
 
 def save_generator(folder: Path, card: TeacherCard, network: torch.nn.Module) -> TeacherCard:
     """Write the weights, then the card (which marks the folder as complete).  Returns the card with its digest."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_tensors(folder / WEIGHTS_FILE, network.state_dict())
     card = TeacherCard(**{**asdict(card), "source_digest": file_sha256(folder / WEIGHTS_FILE)})
     write_sealed_json(folder / CARD_FILE, asdict(card))

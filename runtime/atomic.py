@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import json
 import os
 import secrets
@@ -34,15 +35,30 @@ def guarded(folder: Path) -> Iterator[None]:
         _guarded.pop(place, None)
 
 
-def _make_parent(path: Path) -> None:
-    """Make the folder of `path`; UserError where it lies in a guarded folder that is gone."""
-    if path.parent.is_dir() and not _guarded:
+def guards() -> dict[Path, int]:
+    """The folders that are guarded now, for worker processes to `adopt`."""
+    return dict(_guarded)
+
+
+def adopt(folders: dict[Path, int]) -> None:
+    """Guard in this process what its parent guards."""
+    _guarded.update(folders)
+
+
+def refuse_gone(path: Path) -> None:
+    """UserError where `path` is, or lies in, a guarded folder that was removed or replaced."""
+    if not _guarded:
         return
-    above = Path(os.path.abspath(path)).parents
+    place = Path(os.path.abspath(path))
     for folder, number in _guarded.items():
-        if folder in above and not (folder.is_dir() and folder.stat().st_ino == number):
+        if folder in (place, *place.parents) and not (folder.is_dir() and folder.stat().st_ino == number):
             raise UserError(f"{folder} was removed or replaced while this command worked in it; run it again.")
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, but never a guarded one anew (UserError)."""
+    refuse_gone(folder)
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
@@ -73,6 +89,7 @@ def fsync_path(path: Path) -> None:
 
 def commit_file(temporary: Path, final: Path) -> None:
     """fsync `temporary`, rename it to `final` (same folder), fsync the folder."""
+    refuse_gone(final)
     fsync_path(temporary)
     failure_point("atomic.before_rename")
     os.replace(temporary, final)
@@ -105,7 +122,7 @@ def temporary_name(final: Path) -> Path:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace the contents of `path` in one step; parent folders are made."""
-    _make_parent(path)
+    make_folder(path.parent)
     temporary = temporary_name(path)
     try:
         with named(path), open(temporary, "xb") as stream:
@@ -133,7 +150,7 @@ def write_text(path: Path, text: str) -> None:
 
 def commit_folder(final: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write into a temporary folder beside `final`, then rename it to `final`, which must not exist."""
-    _make_parent(final)
+    make_folder(final.parent)
     temporary = temporary_name(final)
     temporary.mkdir()
     try:
@@ -150,9 +167,9 @@ def commit_folder(final: Path, fill: Callable[[Path], None]) -> None:
         raise
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete what a killed process left half-written in `folder` (names of the form .NAME.*.tmp)."""
-    for path in folder.glob(".*.tmp"):
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete what a killed process left half-written in `folder`, of all files or of the one called `name`."""
+    for path in folder.glob(f".{name if name == '*' else glob.escape(f'{name}.') + '*'}.tmp"):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

@@ -81,9 +81,15 @@ class CheckpointFolder:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         self._damaged: list[Path] = []
+        self._begun = False  # the folder is there, as far as this process knows
 
     def save(self, step: int, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> None:
-        """Commit the state after `step` steps, then delete all but the newest two, and those found damaged."""
+        """Commit the state after `step` steps, then delete all but the newest two, and those found damaged.
+
+        UserError where the folder was removed since the last time.
+        """
+        if self._begun and not self.folder.is_dir():
+            raise UserError(f"{self.folder} was removed while this command worked in it; run it again.")
         final = self.folder / _name(step)
         if final.exists():
             _remove(final)
@@ -94,13 +100,15 @@ class CheckpointFolder:
             write_sealed_json(temporary / _STATE, state)
 
         commit_folder(final, fill)
+        self._begun = True
         damaged, self._damaged = [path for path in self._damaged if path != final], []
         for old in [*damaged, *[path for path in self._saved() if path not in damaged][:-KEEP]]:
             _remove(old)
 
     def load_latest(self) -> Checkpoint | None:
         """The newest undamaged checkpoint, or None.  Damaged ones are passed over, with one line on stderr."""
-        if self.folder.is_dir():
+        self._begun = self.folder.is_dir()
+        if self._begun:
             remove_leftovers(self.folder)
         found, why = None, ""
         for path in reversed(self._saved()):
@@ -117,6 +125,7 @@ class CheckpointFolder:
 
     def remove(self) -> None:
         """Delete all checkpoints (the finished artefact has replaced them)."""
+        self._begun = False
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _saved(self) -> list[Path]:

@@ -13,19 +13,34 @@ import os
 import signal
 import sys
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from runtime.atomic import adopt, guards
 from runtime.devices import set_threads, threads_for, visible_gpus
 from runtime.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
+_SIGNAL_SECONDS = 0.2
+_engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()
 
 
-def _start_worker(workers: int, parent: int, gpus: Any) -> None:
+def end_workers() -> None:
+    """End all worker processes now, whatever they are doing; for a command that was interrupted.
+
+    Work is committed in whole units, and what was begun is made again.
+    """
+    for engine in list(_engines):
+        engine.kill()
+
+
+def _start_worker(workers: int, parent: int, gpus: Any, folders: dict[Path, int]) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
@@ -34,6 +49,7 @@ def _start_worker(workers: int, parent: int, gpus: Any) -> None:
     if gpus is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpus.get()  # before this process first asks for a GPU
     set_threads(workers)
+    adopt(folders)
 
 
 @contextmanager
@@ -62,6 +78,7 @@ class LocalEngine:
         self.workers = workers
         self._gpus = visible_gpus(device) if gpus is None else list(gpus)
         self._executor: ProcessPoolExecutor | None = None
+        _engines.add(self)
 
     def close(self) -> None:
         """End the worker processes; a later `map` starts new ones."""
@@ -92,10 +109,11 @@ class LocalEngine:
                 done, pending = wait(pending, return_when=FIRST_COMPLETED)
                 yield from (future.result() for future in done)
         except KeyboardInterrupt:
-            self._kill()  # units are committed whole, and what is begun is made again
+            self.kill()
             pending.clear()
             raise
         except BrokenProcessPool as error:
+            time.sleep(_SIGNAL_SECONDS)  # what ended the worker may have been sent to this process too
             self.close()
             raise UserError(
                 "a worker process died (out of memory, or killed); run the same command again to continue."
@@ -105,7 +123,7 @@ class LocalEngine:
                 future.cancel()
             wait(pending)
 
-    def _kill(self) -> None:
+    def kill(self) -> None:
         """End the workers now, whatever they are doing."""
         if self._executor is not None:
             processes = list((self._executor._processes or {}).values())
@@ -123,6 +141,6 @@ class LocalEngine:
                 for number in range(self.workers):
                     gpus.put(self._gpus[number % len(self._gpus)])
             self._executor = ProcessPoolExecutor(
-                self.workers, context, initializer=_start_worker, initargs=(self.workers, os.getpid(), gpus)
+                self.workers, context, initializer=_start_worker, initargs=(self.workers, os.getpid(), gpus, guards())
             )
         return self._executor

@@ -53,16 +53,19 @@ def errno_of(error: BaseException) -> int | None:
     return int(found[1]) if found else None
 
 
-def sentence_of(error: BaseException) -> str | None:
-    """The sentence for the user; None where the error is none of the operating system's refusals."""
+def sentence_of(error: BaseException, place: str | None = None) -> str | None:
+    """The sentence for the user; None where the error is none of the operating system's refusals.
+
+    `place`: what refused, where the error does not name it.
+    """
     number = errno_of(error)
     if number not in _REMEDIES:
         return None
     name = getattr(error, "filename", None)
-    place = name.decode(errors="replace") if isinstance(name, bytes) else name
-    if isinstance(place, int) or not place:
-        place = "a file of this command"
-    return f"{place}: {os.strerror(number)}; {_REMEDIES[number]}."
+    named = name.decode(errors="replace") if isinstance(name, bytes) else name
+    if isinstance(named, int) or not named:
+        named = place or "a file of this command"
+    return f"{named}: {os.strerror(number)}; {_REMEDIES[number]}."
 
 
 @contextmanager

@@ -7,7 +7,6 @@ the umask, and a failing disk is an OSError as everywhere.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,13 +14,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from runtime.atomic import commit_file, temporary_name
-
-_SYSTEM_ERROR = re.compile(r"code: (\d+)")
+from runtime.atomic import commit_file, refuse_gone, temporary_name
+from runtime.os_errors import named
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     """Commit the tensors, whatever device and order they have in memory; OSError where the disk fails."""
+    refuse_gone(path)
     temporary = temporary_name(path)
     try:
         save_tensors(temporary, tensors)
@@ -35,13 +34,8 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     with open(path, "xb") as stream:  # as open makes it, so the umask
         mode = os.fstat(stream.fileno()).st_mode & 0o777
-    try:
+    with named(path):  # the library has an error of its own for a disk that refuses
         save_file(plain, path)
-    except SafetensorError as error:
-        code = _SYSTEM_ERROR.search(str(error))
-        if code is None:
-            raise
-        raise OSError(int(code.group(1)), os.strerror(int(code.group(1))), str(path)) from error
     path.chmod(mode)
 
 

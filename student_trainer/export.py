@@ -6,7 +6,6 @@ The saved file is loaded again and compared with the network before it takes its
 from __future__ import annotations
 
 import io
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import torch
 from torch import nn
 
 from layers.generator import NetworkGenerator
-from runtime.atomic import commit_new_file
+from runtime.atomic import commit_new_file, make_folder, remove_leftovers, temporary_name
 from runtime.errors import UserError
 from runtime.os_errors import named
 from runtime.seeds import torch_generator
@@ -44,26 +43,27 @@ def export_student(student: NetworkGenerator, out_file: Path) -> ExportedStudent
         raise UserError(f"{out_file} must end in {SUFFIX}, the suffix of torch.export programs.")
     if out_file.exists():
         raise UserError(f"{out_file} is already there; give another name or move it away.")
-    out_file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out_file.parent)
     # torch.export writes weights in their plain order only without a warning
+    remove_leftovers(out_file.parent, out_file.name)
+    temporary = temporary_name(out_file)
     network = student.network.cpu().to(memory_format=torch.contiguous_format).eval()
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out_file.parent) as folder:
-            temporary = Path(folder) / f"program{SUFFIX}"
-            _save_program(student, network, temporary)
-            difference = _largest_difference(student, network, temporary)
-            if not difference <= PARITY_TOLERANCE:
-                raise UserError(
-                    f"{out_file} was not written: the exported program differs from the network by {difference:.2g} "
-                    f"(allowed: {PARITY_TOLERANCE:g}); export with another version of torch."
-                )
-            commit_new_file(temporary, out_file)
+        _save_program(student, network, temporary, out_file)
+        difference = _largest_difference(student, network, temporary)
+        if not difference <= PARITY_TOLERANCE:
+            raise UserError(
+                f"{out_file} was not written: the exported program differs from the network by {difference:.2g} "
+                f"(allowed: {PARITY_TOLERANCE:g}); export with another version of torch."
+            )
+        commit_new_file(temporary, out_file)
     finally:
+        temporary.unlink(missing_ok=True)
         student.network.to(student.device).to(memory_format=torch.channels_last)
     return ExportedStudent(out_file, difference, PARITY_BATCHES)
 
 
-def _save_program(student: NetworkGenerator, network: nn.Module, path: Path) -> None:
+def _save_program(student: NetworkGenerator, network: nn.Module, path: Path, final: Path) -> None:
     batch = torch.export.Dim("batch", min=1)
     inputs = _example_inputs(student, 2)  # a batch of 1 would be taken for a constant
     try:
@@ -75,7 +75,7 @@ def _save_program(student: NetworkGenerator, network: nn.Module, path: Path) -> 
             f"the student {student.card.architecture} cannot be exported by torch {torch.__version__} "
             f"({str(error).strip().splitlines()[0]})."
         ) from error
-    with named(path):
+    with named(final):
         path.write_bytes(whole.getvalue())
 
 

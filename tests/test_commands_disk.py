@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,9 @@ from safetensors import SafetensorError
 
 import cli
 from runtime.atomic import commit_folder, guarded, write_bytes
+from runtime.checkpoints import CheckpointFolder
 from runtime.digests import file_sha256
+from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from runtime.os_errors import named, sentence_of
 from student_trainer import export_student, load_student
@@ -93,7 +96,7 @@ def test_a_full_disk_is_a_sentence_in_longer_commands(
 def test_an_export_on_a_full_disk_ends_in_peace(tmp_path: Path) -> None:
     """torch's archive writer would end the process."""
     student = load_student(train(tmp_path / "student", replace(SMALL, steps=1)), torch.device("cpu"))
-    with small_files_only(), pytest.raises(OSError, match=r"program\.pt2") as caught:
+    with small_files_only(), pytest.raises(OSError, match=r"student\.pt2") as caught:
         export_student(student, tmp_path / "student.pt2")
     assert caught.value.errno == errno.EFBIG
     assert not (tmp_path / "student.pt2").exists()
@@ -135,6 +138,7 @@ def test_standard_output_that_takes_nothing(shell: str, code: int) -> None:
     assert int(said[-1]) in (code, 0 if code == 141 else code)  # a short list may be in the pipe before head has gone
     assert "Traceback" not in done.stderr
     assert len(said) == (2 if code == 2 else 1)
+    assert code != 2 or said[0].startswith("error: standard output: No space left on device; ")
 
 
 def _state(folder: Path) -> dict[str, tuple[int, int]]:
@@ -146,7 +150,7 @@ def test_a_finished_folder_needs_no_write(workspace: Workspace, tmp_path: Path) 
     before = _state(workspace.folder)
     for command in ("train-teacher", "train-classifier", "fit-filter", "sample"):
         assert workspace.type(command) == 0
-    for command in ("inspect", "verify", "status"):
+    for command in ("inspect", "verify", "status", "score"):  # the sampler's own scores are those of this predictor
         assert workspace.type(command) == 0
     assert workspace.type("report", f"--out {tmp_path}/page.html") == 0
     assert _state(workspace.folder) == before
@@ -193,6 +197,49 @@ def test_a_folder_that_goes_under_a_run_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="was removed or replaced"):
             write_bytes(out / "file", b"2")
     write_bytes(out / "file", b"3")
+
+
+def test_checkpoints_that_go_under_a_run_are_an_error(tmp_path: Path) -> None:
+    """A folder with the newest checkpoint alone would hide that older ones are gone."""
+    checkpoints = CheckpointFolder(tmp_path / "checkpoints")
+    assert checkpoints.load_latest() is None
+    checkpoints.save(1, {"x": torch.zeros(2)}, {})
+    shutil.rmtree(checkpoints.folder)
+    with pytest.raises(UserError, match="checkpoints was removed while this command worked in it"):
+        checkpoints.save(2, {"x": torch.zeros(2)}, {})
+    assert not checkpoints.folder.exists()
+
+
+def _write_below(out: Path) -> str:
+    try:
+        write_bytes(out / "shards" / "file", b"1")
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def test_workers_guard_what_their_parent_guards(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    with guarded(out):
+        engine = LocalEngine(2)
+        try:
+            assert list(engine.map(_write_below, [out])) == [""]
+            shutil.rmtree(out)
+            assert "was removed or replaced" in next(iter(engine.map(_write_below, [out])))
+        finally:
+            engine.close()
+    assert not out.exists()
+
+
+def test_what_killed_commands_left_beside_a_file_goes_with_the_next(workspace: Workspace, tmp_path: Path) -> None:
+    left = [tmp_path / f".page.html.{number}.tmp" for number in range(2)]
+    other = tmp_path / ".page.html2.1.tmp"
+    for path in (*left, other):
+        path.write_text("half")
+    assert workspace.type("report", f"--out {tmp_path}/page.html") == 0
+    assert not any(path.exists() for path in left)
+    assert other.exists()
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from evaluation.report.data import Column, GridRole, Histogram, ImageGrid, Repor
 from evaluation.report.grids import native_png
 from evaluation.report.replacing import marked
 from evaluation.report.tables import ShownRow, shown_rows, thousands
-from runtime.atomic import write_text
+from runtime.atomic import remove_leftovers, write_text
 
 _SHOWN_IMAGE_PX = 34  # side of an image on the page, before rounding to whole pixels of the image
 _SHOWN_GRID_PX = 290
@@ -92,6 +92,7 @@ class Section:
 def write_report(data: ReportData, out_file: Path) -> Path:
     """Write the page in one step; parent folders are made.  Returns the path."""
     out_file = Path(out_file)
+    remove_leftovers(out_file.parent, out_file.name)
     write_text(out_file, marked(render(data)))
     return out_file
 

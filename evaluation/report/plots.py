@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from evaluation.report.data import Curve, GridRole, Histogram, Ranked, RhoCurve, Spread
-from runtime.atomic import write_bytes
+from runtime.atomic import remove_leftovers, write_bytes
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -288,6 +288,7 @@ def write_png(part: Plotted, path: Path) -> Path:
     stream = io.BytesIO()
     how = {"format": "png", "dpi": _PNG_DPI, "metadata": {"Software": _MADE_BY}}
     _save(drawing_of(part), _ON_PAPER, stream, how, True)
+    remove_leftovers(Path(path).parent, Path(path).name)
     write_bytes(Path(path), stream.getvalue())
     return Path(path)
 

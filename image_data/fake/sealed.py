@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 
 from image_data.hdf5_policy import open_trusted_layout
-from runtime.atomic import commit_file, fsync_path, temporary_name
+from runtime.atomic import commit_file, fsync_path, refuse_gone, temporary_name
 from runtime.errors import UserError
 from runtime.failure_points import failure_point
 
@@ -107,6 +107,7 @@ def commit_sealed(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapp
 
 def _make_folder(folder: Path) -> None:
     """Make a folder so that it is on the disk before anything is in it."""
+    refuse_gone(folder)
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
