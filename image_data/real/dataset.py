@@ -171,8 +171,8 @@ def check_spread(labels: np.ndarray, label_space: ClassLabels | ContinuousLabels
     for index, class_name in enumerate(label_space.names):
         if counts[index] < 2:
             raise UserError(
-                f"{where}: class {class_name!r} has {counts[index]} training images; give each class at least 2 or leave "
-                'it out, or state {"label_kind": "continuous"} where labels are values.'
+                f"{where}: class {class_name!r} has {counts[index]} training images; give each class at least 2 or "
+                'leave it out, or state {"label_kind": "continuous"} where labels are values.'
             )
 
 
