@@ -1,34 +1,61 @@
-"""Refuses validation images that something which is to be judged, or which filters, has been trained on."""
+"""Refuses validation and test images that something which is to be judged, or which filters, has seen.
+
+The rule is that of `image_data.seen`: no part was fitted on a validation image, and none was fitted or selected on a
+test image.  There is no way round it but other images or other parts: a number with a leak in it is no number.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping
+from typing import Literal
 
-import numpy as np
-
-from image_data.sources import ImageSource
+from image_data.real import RealData
+from image_data.seen import Seen, are_among
 from runtime.errors import UserError
+from runtime.safe_files import printable
 
-_BLOCK_ROWS = 1024
+_REMEDY = (
+    "use the data and fold that these parts were made from, make the parts again from this data, or leave these images "
+    "out of its validation and test images"
+)
+_HOW = {"train": "fitted on", "val": "selected on"}
+_ALLOWED = {("val", "val")}  # all parts select on the same validation images
+_WORDS = {"val": "validation", "test": "test"}
 
 
-def _names(images: ImageSource) -> Iterator[bytes]:
-    for start in range(0, len(images), _BLOCK_ROWS):
-        for pixels in images.images(np.arange(start, min(start + _BLOCK_ROWS, len(images)))):
-            yield hashlib.blake2b(np.ascontiguousarray(pixels).tobytes(), digest_size=16).digest()
+def refuse_seen_images(where: str, data: RealData, seen: Seen, test: bool = True) -> None:
+    """Raise UserError with counts where a part of `seen` has had a validation image of `data`, or a test image.
 
-
-def refuse_seen_images(validation: ImageSource, seen: Mapping[str, ImageSource]) -> None:
-    """Raise UserError where an image (equal in every pixel) of `validation` is in one of `seen`.
-
-    `seen` names what each part was trained on, e.g. {"GAN": train, "density ratio": train, "filter predictor": train}.
+    `where` names the data as the user does; `test`: whether the test images will be opened.
     """
-    wanted = set(_names(validation))
-    for part, images in seen.items():
-        shared = len(wanted.intersection(_names(images)))
-        if shared:
-            raise UserError(
-                f"{shared} of {len(wanted)} validation images were seen by the {part}, so the score would flatter it; "
-                f"train the {part} on the training images only."
-            )
+    found: dict[tuple[str, str], list[str]] = {}  # (how, how many of which images) -> parts
+    roles: tuple[Literal["val", "test"], ...] = ("val", "test") if test else ("val",)
+    for part, known in seen.parts.items():
+        for how, verb in _HOW.items():
+            counts = []
+            for role in roles:
+                mine = data.hashes(role)
+                shared = int(are_among(mine, known[how]).sum()) if how in known and (how, role) not in _ALLOWED else 0
+                if shared:
+                    counts.append(f"{shared} of {len(mine)} {_WORDS[role]} images")
+            if counts:
+                found.setdefault((verb, " and ".join(counts)), []).append(part)
+    if found:
+        said = [f"{', '.join(parts)} {verb} {counts}" for (verb, counts), parts in found.items()]
+        raise UserError(f"{where}: the images that are to score have been seen: {'; '.join(said)}; {_REMEDY}.")
+
+
+def seen_line(data: RealData | None, seen: Seen, role: Literal["val", "test"]) -> str:
+    """One line beside a number, e.g. "test images: 497, seen by none of GAN, predictor; unknown: GAN (imported)".
+
+    Without real data there is nothing to compare with, and the line says what the parts have seen.
+    """
+    if data is None:
+        counts = [f"{part} fitted on {len(known.get('train', ()))} images" for part, known in seen.parts.items()]
+        line = ", ".join(["no real image was tested", *counts])
+    else:
+        line = f"{_WORDS[role]} images: {len(data.hashes(role))}"
+        if seen.parts:
+            line += f", {'seen' if role == 'test' else 'trained on'} by none of {', '.join(seen.parts)}"
+    if seen.unknown:
+        line += "; unknown: " + ", ".join(f"{part} ({printable(why)})" for part, why in seen.unknown.items())
+    return line if seen.names else f"{line}, no other part had a say"

@@ -53,7 +53,8 @@ def recorded_parents(folder: Path) -> dict[str, str]:
 
 
 def check_record(folder: Path, identity: dict[str, Any], changeable: Set[str] = frozenset()) -> bool:
-    """Whether the folder's record says the same; False where it says otherwise only of the `changeable` options.
+    """Whether the folder's record says the same; False where it says otherwise only of the `changeable` options, or of
+    what is opened when all is made.
 
     Raises UserError that names what differs.
     """
@@ -64,10 +65,14 @@ def check_record(folder: Path, identity: dict[str, Any], changeable: Set[str] = 
         return True
     now = identity["options"]
     differing = {name for name in {*options, *now} if options.get(name) != now.get(name)}
-    if differing - changeable or {**before, "options": now} != identity:
+    if differing - changeable or _made_of({**before, "options": now}) != _made_of(identity):
         changed = _differences(before, identity)
         raise UserError(f"--out {folder} was made with other options ({changed}); give a new folder.")
     return False
+
+
+def _made_of(identity: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in identity.items() if name != "opened"}
 
 
 def record_problems(folder: Path) -> list[str]:

@@ -113,6 +113,6 @@ def show(result: dict[str, Any]) -> str:
     parts = [result["verdict"], *result["details"], ""]
     for title, table in result["tables"].items():
         parts += [title, table, ""]
-    parts.append(result["protocol"])
+    parts += [result["protocol"], *result["seen"]]
     parts.append(f"finished in {result['seconds'] / 60:.1f} minutes; report: {result['report']}")
     return "\n".join(parts)

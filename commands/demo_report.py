@@ -40,6 +40,7 @@ def finish(plan: cells.DemoPlan, workers: int) -> dict[str, Any]:
         "methods": {setting: table.to_dict() for setting, table in tables.items()},
         "quality": quality,
         "protocol": protocol(plan),
+        "seen": seen_lines(plan),
         "workers": workers,
     }
 
@@ -57,6 +58,13 @@ def protocol(plan: cells.DemoPlan) -> str:
         "network, trained on what the row may see; rho and that network chosen on 300 validation images that none of "
         "them has seen; test images opened once a row."
     )
+
+
+def seen_lines(plan: cells.DemoPlan) -> list[str]:
+    """What the parts behind the rows have seen of each fold's test images; one line for each kind of row."""
+    results = sorted(plan.root.glob("*/fold*/rows/*/result.json"))
+    lines = [read_sealed_json(path).get("seen", "test images: not recorded") for path in results]
+    return [f"each fold's {line}" for line in dict.fromkeys(lines)]
 
 
 def _scores(plan: cells.DemoPlan, setting: str) -> dict[str, dict[int, np.ndarray]]:
@@ -172,7 +180,7 @@ def _write_report(
             costs=gather.costs(found, device),
             curves=gather.training_curves(found),
             rho=gather.rho_parts(found),
-            protocol=[protocol(plan)],
+            protocol=[protocol(plan), *seen_lines(plan)],
             provenance=gather.provenance_lines(provenance()),
             commands=["python cli.py demo", *gather.command_lines(found)],
         ),

@@ -8,12 +8,14 @@ validation images only, and the test images are opened once, at the end.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from commands.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
+from commands.lineage import checked, parts_of_training, record_seen
 from commands.parts import load_data, load_predictor
 from commands.selection import (
     SelectionOptions,
@@ -24,6 +26,8 @@ from commands.selection import (
     without_real_images,
 )
 from commands.workspace import artefact, artefact_digest, resolve_input
+from image_data.seen_names import CLASSIFIER
+from runtime.safe_files import read_json_object
 
 if TYPE_CHECKING:
     from image_data.real import RealData
@@ -44,6 +48,7 @@ class Options(MethodFlags, ClassifierFlags, SelectionOptions):
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; then the one look at the test images."""
     from classifiers import check_training, train_classifier
+    from classifiers.leak_guard import seen_line
     from runtime.progress import say
     from runtime.ranks import join_ranks
     from runtime.safe_files import read_sealed_json, write_sealed_json
@@ -66,20 +71,46 @@ def run(options: Options) -> dict[str, Any]:
         predictor = resolve_input("predictor", options.predictor, options)
         check_soft_labels(predictor, images.holder, images.train.labels, images.image_shape)
         parents["predictor"] = artefact_digest("predictor", predictor)
+    others = parts_of_training(options, fakes, predictor)
+    if data is not None:
+        checked(options, data, others, test=options.test)
     teacher = load_predictor(predictor, device) if predictor else None
     check_training(images.train, images.val, images.holder.space, settings, images.augmentations, teacher)
-    with artefact("distill", "classifier", options, parents, ranks=ranks) as made:
+    digest = data.test_digest if data is not None and options.test else None
+    tested, opened = partial(_tested, digest=digest), {"test": digest} if digest else {}
+    with artefact("distill", "classifier", options, parents, complete=tested, ranks=ranks, opened=opened) as made:
         result_file = made.folder / "result.json"
         if not made.finished:
+            seen = _record(made.folder, others, data, options.train_on) if ranks.main else {}
+            if result_file.is_file():
+                say("the test images are not those of the result; the trained weights stay and are tested again")
             result = train_classifier(
                 images.train, images.val, images.holder.space, settings, made.folder, device, images.augmentations,
-                teacher, ranks=ranks,
+                teacher, trained_on=seen, ranks=ranks,
             )  # fmt: skip
             if ranks.main:
                 result = validated(result, images)
                 test = None if data is None or not options.test else _test(made.folder, data, device)
-                write_sealed_json(result_file, {**result, "protocol": protocol(options, images.train), "test": test})
+                line = seen_line(data, others, "test" if digest else "val")
+                found = {**result, "protocol": protocol(options, images.train), "seen": line, "test": test}
+                write_sealed_json(result_file, found)
     return {"classifier": str(made.folder), **read_sealed_json(result_file, _REMEDY)}
+
+
+def _record(folder: Path, others: Any, data: RealData | None, train_on: str) -> dict[str, str]:
+    """What the student and all behind it have seen; a trained student's record stays."""
+    if (folder / "card.json").is_file():
+        return {}
+    from image_data.seen import Seen
+
+    own = Seen.of(CLASSIFIER) if data is None else data.seen_by(CLASSIFIER, train=train_on != "fakes")
+    return record_seen(folder, others, own)
+
+
+def _tested(folder: Path, digest: str | None) -> bool:
+    """Whether the result is that of these test images (None: of none)."""
+    test = read_json_object(folder / "result.json").get("test")
+    return digest is None or (isinstance(test, dict) and test.get("digest") == digest)
 
 
 def settled(options: Options) -> Options:
@@ -136,7 +167,7 @@ def _test(folder: Path, data: RealData, device: Any) -> dict[str, Any]:
     from evaluation.accuracy import score
 
     found = score(load_predictor(folder, device), data.open_test(), data.label_space)
-    return {**found, "per_image": found["per_image"].tolist()}
+    return {**found, "digest": data.test_digest, "per_image": found["per_image"].tolist()}
 
 
 def show(result: dict[str, Any]) -> str:
@@ -151,7 +182,8 @@ def show(result: dict[str, Any]) -> str:
         text = f"error on {held['images']:,} held-out fakes {_with_error(found)} (no real image was read)"
     else:
         text = "no image was tested"
-    return f"{text}, {result['classifier']}"
+    seen = f" ({result['seen']})" if "seen" in result else ""
+    return f"{text}, {result['classifier']}{seen}"
 
 
 def _with_error(found: Mapping[str, Any]) -> str:

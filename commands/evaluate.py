@@ -14,9 +14,11 @@ from typing import Any
 
 from pydantic import Field
 
+from commands.lineage import checked, seen_of, seen_of_fakes
 from commands.options import DataOptions
 from commands.parts import load_data
 from commands.workspace import SEAL, artefact, artefact_digest, resolve_input
+from image_data.seen_names import STUDENT
 from runtime.errors import UserError
 
 _REMEDY = "restore it, or remove it and run the same command again"
@@ -75,9 +77,11 @@ def _instruments(options: Options) -> tuple[Any, Any, Any]:
 
 def run(options: Options) -> dict[str, Any]:
     """Train the judge where there is none yet, draw images, compare."""
+    from classifiers.leak_guard import seen_line
     from commands.engine import make_engine
     from commands.measuring import check_comparable, set_names
     from evaluation.inception import load_inception
+    from image_data.seen import merge
     from runtime.devices import pick_device, set_threads
     from runtime.safe_files import read_sealed_json, write_sealed_json
 
@@ -88,6 +92,8 @@ def run(options: Options) -> dict[str, Any]:
     parents = {kind: artefact_digest(kind, folder) for kind, folder in found.items() if folder}
     data = _real_images(options)
     check_comparable(options, found, data)
+    seen = _seen(found)
+    checked(options, data, merge(seen.values()), test=False)
     if options.inception is not None:
         load_inception(options.inception, pick_device(options.device))
     with artefact("evaluate", "evaluation", options, {"data": data.digest, **parents}) as made:
@@ -97,10 +103,23 @@ def run(options: Options) -> dict[str, Any]:
             names = set_names(options, found)
             engine = make_engine(options, made.folder, min(options.workers, len(names)))
             rows = dict(engine.map(_Measuring(options, found), names))
-            write_sealed_json(result_file, {name: rows[kind] for kind, name in names.items()})
+            lines = {kind: seen_line(data, parts, "val") for kind, parts in seen.items()}
+            write_sealed_json(result_file, {name: {**rows[kind], "seen": lines[kind]} for kind, name in names.items()})
     _instruments.cache_clear()
     _real_images.cache_clear()
     return {"evaluation": str(made.folder), "rows": read_sealed_json(result_file, _REMEDY)}
+
+
+def _seen(found: dict[str, Path | None]) -> dict[str, Any]:
+    """What the parts behind each kind of measured images have seen."""
+    parts = {}
+    if found["teacher"] is not None:
+        parts["teacher"] = seen_of("teacher", found["teacher"])
+    if found["fakes"] is not None:
+        parts["accepted"] = parts["kept"] = seen_of_fakes(found["fakes"])
+    if found["student"] is not None:
+        parts["student"] = seen_of("student", found["student"], STUDENT)
+    return parts
 
 
 def _folder(kind: str, options: Options) -> Path | None:
@@ -124,4 +143,5 @@ def show(result: dict[str, Any]) -> str:
             f"{name:22s} {row['metric']} {score}  KID {kernel['mean']:.4f} ± {kernel['standard_error']:.4f}  "
             f"{judged}  ({row['images']['fake']} images)"
         )
+    lines += dict.fromkeys(row["seen"] for row in result["rows"].values() if "seen" in row)
     return "\n".join([*lines, f"against {ROLE}; details in {result['evaluation']}/result.json"])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from commands.lineage import record_seen, seen_of
 from commands.options import DataOptions, settings_from, settings_options
 from commands.parts import load_data
 from commands.teachers import ChosenTeacher, TeacherOptions, adapted_teacher
 from commands.workspace import artefact
 from filters.settings import FilterSettings
+from image_data.seen_names import RATIO
 
 _Settings: Any = settings_options(FilterSettings, "FilterFlags", exclude={"seed"})
 
@@ -33,6 +35,7 @@ def run(options: Options) -> dict[str, Any]:
     check_fit(data.train, data.label_space, seen, settings, data.allowed_augmentations)
     with artefact("fit-filter", "filter", options, parents) as made:
         if not made.finished:
+            own = data.seen_by(RATIO, val=False)
             fit_filter(
                 data.train,
                 data.label_space,
@@ -41,6 +44,7 @@ def run(options: Options) -> dict[str, Any]:
                 made.folder,
                 device,
                 data.allowed_augmentations,
+                record_seen(made.folder, own, seen_of("teacher", teacher.reference)),
             )
     return {"filter": str(made.folder), **_means(made.folder)}
 

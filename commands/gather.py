@@ -256,7 +256,8 @@ def classifier_tables(workspace: Path, problems: list[str]) -> list[Table]:
         unit = test["unit"] if test else unit
         error = Measured(test["value"], test["standard_error"]) if test else None
         name = f"{protocol['network']}, {protocol['train_on']}, {protocol['method']}"
-        rows.append([name, protocol["rho"], protocol["images"], protocol["steps"], protocol["seed"], error])
+        seen = str(result.get("seen", "not recorded")).removeprefix("test images: ")
+        rows.append([name, protocol["rho"], protocol["images"], protocol["steps"], protocol["seed"], error, seen])
     if not rows:
         return []
     scale, shown = (1.0, unit) if unit else (100.0, "%")
@@ -267,6 +268,7 @@ def classifier_tables(workspace: Path, problems: list[str]) -> list[Table]:
         Column("steps", decimals=0),
         Column("seed", decimals=0),
         Column("test error", shown, decimals=2, scale=scale, better="lower"),
+        Column("test images", numeric=False),
     ]
     return [Table("Students", columns, rows, caption="Error on the test images with its standard error over images.")]
 

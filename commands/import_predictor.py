@@ -82,7 +82,7 @@ def run(options: Options) -> dict[str, Any]:
     with artefact("import-predictor", "predictor", options, parents) as made:
         if not made.finished:
             result = {} if data is None else _measured(options, imported, data, torch.device("cpu"))
-            seen = {"imported": {"checkpoint": checkpoint.name}, "seen": "unknown"}
+            seen = {"imported": {"checkpoint": checkpoint.name}}
             imported.write(made.folder, result, seen, checkpoint)
     return {"predictor": str(made.folder), **summary(made.folder)}
 

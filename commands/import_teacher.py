@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from commands.lineage import record_seen, seen_of
 from commands.options import Channels, Names, SharedOptions
 from commands.teachers import summary
 from commands.workspace import artefact
@@ -105,6 +106,8 @@ def run(options: Options) -> dict[str, Any]:
     check_first_images(imported, card)
     with artefact("import-teacher", "teacher", options, parents) as made:
         if not made.finished:
+            if options.arch == "retort":
+                record_seen(made.folder, seen_of("teacher", str(options.checkpoint)))
             write_teacher(made.folder, imported, card)
     chosen = {name: imported.notes[name] for name in ENTRY_NOTES if name in imported.notes}
     return {"teacher": str(made.folder), **summary(made.folder), **chosen}

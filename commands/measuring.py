@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from commands.lineage import record_seen
 from commands.teachers import teacher_behind
+from image_data.seen import Seen, merge
+from image_data.seen_names import JUDGE
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,6 +26,7 @@ def obtain_judge(options: Any, data: RealData, device: Any) -> Judge:
 
     name = digest_of({"data": data.digest, "seed": options.judge_seed, "steps": options.judge_steps})[:8]
     folder = options.workspace / "judge" / name
+    seen = {} if (folder / "card.json").is_file() else record_seen(folder, _seen_by_judge(data))
     train_judge(
         real_reference(data),
         data.label_space,
@@ -31,9 +35,14 @@ def obtain_judge(options: Any, data: RealData, device: Any) -> Judge:
         options.judge_seed,
         settings=JudgeSettings(steps=options.judge_steps),
         allowed_augmentations=data.allowed_augmentations,
-        trained_on={"name": data.name, "digest": data.digest},
+        trained_on={"name": data.name, "digest": data.digest, **seen},
     )
     return load_judge(folder, device)
+
+
+def _seen_by_judge(data: RealData) -> Seen:
+    """It is fitted on validation images too: it judges generated images and never a classifier."""
+    return merge([data.seen_by(JUDGE, val=False), Seen.of(JUDGE, train=data.hashes("val"))])
 
 
 def check_comparable(options: Any, found: dict[str, Path | None], data: RealData) -> None:

@@ -16,10 +16,12 @@ from typing import Any, Literal
 from pydantic import Field
 
 from commands.fake_options import describe_text
+from commands.lineage import record_seen, seen_of
 from commands.options import SharedOptions, settings_from, settings_options
 from commands.parts import SamplingRecipe
 from commands.teachers import ChosenTeacher, TeacherOptions, check_fits
 from commands.workspace import artefact, artefact_digest, resolve_input
+from image_data.seen_names import PREDICTOR
 from runtime.errors import UserError
 from teacher_sampler.loaders.address import is_url
 from teacher_sampler.settings import SamplerSettings
@@ -84,6 +86,7 @@ def run(options: Options) -> dict[str, Any]:
     complete = partial(is_complete, per_label=plan.per_label)
     with artefact("sample", "fakes", options, parents, changeable=changeable, complete=complete) as made:
         if not made.finished:
+            record_seen(made.folder, *_seen(teacher, chosen_filter, predictor))
             engine = make_engine(options, made.folder, _processes(options, plan))
             sample(recipe, plan, settings, made.folder, engine, extend=options.extend)
     return calibration_json(made.folder, options.workspace, chosen_filter)
@@ -115,6 +118,16 @@ def _say_no_student(teacher: ChosenTeacher) -> None:
 
 def _is_one_class(teacher: ChosenTeacher) -> bool:
     return teacher.label_space.kind == "classes" and teacher.label_space.width == 1
+
+
+def _seen(teacher: ChosenTeacher, chosen_filter: Path | None, predictor: Path | None) -> list[Any]:
+    """What the parts of the sampler have seen; not in the dataset's digest, which is that of its images."""
+    found = [seen_of("teacher", teacher.reference)]
+    if chosen_filter is not None:
+        found.append(seen_of("filter", chosen_filter))
+    if predictor is not None:
+        found.append(seen_of("predictor", predictor, PREDICTOR))
+    return found
 
 
 def _changeable(options: Options, per_label: int) -> set[str]:

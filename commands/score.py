@@ -13,6 +13,7 @@ from pydantic import Field
 
 from commands.dry_run import work_begins
 from commands.fake_options import FakesOptions, fakes_folder
+from commands.lineage import record_seen, seen_of
 from commands.options import DataOptions
 from commands.parts import (
     check_predictor_images,
@@ -23,6 +24,7 @@ from commands.parts import (
     predictor_labels,
 )
 from commands.workspace import DATA_FLAGS, artefact_digest, data_flags, resolve_input
+from image_data.seen_names import NEAREST, PREDICTOR
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -90,8 +92,10 @@ def _predict(options: Options, folder: Path) -> None:
     check_predictor_images(predictor, fakes.image_shape, mine.name)
     digest = artefact_digest("predictor", predictor)
     error = error_function(fakes.label_space)
+    seen = seen_of("predictor", predictor, PREDICTOR)
     work_begins(options)
     score(folder, predictor_factory(predictor, options.device), error, digest, make_engine(options, folder))
+    record_seen(folder / "scores" / digest, seen)
 
 
 def _measure(options: Options, folder: Path, predict: bool) -> None:
@@ -114,7 +118,8 @@ def _measure(options: Options, folder: Path, predict: bool) -> None:
     if predict:
         _predict(options, folder)
     work_begins(options)
-    score_nearest(folder, features, data.train, data.val, data.label_space.kind, compared)
+    name = score_nearest(folder, features, data.train, data.val, data.label_space.kind, compared)
+    record_seen(folder / "scores" / name, data.seen_by(NEAREST), seen_of("filter", chosen))
 
 
 def _real_images(options: Options) -> tuple[dict[str, Any], RealData]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from commands.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
+from commands.lineage import checked, parts_of_training
 from commands.options import Names, Rhos, Seeds
 from commands.parts import load_data, load_predictor
 from commands.selection import SelectionOptions, check_soft_labels, data_name, mixed_source, open_matching_fakes
@@ -68,7 +69,7 @@ class _Training:
 
 def run(options: Options) -> dict[str, Any]:
     """Run every cell that has no result yet, then choose."""
-    from classifiers.leak_guard import refuse_seen_images
+    from classifiers.leak_guard import seen_line
     from classifiers.rho_choice import choose, render, write_choice
     from classifiers.rho_plot import plot_rho
     from classifiers.rho_search import grid, read_results, search
@@ -87,7 +88,6 @@ def run(options: Options) -> dict[str, Any]:
     data = load_data(options)
     real = LabelHolder("data", data_name(options), data.label_space)
     check_several_classes(real, "search-rho")
-    refuse_seen_images(data.val, {"GAN, density ratio and filter predictor": data.train})
     fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
     dataset = open_matching_fakes(fakes, options, data)
     parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
@@ -95,6 +95,9 @@ def run(options: Options) -> dict[str, Any]:
     if predictor:
         check_soft_labels(predictor, real, data.train.labels, data.train.pixels.shape[1:])
         parents["predictor"] = artefact_digest("predictor", predictor)
+    others = parts_of_training(options, fakes, predictor)
+    checked(options, data, others, test=True)
+    seen = seen_line(data, others, "val")
     _check_trainings(options, data, dataset, predictor)
     with artefact("search-rho", "rho", options, parents, shared=True) as made:
         if not made.finished:
@@ -109,13 +112,14 @@ def run(options: Options) -> dict[str, Any]:
         unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
         if not made.finished:
             plot_rho(choice, made.folder / "rho.svg", unit=unit, scale=scale)
-            write_sealed_json(made.folder / "choice.json", choice.to_dict())
+            write_sealed_json(made.folder / "choice.json", {**choice.to_dict(), "seen": seen})
             write_choice(choice, made.folder / "choice.yaml")
     return {
         "search": str(made.folder),
         "rho": choice.rho,
         "config": str(made.folder / "choice.yaml"),
         "choice": choice.to_dict(),
+        "seen": seen,
         "table": render(choice, unit, scale),
     }
 
@@ -135,4 +139,4 @@ def _check_trainings(options: Options, data: Any, fakes: Any, predictor: Path | 
 
 def show(result: dict[str, Any]) -> str:
     """The table of the grid, and what to do with the choice."""
-    return f"{result['table']}\nuse it: python cli.py distill --config {shlex.quote(result['config'])}"
+    return f"{result['table']}\n{result['seen']}\nuse it: python cli.py distill --config {shlex.quote(result['config'])}"

@@ -7,9 +7,11 @@ from typing import Any
 from pydantic import Field
 
 from commands.classifier_flags import ClassifierFlags, HardLabelFlags, classifier_settings
+from commands.lineage import checked, parts_of_training, record_seen
 from commands.options import DataOptions
 from commands.parts import load_data
 from commands.workspace import artefact
+from image_data.seen_names import CLASSIFIER
 
 
 class Options(HardLabelFlags, ClassifierFlags, DataOptions):
@@ -28,10 +30,14 @@ def run(options: Options) -> dict[str, Any]:
     settings = classifier_settings(options, options.network, "none")
     data = load_data(options)
     check_several_classes(LabelHolder("data", f"--data {options.data}", data.label_space), "train-classifier")
+    others = parts_of_training(options, None, None)
+    checked(options, data, others, test=False)
     check_training(data.train, data.val, data.label_space, settings, data.allowed_augmentations)
     with artefact("train-classifier", "predictor", options, {"data": data.digest}, ranks=ranks) as made:
+        known = made.finished or not ranks.main
+        seen = {} if known else record_seen(made.folder, others, data.seen_by(CLASSIFIER))
         result = train_classifier(
             data.train, data.val, data.label_space, settings, made.folder, device, data.allowed_augmentations,
-            ranks=ranks,
+            trained_on=seen, ranks=ranks,
         )  # fmt: skip
     return {"predictor": str(made.folder), **result}

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from commands.lineage import record_seen, seen_of, seen_of_fakes
 from commands.options import DataOptions, settings_from, settings_options
 from commands.parts import load_data, load_generator
 from commands.teachers import insides_of
 from commands.workspace import artefact, artefact_digest, resolve_input
+from image_data.seen_names import STUDENT
 from runtime.errors import UserError
 from student_trainer.settings import StudentSettings
 from white_box.settings import WhiteBoxSettings
@@ -21,6 +23,7 @@ from white_box.settings import WhiteBoxSettings
 if TYPE_CHECKING:
     from image_data.fake import FakeDataset
     from image_data.real import RealData
+    from image_data.seen import Seen
 
 _Settings: Any = settings_options(StudentSettings, "StudentGeneratorFlags", exclude={"seed", "truncation"})
 _WhiteBox: Any = settings_options(WhiteBoxSettings, "WhiteBoxFlags", exclude={"seed"})
@@ -65,6 +68,7 @@ def run(options: Options) -> dict[str, Any]:
         _terms(options, teacher, settings, dataset, ranks).close()
     with artefact("train-student", "student", options, parents, ranks=ranks) as made:
         if not made.finished:
+            seen = record_seen(made.folder, *_seen(options, fakes, data, reference)) if ranks.main else {}
             train_student(
                 dataset.view(),
                 real[0],
@@ -74,7 +78,7 @@ def run(options: Options) -> dict[str, Any]:
                 device,
                 white_box=_terms(options, teacher, settings, dataset, ranks),
                 allowed_augmentations=real[1],
-                trained_on={"fakes": dataset.digest, "real": data.describe() if data is not None else None},
+                trained_on={"fakes": dataset.digest, "real": None if data is None else data.describe(), **seen},
                 ranks=ranks,
             )
     if not ranks.main:
@@ -97,6 +101,15 @@ def say_canvas(resolution_px: int) -> None:
     canvas = canvas_for(resolution_px)
     if canvas != resolution_px:
         say(f"the student draws {canvas} x {canvas} pixels and gives the middle {resolution_px} x {resolution_px}")
+
+
+def _seen(options: Options, fakes: Path, data: RealData | None, reference: Any) -> list[Seen]:
+    """What the student's own images, its fakes and the teacher whose insides it looks at have seen."""
+    from image_data.seen import Seen
+
+    own = Seen.of(STUDENT) if data is None else data.seen_by(STUDENT, val=False)
+    inside = [seen_of("teacher", reference)] if options.white_box else []
+    return [own, seen_of_fakes(fakes), *inside]
 
 
 def _real_images(options: Options, fakes: FakeDataset) -> RealData:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from commands.lineage import record_seen
 from commands.options import DataOptions, settings_from, settings_options
 from commands.parts import load_data
 from commands.teachers import summary
 from commands.workspace import artefact
+from image_data.seen_names import GAN
 from teacher_sampler.training.settings import TeacherSettings
 
 _Settings: Any = settings_options(TeacherSettings, "TeacherFlags", exclude={"seed"})
@@ -31,6 +33,7 @@ def run(options: Options) -> dict[str, Any]:
     settings.check(data.allowed_augmentations)
     with artefact("train-teacher", "teacher", options, {"data": data.digest}, ranks=ranks) as made:
         if not made.finished:
+            seen = record_seen(made.folder, data.seen_by(GAN, val=False)) if ranks.main else {}
             train_teacher(
                 data.train,
                 data.label_space,
@@ -38,7 +41,7 @@ def run(options: Options) -> dict[str, Any]:
                 made.folder,
                 device,
                 allowed_augmentations=data.allowed_augmentations,
-                trained_on=data.describe(),
+                trained_on={**data.describe(), **seen},
                 ranks=ranks,
             )
     return {"teacher": str(made.folder), **summary(made.folder)}

@@ -13,7 +13,7 @@ import platform
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from commands.command_record import COMMAND_FILE, check_record, read_record, wri
 from commands.dry_run import work_begins
 from commands.options import PLUMBING, SharedOptions, plain, resolve
 from commands.table import COMMANDS
+from image_data.seen_names import SEEN_FILE
 from runtime.atomic import guarded, remove_leftovers, write_bytes
 from runtime.digests import digest_of, file_sha256
 from runtime.errors import UserError
@@ -57,6 +58,7 @@ OPTIONAL = {"filter", "predictor"}  # `none` is an answer too
 TEACHER_FLAGS = ("teacher", "label_map", "image_size", "image_channels")
 DATA_FLAGS = ("data", "fold", "resolution", "real_per_class", "data_seed")
 _LOCK = ".command.lock"
+_BEFORE_WORK = (COMMAND_FILE, SEEN_FILE, _LOCK)  # written before the work begins
 _OWN_LOCK = {"fakes"}  # written by score and repair too: whoever holds that lock cleans
 EMBEDDED = {"digits", "rotated-digits"}
 PATHS = {"checkpoint", "label_embedding", "label_network", "label_map"}  # their content is in the parents' digests
@@ -89,20 +91,21 @@ def artefact(
     changeable: Set[str] = frozenset(),
     complete: Callable[[Path], bool] | None = None,
     ranks: Ranks = ALONE,
+    opened: Mapping[str, str] | None = None,
 ) -> Iterator[Artefact]:
     """Open (or continue) the folder of this command's result; point `latest` to it when the block ends well.
 
     `shared` folders have their own claims and let several processes in.  A folder may have been begun with other
     values of the `changeable` options, and says so until the work is done: a refusal or a stop changes no record.
-    `complete` tells whether a sealed folder is all that these options ask for.
+    `complete` tells whether a sealed folder is all that these options ask for.  `opened` stands in the record: what is
+    looked at when all is made, a test set by its digest; another one makes no other artefact.
     Of several ranks the main one locks, records and cleans; the others come in when it has, and leave with it.
     """
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
-    digest = digest_of(identity)
-    folder = options.out or options.workspace / kind / digest[:8]
+    folder = options.out or options.workspace / kind / digest_of(identity)[:8]
+    identity |= {"opened": dict(opened)} if opened else {}
     if options.dry_run:
-        same = check_folder(folder, identity, changeable)
-        done = same and (folder / SEAL[kind]).is_file() and (complete is None or complete(folder))
+        done = check_folder(folder, identity, changeable) and _is_finished(folder, kind, complete)
         work_begins(options, folder=folder, finished=done)
     if not ranks.main:
         finished = bool(ranks.main_says(0))
@@ -168,9 +171,10 @@ def _finish(options: SharedOptions, folder: Path, kind: str) -> None:
 
 def _free(folder: Path, ours: bool) -> None:
     """The name of a folder that was refused before anything was made in it can be used again."""
-    if not folder.is_dir() or any(path for path in folder.iterdir() if path.name not in (COMMAND_FILE, _LOCK)):
+    if not folder.is_dir() or any(path for path in folder.iterdir() if path.name not in _BEFORE_WORK):
         return
-    (folder / COMMAND_FILE).unlink(missing_ok=True)
+    for name in (COMMAND_FILE, SEEN_FILE):
+        (folder / name).unlink(missing_ok=True)
     if ours:
         (folder / _LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # another process may have come in

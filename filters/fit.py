@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -52,12 +52,13 @@ def fit_filter(
     out: Path,
     device: torch.device,
     allowed_augmentations: Sequence[str] = (),
+    trained_on: Mapping[str, Any] | None = None,
 ) -> Path:
     """Train extractor and density ratio on real `data` against `teacher` and write them into the folder `out`.
 
     data: real training images; the validation role must stay out of it, since later choices are scored there.
-    A fifth of each class is held out inside for early stopping.  Continues an unfinished folder, returns at once on a
-    finished one.  Raises UserError where data and teacher do not go together.
+    A fifth of each class is held out inside for early stopping.  `trained_on` goes into the card.  Continues an
+    unfinished folder, returns at once on a finished one.  Raises UserError where data and teacher do not go together.
     """
     out = Path(out)
     if (out / CARD_FILE).is_file():
@@ -77,6 +78,7 @@ def fit_filter(
         "ratio": ratio_args,
         "normalisation": "pixel / 127.5 - 1, inside the extractor",
         "teacher": teacher.card.source_digest,
+        "trained_on": dict(trained_on or {}),
         "settings": asdict(settings) | {"agreement": settings.sees_agreement},
         "extractor_learns": "quarter turns" if learns_turns(label_space) else "labels",
         "extractor_score": {

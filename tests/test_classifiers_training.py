@@ -18,8 +18,10 @@ from safetensors.torch import load_file
 import classifiers.trainer
 from classifiers import ClassifierSettings, load_classifier, train_classifier
 from classifiers.distillation import DISTILLERS
-from classifiers.leak_guard import refuse_seen_images
+from classifiers.leak_guard import refuse_seen_images, seen_line
 from image_data.real import RealData, load_real
+from image_data.seen import Seen, merge
+from image_data.seen_names import GAN, PREDICTOR, RATIO
 from image_data.sources import ArraySource, Concatenation
 from runtime.errors import UserError
 
@@ -293,7 +295,23 @@ def test_damaged_folders_are_named(digits: RealData, tmp_path: Path) -> None:
 
 
 def test_leak_guard(digits: RealData) -> None:
-    refuse_seen_images(digits.val, {"GAN": digits.train, "density ratio": digits.train})
-    mixed = Concatenation([digits.train, digits.val.subset(np.array([7]))])
-    with pytest.raises(UserError, match="1 of 300 validation images were seen by the density ratio"):
-        refuse_seen_images(digits.val, {"GAN": digits.train, "density ratio": mixed})
+    """Counts by part and role; only selection on validation images is what all parts may share."""
+    parts = merge([digits.seen_by(GAN, val=False), digits.seen_by(PREDICTOR)])
+    refuse_seen_images("digits", digits, parts)
+    assert seen_line(digits, parts, "test") == "test images: 497, seen by none of GAN, predictor"
+    foreign = merge([parts, Seen.nothing_known(RATIO, "imported")])
+    assert seen_line(digits, foreign, "val").endswith(
+        "trained on by none of GAN, predictor; unknown: density ratio (imported)"
+    )
+    assert seen_line(digits, Seen(), "test") == "test images: 497, no other part had a say"
+    some = Seen.of(RATIO, train=digits.hashes("val")[:7], val=digits.hashes("test")[:3])
+    with pytest.raises(
+        UserError, match="density ratio fitted on 7 of 300 validation images; density ratio selected on 3 of 497 test"
+    ):
+        refuse_seen_images("digits", digits, merge([parts, some]))
+    refuse_seen_images("digits", digits, Seen.of(RATIO, train=digits.hashes("test")), test=False)
+    other = merge([load_real("digits", fold=1).seen_by(part) for part in (GAN, PREDICTOR)])
+    with pytest.raises(
+        UserError, match=r"GAN, predictor fitted on \d+ of 300 validation images and \d+ of 497 test images; GAN,"
+    ):
+        refuse_seen_images("digits", digits, other)

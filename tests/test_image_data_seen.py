@@ -11,7 +11,8 @@ from PIL import Image
 from image_data.real import load_real
 from image_data.real.decoding import decode_hashed
 from image_data.real.tree import FolderTree, Picture
-from image_data.seen import GAN, PREDICTOR, RATIO, SEEN_FILE, Seen, image_hashes, merge, read_seen, write_seen
+from image_data.seen import Seen, image_hashes, merge, read_seen, write_seen
+from image_data.seen_names import GAN, PREDICTOR, RATIO, SEEN_FILE
 from runtime.errors import UserError
 
 

@@ -21,7 +21,8 @@ from classifiers.foreign.normalisation import CHOICES, normalisation_of
 from classifiers.networks import STUDENTS
 from classifiers.predictor import ClassifierPredictor, load_classifier, save_card, save_classifier
 from image_data.labels import ClassLabels, ContinuousLabels
-from image_data.seen import PREDICTOR, Seen, write_seen
+from image_data.seen import Seen, write_seen
+from image_data.seen_names import CLASSIFIER
 from interfaces import LabelSpace
 from layers.backbones import TIMM_PREFIX
 from runtime.atomic import commit_file
@@ -80,9 +81,9 @@ class ImportedPredictor:
 
         `result`: its measured quality, {} where that is unknown.  `seen`: what is known of its training.
         """
-        card = {**self.card, "result": dict(result), "trained_on": dict(seen)}
         folder.mkdir(parents=True, exist_ok=True)
-        write_seen(folder, Seen.nothing_known(PREDICTOR, f"imported from {source.name}"))
+        record = write_seen(folder, Seen.nothing_known(CLASSIFIER, f"imported from {source.name}"))
+        card = {**self.card, "result": dict(result), "trained_on": {**seen, "seen": record}}
         core = self.network.core
         if isinstance(core, ProgramCore):
             name = MODEL_FILE if card["architecture"] == "onnx" else PROGRAM_FILE

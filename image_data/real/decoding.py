@@ -151,13 +151,11 @@ def _opened(picture: Picture) -> Iterator[Image.Image]:
             raise UserError(f"{picture} is no readable image ({printable(text)}); mend or remove it.") from error
 
 
-def decode_file(picture: Picture, size: int, channels: int) -> np.ndarray:
-    """uint8 C x S x S, cropped and resized where the file has another size; UserError naming it where unreadable."""
-    return decode_hashed(picture, size, channels)[0]
-
-
 def decode_hashed(picture: Picture, size: int, channels: int) -> tuple[np.ndarray, int]:
-    """The same with the image's hash, which is that of the file's own pixels whatever size and channels are asked."""
+    """uint8 C x S x S, cropped and resized where the file has another size; UserError naming it where unreadable.
+
+    And the image's hash, which is that of the file's own pixels whatever size and channels are asked for.
+    """
     with _opened(picture) as opened:
         opened.load()
         image = ImageOps.exif_transpose(opened)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from image_data.seen import image_hashes
+from image_data.seen import are_among, image_hashes
 from image_data.sources import ArraySource
 from runtime.errors import UserError
 from runtime.seeds import numpy_generator
@@ -195,7 +195,7 @@ def leave_out_duplicates(roles: dict[str, ArraySource], where: str) -> tuple[dic
     for role, others in (("test", ("train",)), ("val", ("train", "test"))):
         double: np.ndarray = np.zeros(len(roles[role]), dtype=bool)
         for other in others:
-            double |= np.isin(_hashes(roles[role]), _hashes(roles[other]))
+            double |= are_among(_hashes(roles[role]), np.sort(_hashes(roles[other])))
         if not double.any():
             continue
         pairs = _pairs(roles, role, others, np.flatnonzero(double)[:3])

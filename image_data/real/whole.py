@@ -12,11 +12,12 @@ from image_data.fake import open_fakes
 from image_data.fake.manifest import MANIFEST_FILE
 from image_data.hdf5_policy import open_trusted_layout
 from image_data.labels import ClassLabels, ContinuousLabels
-from image_data.real.decoding import check_shape_request, decode_file, reshape_pixels, survey_files
+from image_data.real.decoding import check_shape_request, decode_hashed, reshape_pixels, survey_files
 from image_data.real.description import Description
 from image_data.real.folder import list_tree, open_tree, tree_description
 from image_data.real.hdf5 import ImageSet, all_parts, open_images
 from image_data.real.label_kinds import read_labels
+from image_data.seen import image_hashes
 from runtime.errors import UserError
 from runtime.progress import say
 
@@ -27,13 +28,14 @@ _PIECE_BYTES = 16 << 20
 class WholeSource:
     """`labels` N (or N x d) in the user's units; `pieces()` yields uint8 n x C x H x W, in the order of the labels.
 
-    `shape` is (C, H, W).  Memory holds one piece at a time.
+    `shape` is (C, H, W).  Memory holds one piece at a time.  `pieces(hashes)` also fills uint64 N with the images'
+    hashes (`image_data.seen`), which are those of the pixels before any resizing.
     """
 
     label_space: ClassLabels | ContinuousLabels
     labels: np.ndarray
     shape: tuple[int, int, int]
-    pieces: Callable[[], Iterator[np.ndarray]]
+    pieces: Callable[..., Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -76,9 +78,12 @@ def _of_folder(path: Path, resolution_px: int | None, channels: int | None, wish
     size, grey, _ = survey_files(pictures, resolution_px)
     shape = (channels or (1 if grey else 3), size, size)
 
-    def pieces() -> Iterator[np.ndarray]:
+    def pieces(hashes: np.ndarray | None = None) -> Iterator[np.ndarray]:
         for piece in _cut(len(pictures), shape):
-            yield np.stack([decode_file(picture, size, shape[0]) for picture in pictures[piece]])
+            decoded = [decode_hashed(picture, size, shape[0]) for picture in pictures[piece]]
+            if hashes is not None:
+                hashes[piece] = [name for _, name in decoded]
+            yield np.stack([pixels for pixels, _ in decoded])
 
     return WholeSource(listing.space, labels, shape, pieces)
 
@@ -93,9 +98,12 @@ def _of_fakes(path: Path, resolution_px: int | None, channels: int | None, wishe
         space = replace(space, low=wishes.range[0], high=wishes.range[1])
     shape = _reshaped(fakes.image_shape, resolution_px, channels, path)
 
-    def pieces() -> Iterator[np.ndarray]:
+    def pieces(hashes: np.ndarray | None = None) -> Iterator[np.ndarray]:
         for piece in _cut(len(fakes), fakes.image_shape):
-            yield reshape_pixels(fakes.images(np.arange(piece.start, piece.stop)), resolution_px, channels, str(path))
+            pixels = fakes.images(np.arange(piece.start, piece.stop))
+            if hashes is not None:
+                hashes[piece] = image_hashes(pixels)
+            yield reshape_pixels(pixels, resolution_px, channels, str(path))
 
     return WholeSource(space, fakes.labels, shape, pieces)
 
@@ -114,18 +122,24 @@ def _of_hdf5(path: Path, resolution_px: int | None, channels: int | None, wishes
     labels = np.concatenate(list(reading.labels.values()))
     reading.space.check(labels, str(path))
 
-    def pieces() -> Iterator[np.ndarray]:
+    def pieces(hashes: np.ndarray | None = None) -> Iterator[np.ndarray]:
+        done = 0
         with open_trusted_layout(path, texts=True) as opened:
             for part in parts:
-                yield from _read_pieces(open_images(opened, part, path), resolution_px, channels)
+                for pixels in _read_pieces(open_images(opened, part, path)):
+                    shaped = reshape_pixels(pixels, resolution_px, channels, str(path))
+                    if hashes is not None:
+                        hashes[done : done + len(pixels)] = image_hashes(pixels)
+                    done += len(pixels)
+                    yield shaped
 
     return WholeSource(reading.space, labels, shape, pieces)
 
 
-def _read_pieces(images: ImageSet, resolution_px: int | None, channels: int | None) -> Iterator[np.ndarray]:
+def _read_pieces(images: ImageSet) -> Iterator[np.ndarray]:
     block = images.dataset.chunks[0] if images.dataset.chunks else 1  # a stored block is decoded once where it fits
     for piece in _cut(len(images), images.shape, block):
-        yield reshape_pixels(images.read(piece), resolution_px, channels, str(images.path))
+        yield images.read(piece)
 
 
 def _reshaped(

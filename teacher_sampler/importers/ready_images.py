@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 
 from image_data.real.whole import LabelWishes, open_whole
+from image_data.seen import read_seen
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest, no_truncation
 from teacher_sampler.loaders.ready_images import write_images
 
@@ -25,7 +26,7 @@ def import_images(request: ImportRequest) -> ImportedTeacher:
         channels=source.shape[0],
         label_space=source.label_space,
         latent={},
-        write=partial(write_images, source=source),
+        write=partial(write_images, source=source, maker=read_seen(request.path)),
         notes={
             "images": len(source.labels),
             "labels": len(counts),

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import nn
 
+from image_data.seen_names import SEEN_FILE
 from interfaces import LabelSpace, TeacherCard
 from layers.ema import accumulate_standing_statistics
 from layers.generator import CARD_FILE, NetworkGenerator, save_generator
+from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.safe_files import write_sealed_json
 from runtime.seeds import label_bits, numpy_generator, torch_generator
@@ -88,9 +90,10 @@ def write_teacher(folder: Path, imported: ImportedTeacher, card: TeacherCard) ->
     """
     folder.mkdir(parents=True, exist_ok=True)
     if imported.network is not None:
-        card = save_generator(folder, card, imported.network)
+        card = save_generator(folder, _with_seen(folder, card), imported.network)
     elif imported.write is not None:
-        card = replace(card, source_digest=imported.write(folder))
+        digest = imported.write(folder)
+        card = replace(_with_seen(folder, card), source_digest=digest)
         write_sealed_json(folder / CARD_FILE, asdict(card))
     else:
         raise ValueError("an imported teacher has a network or a writer")
@@ -100,6 +103,14 @@ def write_teacher(folder: Path, imported: ImportedTeacher, card: TeacherCard) ->
         (folder / CARD_FILE).unlink()
         raise
     return card
+
+
+def _with_seen(folder: Path, card: TeacherCard) -> TeacherCard:
+    """The card names the file of what the teacher has seen, where there is one (ready images, a variant of our own)."""
+    trained_on = {name: value for name, value in card.trained_on.items() if name != "seen"}
+    if (folder / SEEN_FILE).is_file():
+        trained_on["seen"] = file_sha256(folder / SEEN_FILE)
+    return replace(card, trained_on=trained_on)
 
 
 def _probe(teacher: Any, space: LabelSpace, card: TeacherCard, where: str) -> None:

@@ -20,6 +20,8 @@ import torch
 
 from image_data.hdf5_policy import open_trusted_layout, read_array
 from image_data.real.whole import WholeSource
+from image_data.seen import Seen, merge, write_seen
+from image_data.seen_names import GAN
 from interfaces import LabelSpace, TeacherCard
 from layers.generator import CARD_FILE
 from runtime.atomic import commit_file
@@ -32,12 +34,14 @@ from teacher_sampler.plan import PILOT_START, label_name
 
 IMAGES_FILE = "images.h5"
 _SHA_BYTES = 32
+_MAKER = "ready images, whose maker does not say"
 
 
-def write_images(folder: Path, source: WholeSource) -> str:
+def write_images(folder: Path, source: WholeSource, maker: Seen | None = None) -> str:
     """Write `images.h5` in one step, piece by piece; returns the digest of its contents.
 
-    Images of one label stand in the source's order.
+    Images of one label stand in the source's order.  `seen.safetensors` tells which images these are, and what their
+    `maker` has seen: by default that is not known.
     """
     labels = source.labels + 0.0 if source.labels.dtype.kind == "f" else source.labels  # no -0.0
     source.label_space.check(labels, "the images' labels")
@@ -47,6 +51,7 @@ def write_images(folder: Path, source: WholeSource) -> str:
     place[order] = np.arange(len(order))
     sums = np.empty((len(labels), _SHA_BYTES), dtype=np.uint8)
     _check_disk(folder, len(labels) * math.prod(source.shape))
+    hashes = np.zeros(len(labels), dtype=np.uint64)
     temporary = folder / f".{IMAGES_FILE}.tmp"
     try:
         offset = _lay_out(temporary, (len(labels), *source.shape))
@@ -55,7 +60,7 @@ def write_images(folder: Path, source: WholeSource) -> str:
         pixels = np.memmap(temporary, np.uint8, "r+", offset, (len(labels), *source.shape))
         done = 0
         with progress("copying images", len(labels)) as bar:
-            for piece in source.pieces():
+            for piece in source.pieces(hashes):
                 rows = place[done : done + len(piece)]
                 pixels[rows] = piece
                 for row, image in zip(rows, piece, strict=True):
@@ -70,6 +75,7 @@ def write_images(folder: Path, source: WholeSource) -> str:
             file.create_dataset("fake_labels", data=labels[order], track_times=False)
             file.create_dataset("row_sha256", data=sums, track_times=False)
         commit_file(temporary, folder / IMAGES_FILE)
+        write_seen(folder, merge([Seen.of(GAN, train=hashes), maker or Seen.nothing_known(GAN, _MAKER)]))
     finally:
         temporary.unlink(missing_ok=True)
     return _digest(labels[order], sums, source.shape)
