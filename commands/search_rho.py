@@ -139,4 +139,5 @@ def _check_trainings(options: Options, data: Any, fakes: Any, predictor: Path | 
 
 def show(result: dict[str, Any]) -> str:
     """The table of the grid, and what to do with the choice."""
-    return f"{result['table']}\n{result['seen']}\nuse it: python cli.py distill --config {shlex.quote(result['config'])}"
+    use = f"use it: python cli.py distill --config {shlex.quote(result['config'])}"
+    return f"{result['table']}\n{result['seen']}\n{use}"
