@@ -23,6 +23,7 @@ class Options(_Settings, TeacherOptions, DataOptions):
 def run(options: Options) -> dict[str, Any]:
     """Fit, or continue, or find it done."""
     from filters import check_fit, fit_filter
+    from image_data.label_meeting import LabelHolder, meet
     from runtime.devices import pick_device, set_threads
 
     device = pick_device(options.device)
@@ -32,6 +33,8 @@ def run(options: Options) -> dict[str, Any]:
     teacher = ChosenTeacher(options)
     parents = {"data": data.digest, "teacher": teacher.digest}
     seen = adapted_teacher(teacher.reference, teacher.adaptation, device)
+    real = LabelHolder("data", f"--data {options.data}", data.label_space)
+    meet(real, LabelHolder("teacher", f"--teacher {teacher.reference}", teacher.label_space), data.train.labels)
     check_fit(data.train, data.label_space, seen, settings, data.allowed_augmentations)
     with artefact("fit-filter", "filter", options, parents) as made:
         if not made.finished:

@@ -85,7 +85,9 @@ def run(options: Options) -> dict[str, Any]:
     changeable = _changeable(options, plan.per_label)
     complete = partial(is_complete, per_label=plan.per_label)
     with artefact("sample", "fakes", options, parents, changeable=changeable, complete=complete) as made:
-        if not made.finished:
+        if made.finished:
+            _check_names(made.folder, teacher)
+        else:
             record_seen(made.folder, *_seen(teacher, chosen_filter, predictor))
             engine = make_engine(options, made.folder, _processes(options, plan))
             sample(recipe, plan, settings, made.folder, engine, extend=options.extend)
@@ -114,6 +116,19 @@ def _say_no_student(teacher: ChosenTeacher) -> None:
         canvas_for(teacher.card.resolution_px)
     except UserError as error:
         note(str(error))
+
+
+def _check_names(folder: Path, teacher: ChosenTeacher) -> None:
+    """UserError where finished fakes bear other labels than the teacher now has: the same network, named anew."""
+    from image_data.fake import open_fakes
+    from image_data.labels import labels_differ
+
+    difference = labels_differ(open_fakes(folder).label_space, teacher.label_space)
+    if difference is not None:
+        raise UserError(
+            f"{folder} (here) was sampled from --teacher {teacher.reference} (there) under other labels: {difference}; "
+            "give a new folder with --out."
+        )
 
 
 def _is_one_class(teacher: ChosenTeacher) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from image_data.label_meeting import LabelHolder, meet
+from image_data.label_meeting import LabelHolder, check_same_labels
 from interfaces import LabelSpace, Teacher
 from layers.pixels import quantise
 from runtime.errors import UserError
@@ -41,7 +41,7 @@ def check_teacher(
     teacher: Teacher, label_space: LabelSpace, image_shape: tuple[int, ...], labels: np.ndarray | None = None
 ) -> None:
     """UserError where the teacher's images or labels are not those of the real data (C x H x W, labels in the user's
-    units); says where they are matched by place.
+    units).
     """
     card = teacher.card
     made = (card.channels, card.resolution_px, card.resolution_px)
@@ -50,7 +50,7 @@ def check_teacher(
             f"the teacher makes images of {made} (channels, height, width) and the real images are "
             f"{tuple(image_shape)}; load the data with the teacher's resolution and channels."
         )
-    meet(
+    check_same_labels(
         LabelHolder("data", "the real data", label_space),
         LabelHolder("teacher", "the teacher", teacher.label_space),
         labels,

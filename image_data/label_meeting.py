@@ -124,6 +124,8 @@ def _by_place(here: Sequence[str], there: Sequence[str]) -> bool:
     """
     if len(here) != len(there):
         return False
+    if len(here) == 1:  # there is no other place, whatever a folder is called
+        return True
     plain = [str(row) for row in range(len(here))]
     if plain not in (list(here), list(there)):
         return False

@@ -315,6 +315,13 @@ def test_hostile_programs_meet_the_limits_of_teachers(tmp_path: Path, capsys: py
     code, _, error = typed(capsys, *words, "--resolution", 16, "--channels", 1)
     assert code == 2
     assert "could run code" in error
+    assert "classifier's state dict" in error
+    noise = onnx_model(tmp_path / "generator.onnx", [helper.make_node("RandomNormalLike", ["x"], ["images"])],
+                       [("x", TensorProto.FLOAT, ["N", 3, 12, 12])], (TensorProto.FLOAT, ["N", 3]))  # fmt: skip
+    code, _, error = typed(capsys, "--arch", "onnx", "--checkpoint", noise, "--normalise", "none")
+    assert code == 2
+    assert "generator.onnx draws random numbers" in error
+    assert "follow from the image alone" in error
 
 
 @pytest.mark.parametrize("damage", ["file", "gone", "arguments", "labels"])

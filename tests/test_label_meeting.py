@@ -99,6 +99,12 @@ def test_the_same_names_in_another_order_are_refused() -> None:
         met(ClassLabels(("cat", "dog")), numbered(2), exact=True)
 
 
+def test_one_class_may_have_any_name() -> None:
+    said = met(ClassLabels(("faces",)), ClassLabels(("all",)))
+    assert said is not None
+    assert "called all in --teacher t and faces in --data d; they are matched by place" in said
+
+
 def test_values_pass_inside_both_ranges_alone() -> None:
     wide, plain = ContinuousLabels(0.0, 100.0, "degrees"), ContinuousLabels(0.0, 90.0)
     assert met(DEGREES, DEGREES) is None
@@ -171,6 +177,11 @@ def test_plain_numbers_meet_names_in_every_command(typed: Typed, tmp_path: Path)
         assert "cat, dog in" in said, text
         assert "matched by place" in said, text
     assert json.loads((tmp_path / "out/s/card.json").read_text())["label_space"]["names"] == ["cat", "dog"]
+    renamed = "import-teacher --arch images --checkpoint made/pets.h5 --class-names cat,dog --out out/named"
+    assert typed(renamed)[0] == 0
+    code, said = typed(f"sample --teacher out/named --predictor out/p {SAMPLE} --out out/f")
+    assert code == 2, said
+    assert "matched by place" not in typed(f"sample --teacher out/named --predictor out/p {SAMPLE} --out out/f2")[1]
 
 
 def test_another_order_is_refused_by_every_command_before_it_works(typed: Typed, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from torch import nn
 from classifiers.foreign.known_networks import KnownNetwork, known_names, known_network
 from classifiers.foreign.networks import Convention, ForeignNetwork, OutputForm, ProgramCore
 from classifiers.foreign.normalisation import CHOICES, normalisation_of
+from classifiers.foreign.wording import of_a_classifier
 from classifiers.networks import STUDENTS
 from classifiers.predictor import ClassifierPredictor, load_classifier, save_card, save_classifier
 from image_data.labels import ClassLabels, ContinuousLabels
@@ -109,7 +110,8 @@ def import_classifier(request: PredictorRequest) -> ImportedPredictor:
     if not request.checkpoint.is_file():
         found = "is a folder" if request.checkpoint.is_dir() else "does not exist"
         raise UserError(f"--checkpoint {request.checkpoint} {found}; give the path of the classifier's file.")
-    core, convention, extra = _program(request) if request.arch in PROGRAMS else _network(request)
+    with of_a_classifier(request.checkpoint):
+        core, convention, extra = _program(request) if request.arch in PROGRAMS else _network(request)
     space, convention = _labels(request, convention)
     network = ForeignNetwork(core, convention, space).eval()
     _check_outputs(request, network)

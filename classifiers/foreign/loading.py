@@ -11,6 +11,7 @@ from torch import nn
 
 from classifiers.foreign.known_networks import KnownNetwork
 from classifiers.foreign.networks import Convention, ForeignNetwork, ProgramCore
+from classifiers.foreign.wording import of_a_classifier
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
 from runtime.digests import file_sha256
@@ -37,7 +38,8 @@ def load_foreign(folder: Path, card: Mapping[str, Any], device: torch.device) ->
         known = convention.outputs if convention.sources is None else len(convention.sources)
         if space.width != known or (space.kind == "classes") != (convention.output in ("logits", "probabilities")):
             raise ValueError("its labels are not those of its outputs")
-        core = _core(path, card, convention, device)
+        with of_a_classifier(path):
+            core = _core(path, card, convention, device)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{folder / 'card.json'} lacks or garbles an entry ({error}); import it again.") from error
     return space, ForeignNetwork(core, convention, space).eval()
