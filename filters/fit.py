@@ -124,7 +124,11 @@ def check_fit(
     check_teacher(teacher, label_space, data.images(np.array([0])).shape[1:], data.labels)
     check_form(settings, label_space, data.labels)
     check_augmentations(allowed_augmentations, "the real data")
-    held_out_rows(data.labels, label_space, settings.held_out, settings.seed)
+    if not len(held_out_rows(data.labels, label_space, settings.held_out, settings.seed)[1]):
+        raise UserError(
+            f"none of the {len(data)} real images can be held out, on which fitting is stopped; give two or more of a "
+            f"class (--real-per-class), better ten."
+        )
 
 
 def _findings(

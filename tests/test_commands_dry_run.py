@@ -156,6 +156,7 @@ def test_a_dry_run_checks_all_and_writes_nothing(
         ("train-classifier --augmentation flip", "flip"),
         ("train-classifier --network nonet", "nonet"),
         ("fit-filter --mlp mlp2", "mlp2"),
+        ("fit-filter --real-per-class 1", "can be held out"),
         ("sample --labels 0:1:2", "--labels"),
         ("sample --image-size 32", "--image-size"),
         ("distill --rho 0.5 --nfake-per-class 100000", "100000"),
