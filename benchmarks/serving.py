@@ -4,7 +4,8 @@
     python benchmarks/serving.py --small    some seconds
 
 An untrained BigGAN of 32 x 32 colour images, blocks of 256, one thread on either side, every candidate accepted.  Both
-datasets are made in turns, end to end, and must have the same digest; the blocks alone are timed as well.
+datasets are made in turns, end to end, and must have the same digest; the blocks alone are timed as well.  Then one
+image at a time is asked for, alone and while eight clients ask for blocks without a pause.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -85,6 +87,44 @@ def seconds_of_blocks(teacher: Teacher, blocks: int) -> float:
     return time.perf_counter() - begin
 
 
+def ask(teacher: Teacher, images: int, number: int) -> float:
+    """Seconds until so many images are here."""
+    labels = np.arange(images) % CLASSES
+    keys = np.stack([label_bits(labels), np.arange(images) + number * images], axis=1)
+    begin = time.perf_counter()
+    teacher.generate(teacher.latents(keys, 0), labels, keys, 0)
+    return time.perf_counter() - begin
+
+
+def seconds_of_one_image(address: str, asks: int, clients: int = 8, block: int = BLOCK) -> dict[str, float]:
+    """Median and longest time of a request for one image, alone and beside clients that ask for blocks."""
+    device, ended = torch.device("cpu"), threading.Event()
+
+    def keep_asking(first: int) -> None:
+        teacher, number = load_teacher(address, device), first
+        while not ended.is_set():
+            ask(teacher, block, number)
+            number += clients
+
+    own = load_teacher(address, device)
+    alone = [ask(own, 1, number) for number in range(asks)]
+    busy = [threading.Thread(target=keep_asking, args=(number,)) for number in range(clients)]
+    for client in busy:
+        client.start()
+    try:
+        time.sleep(2.0 * ask(own, block, 0) / clients)  # they have all asked by then
+        beside = [ask(own, 1, number) for number in range(asks)]
+    finally:
+        ended.set()
+        for client in busy:
+            client.join()
+    return {
+        "one_image_alone_s": float(np.median(alone)),
+        "one_image_beside_blocks_s": float(np.median(beside)),
+        "one_image_beside_blocks_longest_s": max(beside),
+    }
+
+
 def compare(per_label: int, rounds: int, width: int) -> dict[str, Any]:
     """Medians over rounds, each of which runs both sides once."""
     rows = []
@@ -99,6 +139,7 @@ def compare(per_label: int, rounds: int, width: int) -> dict[str, Any]:
                     raise SystemExit("sampling over HTTP gave another dataset")
                 rows.append((here, there, *(seconds_of_blocks(teacher, blocks) for teacher in teachers)))
                 print(f"round {number}: {here:.2f} s here, {there:.2f} s over HTTP", file=sys.stderr)
+            waits = seconds_of_one_image(address, 5 * rounds)
     measured = np.array(rows)
     here, there, blocks_here, blocks_there = np.median(measured, axis=0)
     return {
@@ -110,6 +151,7 @@ def compare(per_label: int, rounds: int, width: int) -> dict[str, Any]:
         "ratio_of_blocks": float(np.median(measured[:, 2] / measured[:, 3])),
         "blocks_here_s": blocks_here,
         "blocks_http_s": blocks_there,
+        **waits,
     }
 
 

@@ -240,32 +240,49 @@ def test_a_small_request_does_not_wait_behind_large_ones() -> None:
     assert teacher.begun == 11
 
 
-def test_turns_by_size_without_starving() -> None:
-    """Two large ones wait; small ones that come later pass them, until they have passed by as many images."""
+def test_a_small_request_passes_large_ones_that_have_waited_long() -> None:
+    """Clients that ask for blocks without a pause: whoever asks for one image waits for no more than one block."""
 
     async def order() -> list[int]:
-        turns, done, tasks = Turns(1), [], []
+        turns, done = Turns(1), []
 
-        async def work(size: int) -> None:
-            async with turns.turn(size):
-                done.append(size)
-                await asyncio.sleep(0.001)
-                if size == 2 and len(tasks) < 40:
-                    tasks.append(asyncio.create_task(work(2)))
-                    await asyncio.sleep(0)
+        async def work(size: int, times: int) -> None:
+            for _ in range(times):
+                async with turns.turn(size):
+                    await asyncio.sleep(0.001)
+                    done.append(size)
 
-        for size in (30, 31, 32, 2, 2):
-            tasks.append(asyncio.create_task(work(size)))
-            await asyncio.sleep(0)
-        while not all(task.done() for task in tasks):
-            await asyncio.gather(*tasks)
+        busy = [asyncio.create_task(work(15, 10)) for _ in range(8)]
+        while len(done) < 30:
+            await asyncio.sleep(0.001)
+        begun = len(done)
+        await work(1, 1)
+        found = done[begun:].index(1)
+        await asyncio.gather(*busy)
+        return [found, len(done)]
+
+    found, count = asyncio.run(order())
+    assert found <= 2  # the block that was at work, and perhaps one that ended in the same moment
+    assert count == 81
+
+
+def test_a_large_request_is_not_passed_without_end() -> None:
+    async def order() -> list[int]:
+        turns, done = Turns(1), []
+
+        async def work(size: int, times: int) -> None:
+            for _ in range(times):
+                async with turns.turn(size):
+                    await asyncio.sleep(0.001)
+                    done.append(size)
+
+        await asyncio.gather(work(3, 50), work(4, 50), work(40, 1), work(41, 1))
         return done
 
     done = asyncio.run(order())
-    assert done[:3] == [30, 2, 2]
-    assert done.count(2) > 20
-    assert done.index(31) <= 3 + 31 // 2
-    assert done.index(32) < len(done) - 1
+    assert done.index(40) < 20
+    assert done.index(41) < 20
+    assert len(done) == 102
 
 
 def test_a_waiting_request_whose_client_leaves_gives_its_turn_back() -> None:
