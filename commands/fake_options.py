@@ -42,7 +42,7 @@ def _head(result: dict[str, Any]) -> str:
     parents = ", ".join(f"{kind} {digest[:8]}" for kind, digest in result["parents"].items())
     lines = [
         f"{result['fakes']}  digest {result['digest'][:8]}",
-        f"{result['images']:,} fakes of {shape}: {result['per_label']:,} of each of {result['labels']:,} labels, "
+        f"{result['images']:,} fakes of {shape}: {_each(result)} of each of {result['labels']:,} labels, "
         f"{result['shards']} shards, {result['bytes_on_disk'] / 1e6:.1f} MB",
         f"made from {parents}" if parents else "",
     ]
@@ -54,6 +54,12 @@ def _head(result: dict[str, Any]) -> str:
             "every candidate was accepted" + ("" if result["candidate_ratio"] is None else "; ratios are stored")
         )
     return "\n".join(line for line in lines if line)
+
+
+def _each(result: dict[str, Any]) -> str:
+    """How many of each label: one number, or at most so many where all that was there was taken."""
+    whole = result["per_label"] * result["labels"] == result["images"]
+    return f"{'' if whole else 'at most '}{result['per_label']:,}"
 
 
 def _ratios(result: dict[str, Any]) -> str:

@@ -46,9 +46,10 @@ def finish_dataset(
     shards: list[ShardEntry] = []
     scores: list[ScoreEntry] = []
     cut: list[int] = []
+    wanted = content.wanted(per_label)
     for group, units in enumerate(in_groups(results, content.groups)):
-        labels = content.labels[content.group_rows(group)]
-        listed, own, last_k = _finish_group(folder, labels, units, per_label)
+        rows = content.group_rows(group)
+        listed, own, last_k = _finish_group(folder, content.labels[rows], units, wanted[rows])
         shards += listed
         scores += own
         cut += last_k
@@ -73,11 +74,11 @@ def finish_dataset(
 
 
 def _finish_group(
-    folder: Path, labels: np.ndarray, units: list[UnitResult], per_label: int
+    folder: Path, labels: np.ndarray, units: list[UnitResult], wanted: np.ndarray
 ) -> tuple[list[ShardEntry], list[ScoreEntry], list[int]]:
     """A group's lines of the manifest: its shards, their score files, and the last k of each of its labels."""
     shards, scores = [], []
-    before, used, last = cut_group(np.stack([unit.accepted for unit in units]), per_label)
+    before, used, last = cut_group(np.stack([unit.accepted for unit in units]), wanted)
     for result, rows in zip(units[: int(last.max()) + 1], used, strict=False):
         name, unit = result.unit.name, result.unit
         total = int(result.accepted.sum())
@@ -89,8 +90,8 @@ def _finish_group(
     cut = []
     for place, label in enumerate(labels):
         index = int(last[place])
-        wanted = int(per_label - before[index, place])
-        cut.append(_accepted_k(shard_path(folder, units[index].unit.name), label, wanted))
+        missing = int(wanted[place] - before[index, place])
+        cut.append(_accepted_k(shard_path(folder, units[index].unit.name), label, missing))
     return shards, scores, cut
 
 
@@ -102,7 +103,7 @@ def in_groups(results: Mapping[Unit, UnitResult], groups: int) -> list[list[Unit
     return found
 
 
-def cut_group(counts: np.ndarray, per_label: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cut_group(counts: np.ndarray, per_label: int | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Where a group is cut, from the accepted rows of its units in order, int64 U x G.
 
     Returns what each label has before each unit and what it takes of each unit (int64 U x G), and the unit in which

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from image_data.fake.manifest import candidate_counts
+from image_data.fake.manifest import candidate_counts, planned_counts
 from image_data.labels import label_space_from_json
 from interfaces import DensityRatio, LabelSpace, Predictor, Teacher
 from runtime.digests import digest_of
@@ -106,12 +106,17 @@ def label_name(space: Mapping[str, Any], label: Any) -> str:
     return f"{label} {space['unit']}".strip()
 
 
-def check_enough(space: Mapping[str, Any], plan: LabelPlan, available: Sequence[int] | None) -> None:
-    """UserError naming the label where the teacher has fewer images of it than are wanted; `available`: of each."""
+def check_enough(
+    space: Mapping[str, Any], plan: LabelPlan, available: Sequence[int] | None, whole: bool = True
+) -> None:
+    """UserError naming the label where the teacher has fewer images of it than are wanted; `available`: of each.
+
+    Not `whole`: what is there is taken, so that only a label without any image is an error.
+    """
     if available is None:
         return
     for label, count in zip(plan.labels, available, strict=True):
-        if count < plan.per_label:
+        if count < (plan.per_label if whole else 1):
             raise too_few(label_name(space, label), count, plan.per_label)
 
 
@@ -124,7 +129,7 @@ def too_few(label: str, available: int, wanted: int, found: str = "") -> UserErr
     images = f"{available} image{'s' if available > 1 else ''}"
     return UserError(
         f"label {label} has only {images}{found}, and {wanted} are wanted; ask for fewer, or give the teacher more "
-        f"images."
+        f"images{', or take what is there with --take-available' if not found else ''}."
     )
 
 
@@ -182,6 +187,10 @@ class RunContent:
     def predictor_digest(self) -> str:
         """Names the score set that the run writes."""
         return self.settings.predictor_digest or "unnamed"
+
+    def wanted(self, per_label: int) -> np.ndarray:
+        """int64 L: fakes of each planned label where `per_label` are asked for; fewer where what is there is taken."""
+        return planned_counts(self.to_json(), per_label)
 
     @property
     def groups(self) -> int:

@@ -19,8 +19,17 @@ from layers.generator import sampling_notes
 from runtime.atomic import write_bytes
 from runtime.errors import UserError
 from runtime.locks import exclusive_lock
+from runtime.progress import say
 from runtime.safe_files import MissingFile, read_limited, read_sealed_json
-from teacher_sampler.plan import PILOT_START, LabelPlan, RunContent, SamplingParts, candidate_keys, check_enough
+from teacher_sampler.plan import (
+    PILOT_START,
+    LabelPlan,
+    RunContent,
+    SamplingParts,
+    candidate_keys,
+    check_enough,
+    label_name,
+)
 from teacher_sampler.room import check_room
 from teacher_sampler.settings import SamplerSettings
 
@@ -45,7 +54,10 @@ def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: Samp
     if parts.acceptance.needs_ratio and quantile != settings.ceiling_quantile:
         raise ValueError("the acceptance rule and the settings name different ceiling quantiles")
     available = _available(plan, parts)
-    check_enough(space.to_json(), plan, available)
+    if settings.take_available and parts.acceptance.needs_ratio:
+        raise UserError("--take-available takes every image of a label, and a filter does not; give --filter none.")
+    check_enough(space.to_json(), plan, available, whole=not settings.take_available)
+    _say_shortages(plan, space.to_json(), available)
     shape = (card.channels, card.resolution_px, card.resolution_px)
     content = RunContent(
         settings=settings.resolve(len(plan.labels), plan.per_label, space.kind == "classes", math.prod(shape)),
@@ -63,6 +75,18 @@ def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: Samp
     check_room(out, content, plan.per_label, None, workers)
     _write(out, content, plan.per_label)
     return content
+
+
+def _say_shortages(plan: LabelPlan, space: dict[str, Any], available: list[int] | None) -> None:
+    """Name the labels of which all images are taken, being fewer than asked for."""
+    short = [
+        f"{label_name(space, label)}: {count}"
+        for label, count in zip(plan.labels, available or [], strict=False)
+        if count < plan.per_label
+    ]
+    if short:
+        more = f" and {len(short) - 10} more" if len(short) > 10 else ""
+        say(f"{plan.per_label} fakes are asked for; taken are all images of {', '.join(short[:10])}{more}")
 
 
 def _check_own(out: Path, content: RunContent) -> None:
@@ -139,7 +163,7 @@ def read_run(out: Path, plan: LabelPlan, settings: SamplerSettings) -> RunConten
             f"{out} was begun with other settings ({', '.join(differing)}); choose another folder, "
             f"or give the settings in {out / RUN_FILE}."
         )
-    check_enough(stored.label_space, plan, stored.available)
+    check_enough(stored.label_space, plan, stored.available, whole=not stored.settings.take_available)
     return stored
 
 

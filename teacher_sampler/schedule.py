@@ -25,6 +25,7 @@ class Schedule:
 
     def __init__(self, content: RunContent, per_label: int, cap: int, pilot: Pilot) -> None:
         self.content, self.per_label, self.cap, self.pilot = content, per_label, cap, pilot
+        self.wanted = content.wanted(per_label)
         self.results: dict[Unit, UnitResult] = {}
         self._accepted = [np.zeros(self._size(group), dtype=np.int64) for group in range(content.groups)]
         self._started = [0] * content.groups
@@ -36,7 +37,7 @@ class Schedule:
 
     def run(self, make: Callable[[Iterable[Unit]], Iterator[UnitResult]], workers: int) -> None:
         """Make units until every label has enough.  Raises UserError naming a label that starves."""
-        total = self.per_label * len(self.content.labels)
+        total = int(self.wanted.sum())
         with progress("sampling", total) as bar:
             while self._done < total:
                 for result in make(self._wanted(ahead=workers > 1)):
@@ -73,11 +74,11 @@ class Schedule:
         """Whether some label of the group is expected to miss its number with the units that are under way."""
         under_way = self._under_way[group]
         if not under_way or not ahead:
-            return not under_way and bool((self._accepted[group] < self.per_label).any())
+            return not under_way and bool((self._accepted[group] < self._wanted_of(group)).any())
         rate, pending = self._rates(group), self._pending[group]
         expected = pending * rate - _DOUBT * np.sqrt(pending * rate * (1.0 - rate))
         more = self._counts(Unit(group, self._started[group])) > 0  # a further unit is of no use to the other labels
-        return bool((more & (self._accepted[group] + expected < self.per_label)).any())
+        return bool((more & (self._accepted[group] + expected < self._wanted_of(group))).any())
 
     def _rates(self, group: int) -> np.ndarray:
         """Acceptance of each label: the pilot's and the finished units' together."""
@@ -88,7 +89,7 @@ class Schedule:
     def _reached_cap(self, group: int) -> bool:
         """Whether the group may draw no more; UserError once its last units are in and still fall short."""
         accepted, under_way = self._accepted[group], self._under_way[group]
-        run_out = (self._counts(Unit(group, self._started[group])) == 0) & (accepted < self.per_label)
+        run_out = (self._counts(Unit(group, self._started[group])) == 0) & (accepted < self._wanted_of(group))
         if run_out.any() and not under_way:
             place = int(run_out.argmax())
             self._run_out(group, place, f"{accepted[place]} were accepted")
@@ -107,7 +108,7 @@ class Schedule:
         limit = np.full(len(self.content.labels), most, dtype=np.int64)
         if self.content.available is not None:
             limit = np.minimum(limit, np.asarray(self.content.available, dtype=np.int64))
-        hopeless = (limit < self.per_label) | (self.pilot.rates * limit < 0.5 * self.per_label)
+        hopeless = (limit < self.wanted) | (self.pilot.rates * limit < 0.5 * self.wanted)
         if hopeless.any():
             row = int(np.flatnonzero(hopeless)[0])
             group, worst = divmod(row, self.content.group_size)
@@ -134,7 +135,10 @@ class Schedule:
         return self.content.candidate_counts(unit.group, unit.index)
 
     def _counted(self, group: int) -> int:
-        return int(np.minimum(self._accepted[group], self.per_label).sum())
+        return int(np.minimum(self._accepted[group], self._wanted_of(group)).sum())
+
+    def _wanted_of(self, group: int) -> np.ndarray:
+        return self.wanted[self.content.group_rows(group)]
 
     def _size(self, group: int) -> int:
         rows = self.content.group_rows(group)

@@ -35,6 +35,7 @@ class SamplerSettings:
     tf32: bool = False  # let a GPU round float32 products to TF32
     threads: Count = 1  # threads of each worker process; more workers are better than more threads
     max_candidates_per_label: Count | None = None  # a label that needs more is reported as starving
+    take_available: bool = False  # ready images without a filter: take all of a label that has fewer than asked for
     teacher_digest: str = ""
     filter_digest: str = ""
     predictor_digest: str = ""
@@ -80,7 +81,10 @@ class SamplerSettings:
 
     def content(self) -> dict[str, Any]:
         """The JSON that the settings' digest is made of."""
-        return {name: value for name, value in asdict(self).items() if name not in _NO_EFFECT}
+        found = {name: value for name, value in asdict(self).items() if name not in _NO_EFFECT}
+        if not self.take_available:  # as it was before there was a choice
+            del found["take_available"]
+        return found
 
     def cap(self, per_label: int) -> int:
         """The number of candidates of one label after which it counts as starving."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -338,3 +338,27 @@ def test_candidate_keys_of_unequal_counts() -> None:
     assert keys.tolist() == [[7, 10], [7, 11], [9, 10], [9, 11], [9, 12]]
     place, keys = candidate_keys(np.array([7, 8]), 0, 2)
     assert keys.tolist() == [[7, 0], [7, 1], [8, 0], [8, 1]]
+
+
+@pytest.mark.parametrize("engine", [LocalEngine(1), ShufflingEngine(0)])
+def test_what_is_there_is_taken_where_that_is_asked_for(engine: Any, tmp_path: Path) -> None:
+    parts, taking = FiniteParts((30, 7, 100, 1)), replace(settings(), take_available=True)
+    found = sample(parts, LabelPlan.classes(CATS, 40), taking, tmp_path / "a", engine)
+    assert np.bincount(found.labels).tolist() == [30, 7, 40, 1]
+    assert found.manifest.content["available"] == [30, 7, 100, 1]
+    assert verify_fakes(tmp_path / "a") == []
+    assert [entry["images"] for entry in describe_fakes(tmp_path / "a")["by_label"]] == [30, 7, 40, 1]
+    again = sample(parts, LabelPlan.classes(CATS, 40), taking, tmp_path / "a", engine)
+    assert again.digest == found.digest
+    longer = sample(parts, LabelPlan.classes(CATS, 60), taking, tmp_path / "a", engine, extend=True)
+    assert np.bincount(longer.labels).tolist() == [30, 7, 60, 1]
+    assert verify_fakes(tmp_path / "a") == []
+
+
+def test_taking_what_is_there_names_a_label_without_images_and_needs_no_filter(tmp_path: Path) -> None:
+    taking = replace(settings(), take_available=True)
+    with pytest.raises(UserError, match=r"label 1 \(\w+\) has no images"):
+        sample(FiniteParts((9, 0, 9, 9)), LabelPlan.classes(CATS, 20), taking, tmp_path / "a", LocalEngine(1))
+    with pytest.raises(UserError, match=r"--take-available takes every image .* --filter none"):
+        sample(filtered((9,) * 4), LabelPlan.classes(CATS, 20), taking, tmp_path / "b", LocalEngine(1))
+    assert "take_available" not in settings().content()

@@ -9,6 +9,7 @@ import numpy as np
 
 from image_data.fake.dataset import FakeDataset, open_fakes
 from image_data.fake.distances import nearest_finding
+from image_data.fake.manifest import planned_counts
 from image_data.percentiles import percentiles
 
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -152,10 +153,11 @@ def _by_label(fakes: FakeDataset, sums: _Sums, ceilings: np.ndarray) -> list[dic
     mean = sums.total / count
     deviation = np.sqrt(np.maximum(sums.squares / count - mean**2, 0.0))
     filtered = content["has_ratio"]
+    planned = planned_counts(content, int(content["per_label"]))
     return [
         {
             "label": label,
-            "images": int(content["per_label"]),
+            "images": int(planned[row]),
             "candidates": int(sums.drawn[row]),
             "accepted": int(sums.accepted[row]),
             "acceptance_rate": float(sums.accepted[row] / count[row]),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,18 @@ class Manifest:
                 f"shard {entry.name} holds {len(rows)} rows of the dataset where the manifest says {entry.used}."
             )
         return rows
+
+
+def planned_counts(content: Mapping[str, Any], per_label: int) -> np.ndarray:
+    """int64 L: fakes of each label.  `content`: a run's or a manifest's.
+
+    `per_label` of each; but of a teacher of ready images, from which what is there is taken, no more than it has.
+    """
+    counts = np.full(len(content["labels"]), per_label, dtype=np.int64)
+    available = content.get("available")
+    if available is None or not content["settings"].get("take_available", False):
+        return counts
+    return np.minimum(counts, np.asarray(available, dtype=np.int64))
 
 
 def candidate_counts(available: Sequence[int] | None, group: slice, first_k: int, span: int) -> np.ndarray:

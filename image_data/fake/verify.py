@@ -19,6 +19,7 @@ from image_data.fake.manifest import (
     Manifest,
     ShardEntry,
     is_run_file,
+    planned_counts,
     read_manifest,
     run_file_of,
     score_path,
@@ -101,7 +102,7 @@ def _whole_problems(path: Path, manifest: Manifest) -> list[str]:
     """What concerns no single file of the store."""
     found = []
     used = sum(entry.used for entry in manifest.shards)
-    planned = int(manifest.content["per_label"]) * len(manifest.labels)
+    planned = int(planned_counts(manifest.content, int(manifest.content["per_label"])).sum())
     if used != planned:
         found.append(f"{path}: the shards hold {used} rows of the dataset where {planned} were planned.")
     names = {entry.name for entry in manifest.shards}

@@ -137,7 +137,8 @@ def _as_nodes(attributes: Any) -> list[Any]:
 def _check_tensor(tensor: Any, path: Path) -> None:
     if tensor.data_location != 0 or tensor.external_data:
         raise UserError(
-            f"{path} is refused: tensor {tensor.name[:60]!r} lies in another file; save the model as one file."
+            f"{path} is refused: tensor {tensor.name[:60]!r} lies in another file; export the "
+            f"model with external_data=False, or save it as one file."
         )
 
 
