@@ -158,6 +158,7 @@ def _by_label(fakes: FakeDataset, sums: _Sums, ceilings: np.ndarray) -> list[dic
         {
             "label": label,
             "images": int(planned[row]),
+            "planned": int(planned[row]),
             "candidates": int(sums.drawn[row]),
             "accepted": int(sums.accepted[row]),
             "acceptance_rate": float(sums.accepted[row] / count[row]),

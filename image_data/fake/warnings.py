@@ -112,7 +112,8 @@ def _starving(described: Mapping[str, Any]) -> list[Warned]:
     for entry in entries:
         rate, count = float(entry["acceptance_rate"]), int(entry["candidates"])
         error = math.sqrt(max(rate, 1.0 / count) * (1.0 - min(rate, 1.0)) / count)
-        if rate + _SIGMAS * error < STARVING * median:
+        planned = entry.get("planned", described["per_label"])
+        if rate + _SIGMAS * error < STARVING * median or entry["images"] < planned:
             low.append(entry)
     if not low:
         return []
