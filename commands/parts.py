@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def load_data(options: DataOptions, **changes: Any) -> RealData:
     """The real images that the options name; the label histogram and what was left out go to stderr."""
     from image_data.real import is_here, load_real
-    from runtime.progress import say
+    from runtime.progress import note, say
 
     settings: dict[str, Any] = {
         "fold": options.fold,
@@ -36,8 +36,9 @@ def load_data(options: DataOptions, **changes: Any) -> RealData:
     if options.dry_run and options.download and not is_here(options.data):
         work_begins(options, f"as far as possible without {options.data}, which is not downloaded yet")
     data = load_real(options.data, **{**settings, **changes})
-    for line in (data.histogram(), *data.remarks):
-        say(line)
+    say(data.histogram())
+    for line in data.remarks:
+        note(line)
     return data
 
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from image_data.real.tree import Picture
 from image_data.seen import image_hashes
 from runtime.errors import UserError
-from runtime.progress import progress, say
+from runtime.progress import note, progress
 from runtime.room import check_memory
 from runtime.safe_files import printable
 
@@ -129,7 +129,7 @@ def survey_files(files: Sequence[Picture], resolution_px: int | None) -> tuple[i
                 f"{picture} is {shape[0]} x {shape[1]}, not square; give --resolution N to crop and resize."
             )
     if several:
-        say(f"{len(several)} files hold several frames, of which the first is used ({several[0]}, ...)")
+        note(f"{len(several)} files hold several frames, of which the first is used ({several[0]}, ...)")
     return resolution_px or (first or (0, 0))[0], grey, resized
 
 

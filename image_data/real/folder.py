@@ -24,7 +24,7 @@ from image_data.real.unused import unused_images
 from image_data.real.zip_tree import open_zip_tree
 from image_data.sources import ArraySource
 from runtime.errors import UserError
-from runtime.progress import say
+from runtime.progress import note
 
 DESCRIPTION = "dataset.json"
 
@@ -98,5 +98,5 @@ def list_tree(tree: ImageTree, description: Description, whole: bool = False) ->
         listing = list_class_folders(tree, description)
     used = {picture.name for picture in listing.pictures}
     for line in (*listing.remarks, *unused_images(tree, used, listing.unused)):
-        say(line)
+        note(line)
     return listing

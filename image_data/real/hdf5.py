@@ -27,7 +27,7 @@ from image_data.real.roles import split_missing
 from image_data.seen import image_hashes
 from image_data.sources import ArraySource
 from runtime.errors import UserError
-from runtime.progress import say
+from runtime.progress import note
 from runtime.room import check_memory
 from runtime.safe_files import printable
 
@@ -87,7 +87,7 @@ def load_hdf5(request: LoadRequest) -> RealData:
             *_channels_last({id(part): part for p in images.values() for part, _ in p}.values()),
         ]
         for line in (*remarks, *unused_datasets(file, layout, used, path)):
-            say(line)
+            note(line)
         _check_memory(images, request, path)
         found = {
             role: _source(parts, rows[role], reading.labels[role], request, f"{path} ({role})")
@@ -120,7 +120,7 @@ def all_parts(file: h5py.File, path: Path) -> tuple[list[tuple[Part, ImageSet, n
     found = [(part, open_images(file, part, path), _labels(file, part, path)) for part in parts]
     splits = {name for name in datasets_of(file, path) if role_in(name) is not None}
     for line in (*_channels_last(images for _, images, _ in found), *unused_datasets(file, layout, splits, path)):
-        say(line)
+        note(line)
     return found, label_origin(layout, path), described(file, layout, path)
 
 

@@ -19,7 +19,7 @@ from image_data.real.hdf5 import ImageSet, all_parts, open_images
 from image_data.real.label_kinds import read_labels
 from image_data.seen import image_hashes
 from runtime.errors import UserError
-from runtime.progress import say
+from runtime.progress import note
 
 _PIECE_BYTES = 16 << 20
 
@@ -118,7 +118,7 @@ def _of_hdf5(path: Path, resolution_px: int | None, channels: int | None, wishes
     (shape,) = shapes
     named = {f"{number}": labels for number, (_, _, labels) in enumerate(found)}
     reading = read_labels(named, _described(stated, wishes), origin)
-    say(reading.remark)
+    note(reading.remark)
     labels = np.concatenate(list(reading.labels.values()))
     reading.space.check(labels, str(path))
 
