@@ -49,6 +49,7 @@ def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; then the one look at the test images."""
     from classifiers import check_training, train_classifier
     from classifiers.leak_guard import seen_line
+    from classifiers.needs import classifier_needs
     from runtime.progress import say
     from runtime.ranks import join_ranks
     from runtime.safe_files import read_sealed_json, write_sealed_json
@@ -78,7 +79,11 @@ def run(options: Options) -> dict[str, Any]:
     check_training(images.train, images.val, images.holder.space, settings, images.augmentations, teacher)
     digest = data.test_digest if data is not None and options.test else None
     tested, opened = partial(_tested, digest=digest), {"test": digest} if digest else {}
-    with artefact("distill", "classifier", options, parents, complete=tested, ranks=ranks, opened=opened) as made:
+    held = 0 if data is None else data.train.pixels.nbytes
+    needs = partial(classifier_needs, settings, images.image_shape, images.holder.space, held, device)
+    with artefact(
+        "distill", "classifier", options, parents, complete=tested, ranks=ranks, opened=opened, needs=needs
+    ) as made:
         result_file = made.folder / "result.json"
         if not made.finished:
             seen = _record(made.folder, others, data, options.train_on) if ranks.main else {}

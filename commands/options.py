@@ -211,7 +211,7 @@ def _dry_run(name: str, module: types.ModuleType, options: SharedOptions) -> dic
         plan |= {"folder": str(end.folder), "finished": end.finished}
     needs: Callable[[Any], dict[str, Any]] | None = getattr(module, "needs", None)
     resolved = options if end.folder is None else options.model_copy(update={"out": end.folder})
-    plan["needs"] = needs(resolved) if needs and not end.finished else {}
+    plan["needs"] = end.needs or (needs(resolved) if needs and not end.finished else {})
     return plan
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -23,6 +24,7 @@ class Options(HardLabelFlags, ClassifierFlags, DataOptions):
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done."""
     from classifiers import check_training, train_classifier
+    from classifiers.needs import classifier_needs
     from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.ranks import join_ranks
 
@@ -33,7 +35,9 @@ def run(options: Options) -> dict[str, Any]:
     others = parts_of_training(options, None, None)
     checked(options, data, others, test=False)
     check_training(data.train, data.val, data.label_space, settings, data.allowed_augmentations)
-    with artefact("train-classifier", "predictor", options, {"data": data.digest}, ranks=ranks) as made:
+    pixels = data.train.pixels
+    needs = partial(classifier_needs, settings, pixels.shape[1:], data.label_space, pixels.nbytes, device)
+    with artefact("train-classifier", "predictor", options, {"data": data.digest}, ranks=ranks, needs=needs) as made:
         known = made.finished or not ranks.main
         seen = {} if known else record_seen(made.folder, others, data.seen_by(CLASSIFIER))
         result = train_classifier(

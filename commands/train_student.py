@@ -5,6 +5,7 @@ The teacher itself is not needed, unless `--white-box` adds feature terms from i
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,9 +41,12 @@ class Options(_Settings, _WhiteBox, DataOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; prints sizes and speeds beside the teacher's."""
+    import numpy as np
+
     from image_data.fake import open_fakes
     from runtime.ranks import join_ranks
     from student_trainer import check_student, train_student
+    from student_trainer.needs import student_needs
 
     ranks, device = join_ranks(options.device, options.batch_size)
     fakes = resolve_input("fakes", options.fakes, options)
@@ -66,7 +70,11 @@ def run(options: Options) -> dict[str, Any]:
     if options.white_box:
         parents["teacher"] = _check_white_box(fakes, dataset, teacher, reference).card.source_digest
         _terms(options, teacher, settings, dataset, ranks).close()
-    with artefact("train-student", "student", options, parents, ranks=ranks) as made:
+    latent_dim = dataset.view().latents(np.array([0])).shape[1]
+    held = 0 if data is None else data.train.pixels.nbytes
+    shape, label = dataset.image_shape, dataset.labels[:1]
+    needs = partial(student_needs, settings, dataset.label_space, shape, latent_dim, label, held, device)
+    with artefact("train-student", "student", options, parents, ranks=ranks, needs=needs) as made:
         if not made.finished:
             seen = record_seen(made.folder, *_seen(options, fakes, data, reference)) if ranks.main else {}
             train_student(

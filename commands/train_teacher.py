@@ -5,6 +5,7 @@ The result is a folder, card.json + weights.safetensors.  Training continues exa
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from commands.lineage import record_seen
@@ -26,12 +27,14 @@ def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done."""
     from runtime.ranks import join_ranks
     from teacher_sampler.training import train_teacher
+    from teacher_sampler.training.needs import teacher_needs
 
     ranks, device = join_ranks(options.device, options.batch_size)
     settings = settings_from(options, TeacherSettings)
     data = load_data(options)
     settings.check(data.allowed_augmentations)
-    with artefact("train-teacher", "teacher", options, {"data": data.digest}, ranks=ranks) as made:
+    needs = partial(teacher_needs, data.train, data.label_space, settings, data.train.pixels.nbytes, device)
+    with artefact("train-teacher", "teacher", options, {"data": data.digest}, ranks=ranks, needs=needs) as made:
         if not made.finished:
             seen = record_seen(made.folder, data.seen_by(GAN, val=False)) if ranks.main else {}
             train_teacher(

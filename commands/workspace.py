@@ -92,13 +92,15 @@ def artefact(
     complete: Callable[[Path], bool] | None = None,
     ranks: Ranks = ALONE,
     opened: Mapping[str, str] | None = None,
+    needs: Callable[[], dict[str, Any]] | None = None,
 ) -> Iterator[Artefact]:
     """Open (or continue) the folder of this command's result; point `latest` to it when the block ends well.
 
     `shared` folders have their own claims and let several processes in.  A folder may have been begun with other
     values of the `changeable` options, and says so until the work is done: a refusal or a stop changes no record.
     `complete` tells whether a sealed folder is all that these options ask for.  `opened` stands in the record: what is
-    looked at when all is made, a test set by its digest; another one makes no other artefact.
+    looked at when all is made, a test set by its digest; another one makes no other artefact.  `needs` tells a dry run
+    what the work would take.
     Of several ranks the main one locks, records and cleans; the others come in when it has, and leave with it.
     """
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
@@ -106,7 +108,7 @@ def artefact(
     identity |= {"opened": dict(opened)} if opened else {}
     if options.dry_run:
         done = check_folder(folder, identity, changeable) and _is_finished(folder, kind, complete)
-        work_begins(options, folder=folder, finished=done)
+        work_begins(options, folder=folder, finished=done, needs=needs)
     if not ranks.main:
         finished = bool(ranks.main_says(0))
         if not check_folder(folder, identity, changeable):

@@ -1,0 +1,31 @@
+"""What a light classifier's training takes, for `--dry-run`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from classifiers.networks import build_student
+from classifiers.settings import ClassifierSettings
+from interfaces import LabelSpace
+from runtime.training_memory import training_needs
+
+_COPIES = 5  # weights, gradients, momentum, the best state, and EMA
+
+
+def classifier_needs(
+    settings: ClassifierSettings,
+    image_shape: tuple[int, ...],
+    label_space: LabelSpace,
+    data_bytes: int,
+    device: torch.device,
+) -> dict[str, Any]:
+    """MB of memory; image_shape: (C, H, W), data_bytes: of the images that are held in memory."""
+    channels, resolution_px = image_shape[:2]
+    network = build_student(settings.student, channels, resolution_px, label_space, settings.width).train()
+
+    def step(count: int) -> torch.Tensor:
+        return network(torch.zeros(count, *image_shape, dtype=torch.uint8))
+
+    return training_needs([network], step, settings.batch_size, _COPIES, data_bytes, device)
