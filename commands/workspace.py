@@ -99,8 +99,7 @@ def artefact(
     `shared` folders have their own claims and let several processes in.  A folder may have been begun with other
     values of the `changeable` options, and says so until the work is done: a refusal or a stop changes no record.
     `complete` tells whether a sealed folder is all that these options ask for.  `opened` stands in the record: what is
-    looked at when all is made, a test set by its digest; another one makes no other artefact.  `needs` tells a dry run
-    what the work would take.
+    looked at when all is made, a test set by its digest; another one makes no other artefact.  `needs` is a dry run's.
     Of several ranks the main one locks, records and cleans; the others come in when it has, and leave with it.
     """
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
@@ -108,7 +107,7 @@ def artefact(
     identity |= {"opened": dict(opened)} if opened else {}
     if options.dry_run:
         done = check_folder(folder, identity, changeable) and _is_finished(folder, kind, complete)
-        work_begins(options, folder=folder, finished=done, needs=needs)
+        work_begins(options, "all", folder, done, needs)
     if not ranks.main:
         finished = bool(ranks.main_says(0))
         if not check_folder(folder, identity, changeable):
