@@ -15,7 +15,7 @@ from typing import Any
 
 from runtime.errors import UserError
 from runtime.failure_points import failure_point
-from runtime.os_errors import named
+from runtime.os_errors import errno_of, named, refusal
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS)
 _guarded: dict[Path, int] = {}  # folders of running commands, and their file numbers
@@ -70,12 +70,10 @@ def disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        number = errno_of(error)
+        if number not in _DISK_ERRORS:
             raise
-        raise UserError(
-            f"{place}: {os.strerror(error.errno)}; nothing committed is lost, make room and run the same "
-            f"command again to continue."
-        ) from error
+        raise UserError(refusal(number, str(place))) from error
 
 
 def fsync_path(path: Path) -> None:
@@ -152,7 +150,8 @@ def commit_folder(final: Path, fill: Callable[[Path], None]) -> None:
     """Let `fill` write into a temporary folder beside `final`, then rename it to `final`, which must not exist."""
     make_folder(final.parent)
     temporary = temporary_name(final)
-    temporary.mkdir()
+    with named(final):
+        temporary.mkdir()
     try:
         fill(temporary)
         for path in temporary.rglob("*"):

@@ -19,7 +19,7 @@ _REMEDIES = {
     errno.EDQUOT: f"nothing committed is lost, make room within the quota {AGAIN}",
     errno.EFBIG: f"nothing committed is lost, raise the limit of file sizes (`ulimit -f`) {AGAIN}",
     errno.EIO: f"check the disk {AGAIN}",
-    errno.EROFS: "the file system is read-only; give a place that can be written (--out or --workspace)",
+    errno.EROFS: "give a place that can be written (--out or --workspace)",
     errno.EACCES: "this user has no right to it; change the rights, or give another place (--out or --workspace)",
     errno.EPERM: "this user has no right to it; change the rights, or give another place (--out or --workspace)",
     errno.ENOENT: f"it is missing, or was removed while the command worked; restore it {AGAIN}",
@@ -65,7 +65,12 @@ def sentence_of(error: BaseException, place: str | None = None) -> str | None:
     named = name.decode(errors="replace") if isinstance(name, bytes) else name
     if isinstance(named, int) or not named:
         named = place or "a file of this command"
-    return f"{named}: {os.strerror(number)}; {_REMEDIES[number]}."
+    return refusal(number, named)
+
+
+def refusal(number: int, place: str) -> str:
+    """The sentence for a known number."""
+    return f"{place}: {os.strerror(number)}; {_REMEDIES[number]}."
 
 
 @contextmanager
@@ -75,6 +80,7 @@ def named(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         number = errno_of(error)
-        if number is None or getattr(error, "filename", None):
+        name = getattr(error, "filename", None)
+        if number is None or (name and not str(name).endswith(".tmp")):  # temporary names say nothing to a user
             raise
         raise OSError(number, os.strerror(number), str(path)) from error

@@ -23,7 +23,8 @@ def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     refuse_gone(path)
     temporary = temporary_name(path)
     try:
-        save_tensors(temporary, tensors)
+        with named(path):
+            save_tensors(temporary, tensors)
         commit_file(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

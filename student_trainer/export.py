@@ -80,7 +80,7 @@ def _save_program(student: NetworkGenerator, network: nn.Module, path: Path, fin
 
 
 def _largest_difference(student: NetworkGenerator, network: nn.Module, path: Path) -> float:
-    program = torch.export.load(path).module()
+    program = torch.export.load(io.BytesIO(path.read_bytes())).module()
     differences = []
     with torch.no_grad():
         for count in PARITY_BATCHES:

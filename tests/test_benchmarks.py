@@ -176,3 +176,16 @@ def test_nonsense_is_refused_in_one_sentence(words, said, tmp_path, capsys):
     assert said in shown
     assert len(shown.splitlines()) == 1
     assert not (tmp_path / "w").exists()
+
+
+@pytest.mark.slow
+def test_signals_at_random_moments_lose_nothing():
+    words = [sys.executable, "benchmarks/faults_kills.py", "--small"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads(done.stdout)
+    assert len(rows) == 3
+    for row in rows.values():
+        assert sum(row["signals"].values()) >= 1
+        assert row["otherwise"] == row["failures"] == []
+        assert row["tracebacks"] == row["orphans"] == 0
