@@ -169,7 +169,7 @@ class Trials:
             code, said, _ = self._run(command, text)
             row.finished += 1
             row.tracebacks += "Traceback" in said
-            if code != 0:
+            if code != 0 and not _is_there(said):
                 row.failures.append(f"exit code {code} of a run to the end: {said[-300:]}")
             found = _files(self.work)
             row.otherwise += [path for path in {*wanted, *found} if _differs(path, wanted, found, varying)]
@@ -178,9 +178,11 @@ class Trials:
     def _disturbed(self, command: str, text: str, number: signal.Signals, after_s: float, row: Row) -> bool:
         """One signal; True where the command had ended before it came."""
         code, said, alive = self._run(command, text, number, after_s)
-        row.tracebacks += "Traceback" in said or "Exception ignored" in said
+        if "Traceback" in said or "Exception ignored" in said:
+            row.tracebacks += 1
+            row.failures.append(said[-1500:])
         row.orphans += alive
-        if code == 0:
+        if code == 0 or (code == 2 and _is_there(said)):
             return True
         row.signals[number.name] = row.signals.get(number.name, 0) + 1
         if code not in ENDS[number]:
@@ -232,6 +234,11 @@ class Trials:
         return os.waitstatus_to_exitcode(status), self.said.read_text(errors="replace"), alive
 
 
+def _is_there(said: str) -> bool:
+    """Whether the command only said that its file, which it never replaces, is there: a signal came after the end."""
+    return said.startswith("error: --out ") and said.endswith(" exists; give the name of a new file.\n")
+
+
 def _become(words: list[str], said: Path, imported: Path) -> None:
     """In a forked child: be the command; does not return."""
     code = 99
@@ -243,8 +250,10 @@ def _become(words: list[str], said: Path, imported: Path) -> None:
         os.chdir(ROOT)
         sys.argv = ["cli.py", *words]
         import cli
+        from runtime import signals
 
         code = cli.main()
+        signals.end_at_once()
         sys.stdout.flush()
         sys.stderr.flush()
         imported.write_text("\n".join(name for name in sys.modules if name != "__main__"))

@@ -124,8 +124,7 @@ def artefact(
     refusal = f"{folder} is being written by another process; wait for it or give another --out."
     lock = nullcontext() if shared else exclusive_lock(folder / _LOCK, refusal)
     with lock, guarded(folder):
-        recorded = check_folder(folder, identity, changeable)  # again, with the folder to ourselves
-        finished = _is_finished(folder, kind, complete)
+        recorded, finished = check_folder(folder, identity, changeable), _is_finished(folder, kind, complete)
         if not (finished or shared or kind in _OWN_LOCK):
             remove_leftovers(folder)
         if finished:

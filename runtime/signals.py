@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 
 BOTH = (signal.SIGINT, signal.SIGTERM)
+_AGAIN_SECONDS = 0.01
 INTERRUPTED, TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 
@@ -19,6 +21,7 @@ class Terminated(KeyboardInterrupt):
 
 def end_in_order() -> None:
     """From now on SIGINT raises KeyboardInterrupt and SIGTERM raises Terminated, once."""
+    sys.unraisablehook = _raise_again
     _handle(_raise)
 
 
@@ -36,6 +39,19 @@ def _handle(handler: signal._HANDLER) -> None:
 def _raise(number: int, frame: FrameType | None) -> None:
     end_at_once()
     raise KeyboardInterrupt if number == signal.SIGINT else Terminated
+
+
+def _raise_again(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised while it clears objects away, with a traceback; there it is raised a moment later.
+
+    By a timer of the system: a thread could wait for a lock that is held just here.
+    """
+    if not isinstance(lost.exc_value, KeyboardInterrupt) or not hasattr(signal, "setitimer"):
+        sys.__unraisablehook__(lost)
+        return
+    number = signal.SIGTERM if isinstance(lost.exc_value, Terminated) else signal.SIGINT
+    signal.signal(signal.SIGALRM, lambda _, frame: _raise(number, frame))
+    signal.setitimer(signal.ITIMER_REAL, _AGAIN_SECONDS)
 
 
 def _leave(number: int, frame: FrameType | None) -> None:

@@ -270,3 +270,57 @@ def _group_is_alive(group: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+DROPPED = """
+import os, signal, sys, time, weakref
+sys.path.insert(0, {root!r})
+from runtime import signals
+
+class Cleared:
+    def __del__(self):
+        os.kill(os.getpid(), {number})
+        time.sleep(0)
+
+signals.end_in_order()
+try:
+    Cleared()
+    time.sleep(60)
+except signals.Terminated:
+    sys.exit(143)
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_while_objects_are_cleared_away_is_not_lost(number: int, code: int) -> None:
+    words = [sys.executable, "-c", DROPPED.format(root=str(ROOT), number=int(number))]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
+    """Although the first is still putting things in order."""
+    script = tmp_path / "script.py"
+    lines = (
+        "import sys, time",
+        f"sys.path.insert(0, {str(ROOT)!r})",
+        "from runtime import signals",
+        "signals.end_in_order()",
+        "try:",
+        "    print('begun', flush=True)",
+        "    time.sleep(60)",
+        "finally:",
+        "    print('in order', flush=True)",
+        "    time.sleep(60)",
+    )
+    script.write_text("\n".join(lines))
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        for said in (b"begun\n", b"in order\n"):
+            assert process.stdout.readline() == said
+            process.send_signal(signal.SIGINT)
+        assert process.wait(50) == 130
+        assert process.stderr.read() == b""

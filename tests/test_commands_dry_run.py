@@ -214,5 +214,5 @@ def test_paths_in_suggested_commands_are_quoted(whole: Any, tmp_path: Path) -> N
     shutil.copytree((whole.folder / "fakes" / "latest").resolve(), folder)
     (said,) = remedies(folder, [f"{folder}/run.json is damaged"])
     assert shlex.split(said.split("`")[1]) == ["python", "cli.py", "repair", str(folder)]
-    shown = show({"table": "", "config": "a b/choice.yaml"})
+    shown = show({"table": "", "seen": "", "config": "a b/choice.yaml"})
     assert shlex.split(shown.split("use it: ")[1])[-1] == "a b/choice.yaml"
