@@ -62,6 +62,7 @@ def test_sampling_prints_its_ratios_for_untrained_networks(tmp_path):
     _sound(table)
 
 
+@pytest.mark.slow
 def test_reading_prints_its_ratios(tmp_path):
     (table,) = _script("reading", tmp_path).values()
     for end in ("", ", model"):

@@ -19,6 +19,7 @@ from tests.parity_folder import expected_of, inputs_of, parity
 
 EMBEDDING = "--label-embedding {folder}/ckpt_net_y2h.pth"
 RANGE = "--label-range 0:90 --label-unit degrees"
+LARGE = ("biggan_128", "biggan_deep")  # the smaller ones take the same way
 CASES = [  # fixture, kind, checkpoint, more flags, fakes asked for, expected images
     ("biggan_32", "biggan", "G_ema.pth", "", "--nfake-per-class 10", "images"),
     ("biggan_64", "biggan", "G_ema.pth", "", "--nfake-per-class 10", "images"),
@@ -43,7 +44,10 @@ def typed(capsys: pytest.CaptureFixture, text: str) -> tuple[int, dict, str]:
     return code, json.loads(shown.out) if shown.out.strip() else {}, shown.err
 
 
-@pytest.mark.parametrize(("name", "arch", "file", "flags", "count", "key"), CASES, ids=[case[0] for case in CASES])
+@pytest.mark.parametrize(
+    ("name", "arch", "file", "flags", "count", "key"),
+    [pytest.param(*case, id=case[0], marks=[pytest.mark.slow] * (case[0] in LARGE)) for case in CASES],
+)
 def test_parity_checkpoints_are_imported_and_sampled(
     name: str, arch: str, file: str, flags: str, count: str, key: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

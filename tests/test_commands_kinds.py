@@ -83,10 +83,11 @@ def imported(tmp_path: Path, workspace, capsys: pytest.CaptureFixture) -> Iterat
 
 
 KINDS = ["biggan", "biggan-deep", "stylegan2-ada", "onnx", "torch-export", "images", "http"]
+LONGER = ("biggan-deep", "http", "stylegan2-ada", "torch-export")  # their loaders have tests of their own
 
 
 @pytest.mark.xdist_group("workspace")
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(k, marks=[pytest.mark.slow] * (k in LONGER)) for k in KINDS])
 def test_the_whole_path_with_every_kind(
     kind: str, imported, workspace, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
