@@ -15,7 +15,7 @@ from runtime.room import free_memory_bytes
 from runtime.safe_files.terminal import printable
 
 TEXT_LIMIT_BYTES = 64 << 20
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16  # a read takes so much memory at once, also where nothing is left
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a pipe"),
