@@ -22,14 +22,17 @@ _ALLOWED = {("val", "val")}  # all parts select on the same validation images
 _WORDS = {"val": "validation", "test": "test"}
 
 
-def refuse_seen_images(where: str, data: RealData, seen: Seen, test: bool = True) -> None:
+def refuse_seen_images(where: str, data: RealData, seen: Seen, test: bool = True, judged: bool = False) -> None:
     """Raise UserError with counts where a part of `seen` has had a validation image of `data`, or a test image.
 
-    `where` names the data as the user does; `test`: whether the test images will be opened.
+    `where` names the data as the user does; `test`: whether the test images will be opened; `judged`: the images that
+    a part consists of are what is measured, so that copies among them are counted (`seen_line`), not refused.
     """
     found: dict[tuple[str, str], list[str]] = {}  # (how, how many of which images) -> parts
     roles: tuple[Literal["val", "test"], ...] = ("val", "test") if test else ("val",)
     for part, known in seen.parts.items():
+        if judged and part in seen.unknown:
+            continue
         for how, verb in _HOW.items():
             counts = []
             for role in roles:
@@ -53,9 +56,15 @@ def seen_line(data: RealData | None, seen: Seen, role: Literal["val", "test"]) -
         counts = [f"{part} fitted on {len(known.get('train', ()))} images" for part, known in seen.parts.items()]
         line = ", ".join(["no real image was tested", *counts])
     else:
-        line = f"{_WORDS[role]} images: {len(data.hashes(role))}"
-        if seen.parts:
-            line += f", {'seen' if role == 'test' else 'trained on'} by none of {', '.join(seen.parts)}"
+        mine = data.hashes(role)
+        line = f"{_WORDS[role]} images: {len(mine)}"
+        copies = {
+            part: int(are_among(mine, known["train"]).sum()) for part, known in seen.parts.items() if "train" in known
+        }
+        clean = [part for part in seen.parts if not copies.get(part)]
+        if clean:
+            line += f", {'seen' if role == 'test' else 'trained on'} by none of {', '.join(clean)}"
+        line += "".join(f", {count} of them are among the images of {part}" for part, count in copies.items() if count)
     if seen.unknown:
         line += "; unknown: " + ", ".join(f"{part} ({printable(why)})" for part, why in seen.unknown.items())
     return line if seen.names else f"{line}, no other part had a say"

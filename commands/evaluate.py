@@ -93,7 +93,7 @@ def run(options: Options) -> dict[str, Any]:
     data = _real_images(options)
     check_comparable(options, found, data)
     seen = _seen(found)
-    checked(options, data, merge(seen.values()), test=False)
+    checked(options, data, merge(seen.values()), test=False, judged=True)
     if options.inception is not None:
         load_inception(options.inception, pick_device(options.device))
     with artefact("evaluate", "evaluation", options, {"data": data.digest, **parents}) as made:

@@ -98,8 +98,8 @@ def parts_of_training(options: Any, fakes: Path | None, predictor: Path | None) 
     return merge(found)
 
 
-def checked(options: Any, data: RealData, seen: Seen, test: bool) -> None:
+def checked(options: Any, data: RealData, seen: Seen, test: bool, judged: bool = False) -> None:
     """UserError with counts where the parts have seen the images that are to score them (`leak_guard`)."""
     from classifiers.leak_guard import refuse_seen_images
 
-    refuse_seen_images(f"--data {options.data}, fold {options.fold}", data, seen, test)
+    refuse_seen_images(f"--data {options.data}, fold {options.fold}", data, seen, test, judged)

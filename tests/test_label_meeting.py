@@ -142,9 +142,9 @@ def typed(capsys: pytest.CaptureFixture, tmp_path: Path) -> Typed:
     return run
 
 
-def pictures(folder: Path, names: list[str], count: int = 12) -> None:
+def pictures(folder: Path, names: list[str], count: int = 12, seed: int = 3) -> None:
     """made/NAME: class folders of grey PNGs; made/NAME.h5: the same images, labelled by place."""
-    rng = np.random.default_rng(3)
+    rng = np.random.default_rng(seed)
     images, labels = [], []
     for index, name in enumerate(names):
         (folder / name).mkdir(parents=True)
@@ -163,13 +163,14 @@ SAMPLE = "--filter none --nfake-per-class 6 --workers 1"
 
 def test_plain_numbers_meet_names_in_every_command(typed: Typed, tmp_path: Path) -> None:
     pictures(tmp_path / "made/pets", ["cat", "dog"])
+    pictures(tmp_path / "made/mine", ["cat", "dog"], seed=4)  # images that the teacher does not consist of
     assert typed("import-teacher --arch images --checkpoint made/pets.h5 --out out/t")[0] == 0
-    assert typed("train-classifier --data made/pets --network resnet8 --width 0.25 --steps 3 --out out/p")[0] == 0
+    assert typed("train-classifier --data made/mine --network resnet8 --width 0.25 --steps 3 --out out/p")[0] == 0
     for text in (
         f"fit-filter --data made/pets --teacher out/t {FIT} --out out/r",
         f"sample --teacher out/t --predictor out/p {SAMPLE} --out out/f",
         "evaluate --data made/pets --fakes out/f --judge-steps 2 --rho 1 --out out/e",
-        "distill --data made/pets --fakes out/f --predictor out/p --steps 2 --network resnet8 --rho 1 --out out/s",
+        "distill --data made/mine --fakes out/f --predictor out/p --steps 2 --network resnet8 --rho 1 --out out/s",
     ):
         code, said = typed(text)
         assert code == 0, said
