@@ -158,7 +158,7 @@ def test_threads_are_cores_divided_by_processes(monkeypatch: pytest.MonkeyPatch)
 def test_devices_are_taken_at_their_word() -> None:
     assert pick_device("cpu") == torch.device("cpu")
     assert pick_device("auto").type in ("cpu", "cuda")
-    with pytest.raises(UserError, match="--device toaster"):
+    with pytest.raises(UserError, match="--device 'toaster'"):
         pick_device("toaster")
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="--device cuda:1 asks for a GPU"):

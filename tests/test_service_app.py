@@ -103,15 +103,15 @@ def test_unknown_paths_and_methods(address: str) -> None:
 
 BAD_BODIES: list[tuple[Any, int]] = [
     (b"", 400), (b"{", 400), (b"\xff\xfe", 400), (b"[" * 700, 400), (b'{"seed": NaN}', 400),
-    (b'{"seed":0,"labels":[NaN],"candidates":[0]}', 400), (b'{"seed":0,"labels":[1e999],"candidates":[0]}', 422),
+    (b'{"seed":0,"labels":[NaN],"candidates":[0]}', 400), (b'{"seed":0,"labels":[1e999],"candidates":[0]}', 400),
     ([], 422), (3, 422), ({}, 422), ({**GOOD, "weights": 1}, 422), ({"seed": 0, "labels": [0]}, 422),
     ({**GOOD, "seed": -1}, 422), ({**GOOD, "seed": 1 << 63}, 422), ({**GOOD, "seed": 1.0}, 422),
     ({**GOOD, "seed": True}, 422), ({**GOOD, "seed": None}, 422), ({**GOOD, "labels": []}, 422),
     ({**GOOD, "labels": "01"}, 422), ({**GOOD, "labels": {"0": 1}}, 422), ({**GOOD, "labels": [0, 3]}, 422),
     ({**GOOD, "labels": [0, -1]}, 422), ({**GOOD, "labels": [0, 0.5]}, 422), ({**GOOD, "labels": [0, True]}, 422),
-    ({**GOOD, "labels": [0, 10**200]}, 422), ({**GOOD, "labels": [[0], [1]]}, 422), ({**GOOD, "labels": [0]}, 422),
+    ({**GOOD, "labels": [0, 10**200]}, 400), ({**GOOD, "labels": [[0], [1]]}, 422), ({**GOOD, "labels": [0]}, 422),
     ({**GOOD, "candidates": [0, 1 << 62]}, 422), ({**GOOD, "candidates": [-1, 0]}, 422),
-    ({**GOOD, "candidates": [0, 10**300]}, 422), ({**GOOD, "candidates": [0, "1"]}, 422),
+    ({**GOOD, "candidates": [0, 10**300]}, 400), ({**GOOD, "candidates": [0, "1"]}, 422),
     ({"seed": 0, "labels": [0] * 9, "candidates": [0] * 9}, 413), ({**GOOD, "seed": "x" * 2000}, 413),
 ]  # fmt: skip
 
@@ -129,7 +129,7 @@ def test_values_outside_the_label_space(angle_address: str, labels: Any) -> None
     asked = {"/images": {"seed": 0, "labels": labels, "candidates": [0]}, "/candidates": {"labels": labels}}
     for path, body in asked.items():
         answer = send(angle_address, path, body)
-        assert answer[0] == 422
+        assert answer[0] == (400 if labels == [10**400] else 422)  # no number that a reader of JSON has to know
         refusal(answer)
     assert send(angle_address, "/images", {"seed": 0, "labels": [-0.0], "candidates": [0]})[0] == 200
 
