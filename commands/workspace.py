@@ -171,7 +171,7 @@ def _finish(options: SharedOptions, folder: Path, kind: str) -> None:
 
 def _free(folder: Path, ours: bool) -> None:
     """The name of a folder that was refused before anything was made in it can be used again."""
-    if not folder.is_dir() or any(path for path in folder.iterdir() if path.name not in _BEFORE_WORK):
+    if not folder.is_dir() or any(p for p in folder.iterdir() if p.name not in _BEFORE_WORK and p.name[0] != "."):
         return
     for name in (COMMAND_FILE, SEEN_FILE):
         (folder / name).unlink(missing_ok=True)
