@@ -70,6 +70,7 @@ def test_reading_prints_its_ratios(tmp_path):
     _sound(table)
 
 
+@pytest.mark.slow
 @pytest.mark.xdist_group("workspace")
 def test_sampling_takes_the_networks_of_the_workspace(workspace, capsys):
     found = workspace.json(capsys, "benchmark", "sampling --small --count 100", tiny=False)["tables"]["these networks"]

@@ -49,6 +49,7 @@ def test_the_same_command_says_that_it_is_finished_and_other_options_are_refused
     assert sorted((path, path.stat().st_mtime_ns) for path in out.rglob("*.h5")) == before
 
 
+@pytest.mark.slow
 def test_two_workers_give_the_same_content(workspace, capsys, tmp_path):
     one = workspace.json(capsys, "sample", f"--out {tmp_path / 'one'}")
     two = workspace.json(capsys, "sample", f"--out {tmp_path / 'two'} --workers 2")

@@ -122,11 +122,13 @@ def test_errors_come_out_as_they_are_and_are_not_retried(engine: RayEngine) -> N
     assert full.value.errno == errno.ENOSPC
 
 
+@pytest.mark.slow
 def test_a_lost_worker_is_replaced(engine: RayEngine, tmp_path: Path) -> None:
     assert sorted(engine.map(DieOnce(tmp_path), range(3))) == [0, 1, 2]
     assert len(list(tmp_path.glob("try-*"))) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("engine")
 def test_an_item_that_always_kills_its_worker_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime.ray_engine.RETRIES", 1)

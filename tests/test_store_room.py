@@ -39,6 +39,7 @@ def rates(fakes: FakeDataset) -> np.ndarray:
     return np.array([entry["acceptance_rate"] for entry in describe_fakes(fakes.path)["by_label"]])
 
 
+@pytest.mark.slow
 def test_the_estimate_is_what_is_used(teacher: Path, tmp_path: Path) -> None:
     """With known acceptance: never less than the bytes on disk, and not three times as much even for tiny shards."""
     angles = save_tiny_teacher(tmp_path / "angles", ANGLES)
