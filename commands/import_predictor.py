@@ -10,9 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from commands.options import Channels, DataOptions, Names, SharedOptions
+from commands.options import Channels, DataOptions, ListedNames, SharedOptions
 from commands.parts import load_data
 from commands.workspace import artefact
 from runtime.errors import UserError
@@ -33,7 +33,7 @@ class Options(SharedOptions):
     output: Literal["logits", "probabilities", "values", "unit"] | None = Field(
         None, description="What it gives: of classes, or values in your units, or 0 to 1 for the ends of the range."
     )
-    class_names: Names | None = Field(None, description="Names of the classes, in its order; or a file.")
+    class_names: ListedNames | None = Field(None, description="Names of the classes, in its order; or a file.")
     label_map: Path | None = Field(None, description="YAML: which of its classes are which of yours.")
     label_range: str | None = Field(None, description="LOW:HIGH, the range of its values in your units.")
     label_unit: str = Field("", description="Unit of its values, e.g. degrees.")
@@ -47,16 +47,6 @@ class Options(SharedOptions):
     fold: int = Field(0, ge=0, description="Cross-fitting fold of the embedded digits (0, 1 or 2).")
     data_seed: int = Field(0, ge=0, description="Which images --data sets aside.")
     download: bool = Field(False, description="Allow the dataset to be downloaded.")
-
-    @field_validator("class_names", mode="before")
-    @classmethod
-    def _from_file(cls, value: Any) -> Any:
-        """A file with one name a line is as good as a list."""
-        from runtime.safe_files import read_text
-
-        if isinstance(value, str) and "," not in value and Path(value).is_file():
-            return tuple(line.strip() for line in read_text(Path(value)).splitlines() if line.strip())
-        return value
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from commands.lineage import record_seen, seen_of
-from commands.options import Channels, Names, SharedOptions
+from commands.options import Channels, ListedNames, Names, SharedOptions
 from commands.teachers import summary
 from commands.workspace import artefact
 from runtime.errors import UserError
-from runtime.safe_files import read_text
 
 ARCHITECTURES = Literal[
     "biggan", "biggan-deep", "stylegan2-ada", "ccgan-sngan", "ccgan-sagan", "onnx", "torch-export", "images", "http",
@@ -52,7 +51,7 @@ class Options(SharedOptions):
     label_network: Path | None = Field(None, description="CcGAN: file of the image-to-label network, to check y2h by.")
     label_range: str | None = Field(None, description="LOW:HIGH, the labels that stand for 0 and 1, in your units.")
     label_unit: str = Field("", description="Unit of continuous labels, e.g. degrees.")
-    class_names: Names | None = Field(None, description="Names of the classes, in the teacher's order.")
+    class_names: ListedNames | None = Field(None, description="Names of the classes, in the teacher's order.")
     truncation: float | None = Field(None, ge=0, le=100, description="BigGAN: std of the latents; StyleGAN2: psi.")
     truncation_cutoff: int | None = Field(None, ge=0, description="StyleGAN2: how many of the w are truncated.")
     noise_mode: Literal["const", "random", "none"] | None = Field(None, description="StyleGAN2's noise; const if open.")
@@ -65,14 +64,6 @@ class Options(SharedOptions):
     standing_batch_size: int = Field(64, ge=2, description="Images in each of them.")
     augmentations: Names = Field((), description="What keeps the labels: flip, shift, ...")
     licence: str = Field("unknown", description="Licence of the teacher, for its card.")
-
-    @field_validator("class_names", mode="before")
-    @classmethod
-    def _from_file(cls, value: Any) -> Any:
-        """A file with one name a line is as good as a list."""
-        if isinstance(value, str) and "," not in value and Path(value).is_file():
-            return tuple(line.strip() for line in read_text(Path(value)).splitlines() if line.strip())
-        return value
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from runtime.bounds import LARGEST_SEED, MOST, Seed, ShareAboveZero
 from runtime.errors import UserError
 from runtime.os_errors import named
 from runtime.ranks import is_main_process, launched_ranks
-from runtime.safe_files import printable, read_yaml, terminal_text
+from runtime.safe_files import printable, read_text, read_yaml, terminal_text
 from runtime.safe_files.sealed_json import SEAL, open_seal
 
 
@@ -52,6 +52,13 @@ def _some(value: tuple[Any, ...]) -> tuple[Any, ...]:
     return value
 
 
+def _names_in_file(value: Any) -> Any:
+    """A file with one name a line is as good as a list."""
+    if isinstance(value, str) and "," not in value and Path(value).is_file():
+        return tuple(line.strip() for line in read_text(Path(value)).splitlines() if line.strip())
+    return value
+
+
 def _as_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
@@ -60,6 +67,7 @@ Channels = Annotated[Literal[1, 3], BeforeValidator(_as_number)]
 Rhos = Annotated[tuple[ShareAboveZero, ...], BeforeValidator(_split_commas), AfterValidator(_some)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(_split_commas), AfterValidator(_some)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_commas)]
+ListedNames = Annotated[tuple[str, ...], BeforeValidator(_split_commas), BeforeValidator(_names_in_file)]  # last first
 
 
 class SharedOptions(BaseModel):

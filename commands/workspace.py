@@ -326,6 +326,8 @@ def _point_latest(folder: Path) -> None:
     """`latest` is a relative link (a text file holds the name where links cannot be made)."""
     link = folder.parent / "latest"
     temporary = folder.parent / f".latest.{os.getpid()}.tmp"
+    for left in folder.parent.glob(".latest.*.tmp"):  # by a process that was killed between the two steps
+        left.unlink(missing_ok=True)
     try:
         temporary.symlink_to(folder.name)
         os.replace(temporary, link)

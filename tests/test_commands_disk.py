@@ -324,3 +324,13 @@ def test_a_second_signal_ends_at_once(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
         assert process.wait(50) == 130
         assert process.stderr.read() == b""
+
+
+def test_a_link_that_a_killed_command_left_is_cleared_away(tmp_path: Path) -> None:
+    from commands.workspace import _point_latest
+
+    (tmp_path / "teacher" / "abcd").mkdir(parents=True)
+    (tmp_path / "teacher" / ".latest.1.tmp").symlink_to("gone")
+    _point_latest(tmp_path / "teacher" / "abcd")
+    assert sorted(path.name for path in (tmp_path / "teacher").iterdir()) == ["abcd", "latest"]
+    assert os.readlink(tmp_path / "teacher" / "latest") == "abcd"
