@@ -15,7 +15,7 @@ if __name__ == "__main__":
 
 import click
 
-from commands.table import COMMANDS
+from commands.support.table import COMMANDS
 from runtime.errors import EXIT_BAD_INPUT, UserError
 from runtime.ranks import error_report, is_main_process
 from runtime.safe_files import printable
@@ -32,7 +32,7 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        options = importlib.import_module("commands.options")
+        options = importlib.import_module("commands.support.options")
         module_name, line = COMMANDS[cmd_name]
         return options.build_command(cmd_name, line, importlib.import_module(f"commands.{module_name}"))
 

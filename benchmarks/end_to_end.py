@@ -27,11 +27,11 @@ from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from runtime.progress import say
 from runtime.seeds import numbered_keys
-from teacher_sampler.plan import PILOT_START, LabelPlan, RunContent, SamplingParts, candidate_keys
-from teacher_sampler.runs import load_run
-from teacher_sampler.sampler import sample
-from teacher_sampler.settings import SamplerSettings
-from teacher_sampler.units import SCORED_AT_ONCE, fixed_numerics
+from teacher_sampler.sampling.plan import PILOT_START, LabelPlan, RunContent, SamplingParts, candidate_keys
+from teacher_sampler.sampling.runs import load_run
+from teacher_sampler.sampling.sampler import sample
+from teacher_sampler.sampling.settings import SamplerSettings
+from teacher_sampler.sampling.units import SCORED_AT_ONCE, fixed_numerics
 
 _TRIED = 64  # candidates by which the speed is guessed
 _PER_FAKE = 4  # candidates a fake, about: a third is accepted, and the pilot's

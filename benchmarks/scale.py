@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.cost_model import CostModel, Networks, Worker
 from benchmarks.scale_inputs import CLASSES, PX, content, measure, read_inputs
 from benchmarks.simulated_cluster import Cluster, Job, Outcome, simulate
-from teacher_sampler.room import row_bytes
+from teacher_sampler.sampling.room import row_bytes
 
 PER_CLASS = 10_000
 DEVICES = (1, 8, 64)

@@ -19,7 +19,7 @@ import yaml
 
 from benchmarks.untrained import class_space, noise_dataset
 from classifiers.networks import build_student
-from evaluation.cost import multiply_adds
+from evaluation.metrics.cost import multiply_adds
 from filters.density_ratio import RatioNetwork
 from filters.features import build_feature_network
 from image_data.fake import open_fakes, verify_fakes
@@ -29,10 +29,10 @@ from image_data.reader import BatchReader
 from runtime.engines import LocalEngine
 from runtime.progress import say
 from teacher_sampler.networks import TEACHERS
-from teacher_sampler.pilot import Pilot
-from teacher_sampler.plan import RunContent
-from teacher_sampler.schedule import Schedule
-from teacher_sampler.settings import SamplerSettings
+from teacher_sampler.sampling.pilot import Pilot
+from teacher_sampler.sampling.plan import RunContent
+from teacher_sampler.sampling.schedule import Schedule
+from teacher_sampler.sampling.settings import SamplerSettings
 
 INPUTS = Path(__file__).resolve().parent / "scale_inputs.yaml"
 PX, CLASSES, LATENT = 128, 1000, 120

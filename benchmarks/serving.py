@@ -36,10 +36,10 @@ from interfaces import Teacher
 from runtime.engines import LocalEngine
 from runtime.seeds import label_bits
 from teacher_sampler import load_teacher
-from teacher_sampler.plan import LabelPlan, SamplingParts
-from teacher_sampler.sampler import sample
-from teacher_sampler.settings import SamplerSettings
-from teacher_sampler.units import fixed_numerics
+from teacher_sampler.sampling.plan import LabelPlan, SamplingParts
+from teacher_sampler.sampling.sampler import sample
+from teacher_sampler.sampling.settings import SamplerSettings
+from teacher_sampler.sampling.units import fixed_numerics
 
 ROOT = Path(__file__).resolve().parent.parent
 CLASSES, BLOCK = 4, 256

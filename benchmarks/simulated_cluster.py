@@ -1,6 +1,6 @@
 """A cluster in simulated time, under the sampler's own scheduler.
 
-`teacher_sampler.schedule.Schedule` decides, exactly as in a run, which units are made; here only the workers are
+`teacher_sampler.sampling.schedule.Schedule` decides, exactly as in a run, which units are made; only the workers are
 simulated: they take as many units ahead as the engines do, compute, commit over a shared disk that serves one write
 after the other, fail together with their node, and start again what was lost.  What a unit accepts is a pure function
 of the unit, so a unit that is made twice gives the same.
@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 
 from runtime.seeds import numpy_generator
-from teacher_sampler.finish import cut_group, in_groups
-from teacher_sampler.pilot import Pilot
-from teacher_sampler.plan import RunContent, Unit
-from teacher_sampler.schedule import Schedule
-from teacher_sampler.units import UnitResult
+from teacher_sampler.sampling.finish import cut_group, in_groups
+from teacher_sampler.sampling.pilot import Pilot
+from teacher_sampler.sampling.plan import RunContent, Unit
+from teacher_sampler.sampling.schedule import Schedule
+from teacher_sampler.sampling.units import UnitResult
 
 _DRAWN_AT_ONCE = 64  # units of a group
 

@@ -28,12 +28,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.plain_biggan import PlainBigGAN, PlainBigGANDeep, randomise
 from benchmarks.plain_ccgan import PlainLabelEmbedding, PlainSAGAN, PlainSNGAN
 from benchmarks.plain_stylegan2 import PlainStyleGAN2
-from layers.generator import NetworkGenerator
 from teacher_sampler.importers import IMPORTERS
 from teacher_sampler.importers.registry import ImportRequest
 from teacher_sampler.importers.stylegan2_ada import convert, read_arguments
 from teacher_sampler.importers.writing import teacher_card
 from teacher_sampler.networks.stylegan2 import StyleGAN2Generator
+from training.generator_folder import NetworkGenerator
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ from filters.settings import FilterSettings
 from filters.teacher_error import classification_error
 from image_data.labels import ClassLabels
 from interfaces import LabelSpace, TeacherCard
-from layers.generator import NetworkGenerator, save_generator
 from layers.pixels import quantise
 from runtime.engines import LocalEngine
 from runtime.seeds import numbered_keys
 from teacher_sampler.networks import TEACHERS
-from teacher_sampler.plan import LabelPlan, SamplingParts
-from teacher_sampler.sampler import sample
-from teacher_sampler.settings import SamplerSettings
+from teacher_sampler.sampling.plan import LabelPlan, SamplingParts
+from teacher_sampler.sampling.sampler import sample
+from teacher_sampler.sampling.settings import SamplerSettings
+from training.generator_folder import NetworkGenerator, save_generator
 
 _CALIBRATION = 128  # candidates on which an untrained ratio is given its spread
 _SPREAD = 0.65  # standard deviation of the ratio, whose mean is 1: about one in three is accepted

@@ -9,7 +9,7 @@ import torch
 from classifiers.networks import build_student
 from classifiers.settings import ClassifierSettings
 from interfaces import LabelSpace
-from runtime.training_memory import training_needs
+from training.memory import training_needs
 
 _COPIES = 5  # weights, gradients, momentum, the best state, and EMA
 

@@ -2,7 +2,7 @@
 
 Each cell is a folder `cells/rho0.70-resnet8-seed1/` whose `result.json` is written last and in one step; a cell
 without it is unfinished and is run again (`run_cell` gets the folder and may continue from what lies there).  Several
-processes may run the same search at the same time (`classifiers.claims`); each returns all results.
+processes may run the same search at the same time (`runtime.claims`); each returns all results.
 
 What a cell is scored on must not have been seen by the GAN, the density ratio or the filter's predictor.  `run_cell`
 is handed in by the command, which guarantees it: it builds all of these from the training role only, and passes what
@@ -21,9 +21,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classifiers.claims import Claim, try_claim
 from classifiers.rho_pruning import MedianStop
 from interfaces import Engine
+from runtime.claims import Claim, try_claim
 from runtime.errors import UserError
 from runtime.progress import progress
 from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json

@@ -30,13 +30,13 @@ from image_data.label_meeting import LabelHolder, check_same_labels, meet, predi
 from image_data.labels import label_space_from_json
 from image_data.sources import ImageSource, row_weights
 from interfaces import LabelSpace, Predictor
-from runtime.checkpoints import CheckpointFolder
 from runtime.errors import UserError
 from runtime.precision import passes
 from runtime.progress import progress
 from runtime.ranks import ALONE, Ranks
 from runtime.seeds import seed_step, torch_generator
-from runtime.stats_log import StatsLog
+from training.checkpoints import CheckpointFolder
+from training.stats_log import StatsLog
 
 _CHECKPOINT_EVERY_SECONDS = 30.0
 OnValidation = Callable[[int, float], None]

@@ -9,9 +9,9 @@ import torch
 from classifiers.networks import StudentNetwork
 from classifiers.settings import ClassifierSettings
 from layers.batch_statistics import share_statistics
-from layers.ema import ExponentialMovingAverage
-from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
 from runtime.ranks import ALONE, Ranks
+from training.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
+from training.ema import ExponentialMovingAverage
 
 
 class TrainingState:

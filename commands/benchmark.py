@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from commands.dry_run import work_begins
-from commands.options import SharedOptions
-from commands.parts import SamplingRecipe, load_generator
-from commands.teachers import ChosenTeacher, TeacherOptions, check_fits
-from commands.workspace import SEAL, resolve_input
+from commands.support.builders import SamplingRecipe, load_generator
+from commands.support.dry_run import work_begins
+from commands.support.options import SharedOptions
+from commands.support.teachers import ChosenTeacher, TeacherOptions, check_fits
+from commands.support.workspace import SEAL, resolve_input
 from runtime.errors import UserError
 
 POSITIONAL = "what"
@@ -89,7 +89,7 @@ def _check_networks(options: Options) -> None:
 
 
 def _networks(options: Options) -> dict[str, Any]:
-    from commands.comparison import compare_generators
+    from commands.reporting.costs import compare_generators
     from runtime.devices import pick_device, set_threads
 
     device = pick_device(options.device)
@@ -143,7 +143,7 @@ def _real_networks(options: Options) -> dict[str, Any]:
     import numpy as np
 
     from benchmarks.end_to_end import compare, sized_plan
-    from teacher_sampler.settings import SamplerSettings
+    from teacher_sampler.sampling.settings import SamplerSettings
 
     teacher = ChosenTeacher(options)
     found = _parts(teacher, options)
@@ -203,7 +203,7 @@ def _verifying(options: Options) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     """The tables."""
-    from commands.comparison import cost_table
+    from commands.reporting.costs import cost_table
 
     if "tables" not in result:
         table = cost_table(result["cost"]) or "nothing to measure; give --teacher or --student"

@@ -13,8 +13,8 @@ from typing import Any
 
 from pydantic import Field
 
-from commands.dry_run import work_begins
-from commands.options import Rhos, SharedOptions, plain
+from commands.support.dry_run import work_begins
+from commands.support.options import Rhos, SharedOptions, plain
 from runtime.errors import UserError
 
 
@@ -33,7 +33,7 @@ class Options(SharedOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Run every cell, then gather the table and the report."""
-    from commands import demo_cells, demo_report
+    from commands.reporting import demo_cells, demo_report
     from runtime.devices import usable_cores
     from runtime.engines import LocalEngine
     from runtime.safe_files import write_sealed_json
@@ -98,7 +98,7 @@ class _progress_of:  # noqa: N801 - used as a with-statement's verb
         self._thread.join()
 
     def _watch(self) -> None:
-        from commands.demo_cells import work_done, work_total
+        from commands.reporting.demo_cells import work_done, work_total
         from runtime.progress import progress
 
         total = work_total(self._plan)

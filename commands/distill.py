@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from commands.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
-from commands.lineage import checked, parts_of_training, record_seen
-from commands.parts import load_data, load_predictor
-from commands.selection import (
+from commands.support.builders import load_data, load_predictor
+from commands.support.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
+from commands.support.lineage import checked, parts_of_training, record_seen
+from commands.support.selection import (
     SelectionOptions,
     TrainingImages,
     check_soft_labels,
@@ -25,7 +25,7 @@ from commands.selection import (
     training_images,
     without_real_images,
 )
-from commands.workspace import artefact, artefact_digest, resolve_input
+from commands.support.workspace import artefact, artefact_digest, resolve_input
 from image_data.seen_names import CLASSIFIER
 from runtime.safe_files import read_json_object
 
@@ -169,7 +169,7 @@ def _data_text(options: Options) -> str:
 
 
 def _test(folder: Path, data: RealData, device: Any) -> dict[str, Any]:
-    from evaluation.accuracy import score
+    from evaluation.metrics.accuracy import score
 
     found = score(load_predictor(folder, device), data.open_test(), data.label_space)
     return {**found, "digest": data.test_digest, "per_image": found["per_image"].tolist()}

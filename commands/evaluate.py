@@ -14,10 +14,10 @@ from typing import Any
 
 from pydantic import Field
 
-from commands.lineage import checked, seen_of, seen_of_fakes
-from commands.options import DataOptions
-from commands.parts import load_data
-from commands.workspace import SEAL, artefact, artefact_digest, resolve_input
+from commands.support.builders import load_data
+from commands.support.lineage import checked, seen_of, seen_of_fakes
+from commands.support.options import DataOptions
+from commands.support.workspace import SEAL, artefact, artefact_digest, resolve_input
 from image_data.seen_names import STUDENT
 from runtime.errors import UserError
 
@@ -46,7 +46,7 @@ class _Measuring:
     found: dict[str, Path | None]
 
     def __call__(self, kind: str) -> tuple[str, dict[str, Any]]:
-        from commands.measuring import image_set, real_reference
+        from commands.reporting.measuring import image_set, real_reference
         from evaluation.quality import image_quality
         from runtime.devices import pick_device
 
@@ -65,7 +65,7 @@ def _real_images(options: Options) -> Any:
 @lru_cache(maxsize=1)
 def _instruments(options: Options) -> tuple[Any, Any, Any]:
     """Real data, judge and feature network, once in each process."""
-    from commands.measuring import obtain_judge
+    from commands.reporting.measuring import obtain_judge
     from evaluation.quality import choose_feature_network
     from runtime.devices import pick_device
 
@@ -78,8 +78,8 @@ def _instruments(options: Options) -> tuple[Any, Any, Any]:
 def run(options: Options) -> dict[str, Any]:
     """Train the judge where there is none yet, draw images, compare."""
     from classifiers.leak_guard import seen_line
-    from commands.engine import make_engine
-    from commands.measuring import check_comparable, set_names
+    from commands.reporting.measuring import check_comparable, set_names
+    from commands.support.engine import make_engine
     from evaluation.inception import load_inception
     from image_data.seen import merge
     from runtime.devices import pick_device, set_threads

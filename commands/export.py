@@ -7,9 +7,9 @@ from typing import Any
 
 from pydantic import Field
 
-from commands.dry_run import work_begins
-from commands.options import SharedOptions
-from commands.workspace import resolve_input
+from commands.support.dry_run import work_begins
+from commands.support.options import SharedOptions
+from commands.support.workspace import resolve_input
 from runtime.errors import UserError
 
 
@@ -23,8 +23,8 @@ def run(options: Options) -> dict[str, Any]:
     """Export and compare the saved program with the network."""
     import torch
 
+    from exporters.torch_export import export_student
     from student_trainer import load_student
-    from student_trainer.export import export_student
 
     if options.student is None and not (options.workspace / "student" / "latest").exists():
         raise UserError(f"no student in {options.workspace}; run `python cli.py train-student` or give --student DIR.")

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from commands.dry_run import work_begins
-from commands.fake_options import FakesOptions, fakes_folder
-from commands.selection import CUT_HELP, KEEP_HELP, KeepText, select_fakes
+from commands.support.dry_run import work_begins
+from commands.support.fake_options import FakesOptions, fakes_folder
+from commands.support.selection import CUT_HELP, KEEP_HELP, KeepText, select_fakes
 from runtime.errors import UserError
 
 POSITIONAL = "fakes"

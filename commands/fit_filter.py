@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from commands.lineage import record_seen, seen_of
-from commands.options import DataOptions, settings_from, settings_options
-from commands.parts import load_data
-from commands.teachers import ChosenTeacher, TeacherOptions, adapted_teacher
-from commands.workspace import artefact
+from commands.support.builders import load_data
+from commands.support.lineage import record_seen, seen_of
+from commands.support.options import DataOptions, settings_from, settings_options
+from commands.support.teachers import ChosenTeacher, TeacherOptions, adapted_teacher
+from commands.support.workspace import artefact
 from filters.settings import FilterSettings
 from image_data.seen_names import RATIO
 

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from commands.options import Channels, DataOptions, ListedNames, SharedOptions
-from commands.parts import load_data
-from commands.workspace import artefact
+from commands.support.builders import load_data
+from commands.support.options import Channels, DataOptions, ListedNames, SharedOptions
+from commands.support.workspace import artefact
 from runtime.errors import UserError
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from commands.lineage import record_seen, seen_of
-from commands.options import Channels, ListedNames, Names, SharedOptions
-from commands.teachers import summary
-from commands.workspace import artefact
+from commands.support.lineage import record_seen, seen_of
+from commands.support.options import Channels, ListedNames, Names, SharedOptions
+from commands.support.teachers import summary
+from commands.support.workspace import artefact
 from runtime.errors import UserError
 
 ARCHITECTURES = Literal[
@@ -162,7 +162,7 @@ def _pair(flag: str, text: str | None) -> tuple[float, float] | None:
 
 def _named(path: str | Path) -> str:
     """A file's name without the folders of this machine."""
-    from teacher_sampler.loaders.address import is_url
+    from teacher_sampler.remote.address import is_url
 
     return str(path) if is_url(path) else Path(path).name
 
@@ -170,7 +170,7 @@ def _named(path: str | Path) -> str:
 def _content_digest(path: str | Path) -> str:
     """What was imported, whatever it is called."""
     from runtime.digests import digest_of, file_sha256
-    from teacher_sampler.loaders.address import is_url
+    from teacher_sampler.remote.address import is_url
 
     if is_url(path):
         return str(path)

@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import Field
 
-from commands.dry_run import work_begins
-from commands.fake_options import FakesOptions, describe_text, fakes_folder
-from commands.selection import KeepText, kept_by_label
+from commands.support.dry_run import work_begins
+from commands.support.fake_options import FakesOptions, describe_text, fakes_folder
+from commands.support.selection import KeepText, kept_by_label
 
 POSITIONAL = "fakes"
 
@@ -29,7 +29,7 @@ class Options(FakesOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Read what is there; draw it where asked for."""
-    from commands.calibration import calibration_of, workspaces_of
+    from commands.reporting.calibration import calibration_of, workspaces_of
     from image_data.fake import open_fakes
 
     folder = fakes_folder(options)
@@ -41,7 +41,7 @@ def run(options: Options) -> dict[str, Any]:
     if kept is not None:
         result["kept"] = kept
     if options.plots is not None:
-        from commands.calibration_parts import plots_of
+        from commands.reporting.calibration_parts import plots_of
         from evaluation.report import write_png
 
         drawn = plots_of(found)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from commands.options import SharedOptions
+from commands.support.options import SharedOptions
 
 
 class Options(SharedOptions):

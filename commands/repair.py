@@ -7,10 +7,10 @@ from typing import Any
 
 from pydantic import Field
 
-from commands.dry_run import work_begins
-from commands.fake_options import FakesOptions, fakes_folder
-from commands.parts import SamplingRecipe
-from commands.workspace import artefact_digest, resolve_input
+from commands.support.builders import SamplingRecipe
+from commands.support.dry_run import work_begins
+from commands.support.fake_options import FakesOptions, fakes_folder
+from commands.support.workspace import artefact_digest, resolve_input
 from runtime.errors import UserError
 
 POSITIONAL = "fakes"
@@ -26,12 +26,12 @@ class Options(FakesOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Repair what verify finds; nothing else is touched."""
-    from commands.engine import make_engine
-    from commands.remedies import remedies
+    from commands.support.engine import make_engine
+    from commands.support.remedies import remedies
     from image_data.fake import verify_fakes
     from image_data.fake.manifest import read_manifest
     from teacher_sampler.adapted import Adaptation
-    from teacher_sampler.repair import repair
+    from teacher_sampler.upkeep.repair import repair
 
     folder = fakes_folder(options)
     content = read_manifest(folder).content

@@ -8,10 +8,10 @@ from typing import Any
 
 from pydantic import Field
 
-from commands.dry_run import work_begins
-from commands.options import DataOptions
-from commands.parts import load_data
-from commands.workspace import provenance
+from commands.support.builders import load_data
+from commands.support.dry_run import work_begins
+from commands.support.options import DataOptions
+from commands.support.workspace import provenance
 from runtime.errors import UserError
 
 
@@ -23,7 +23,7 @@ class Options(DataOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Gather what is there and write the page."""
-    from commands import gather
+    from commands.reporting import gather
     from evaluation.report import ReportData, check_replaceable, write_report
     from runtime.devices import pick_device, set_threads
 

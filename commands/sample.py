@@ -15,16 +15,16 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from commands.fake_options import describe_text
-from commands.lineage import record_seen, seen_of
-from commands.options import SharedOptions, settings_from, settings_options
-from commands.parts import SamplingRecipe
-from commands.teachers import ChosenTeacher, TeacherOptions, check_fits
-from commands.workspace import artefact, artefact_digest, resolve_input
+from commands.support.builders import SamplingRecipe
+from commands.support.fake_options import describe_text
+from commands.support.lineage import record_seen, seen_of
+from commands.support.options import SharedOptions, settings_from, settings_options
+from commands.support.teachers import ChosenTeacher, TeacherOptions, check_fits
+from commands.support.workspace import artefact, artefact_digest, resolve_input
 from image_data.seen_names import PREDICTOR
 from runtime.errors import UserError
-from teacher_sampler.loaders.address import is_url
-from teacher_sampler.settings import SamplerSettings
+from teacher_sampler.remote.address import is_url
+from teacher_sampler.sampling.settings import SamplerSettings
 
 _Settings: Any = settings_options(
     SamplerSettings, "SamplerFlags", exclude={"seed", "teacher_digest", "filter_digest", "predictor_digest"}
@@ -52,10 +52,10 @@ class Options(_Settings, TeacherOptions, SharedOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Sample, or continue, or find it done."""
-    from commands.calibration import calibration_json
-    from commands.engine import make_engine
-    from teacher_sampler.extension import is_complete
-    from teacher_sampler.sampler import sample
+    from commands.reporting.calibration import calibration_json
+    from commands.support.engine import make_engine
+    from teacher_sampler.sampling.sampler import sample
+    from teacher_sampler.upkeep.extension import is_complete
 
     if options.extend and options.out is None:
         raise UserError("--extend needs --out DIR, the folder of the fakes that shall grow.")
@@ -150,9 +150,9 @@ def _changeable(options: Options, per_label: int) -> set[str]:
 
     What `run.json` and the manifest say decides that, whatever command asked for it.
     """
-    from commands.command_record import COMMAND_FILE
+    from commands.support.record import COMMAND_FILE
     from image_data.fake.manifest import RUN_FILE
-    from teacher_sampler.extension import check_size
+    from teacher_sampler.upkeep.extension import check_size
 
     if options.out is None:  # the number is in the folder's name
         return {"max_candidates_per_label"}
@@ -180,7 +180,7 @@ def label_plan(options: Options, teacher: ChosenTeacher) -> Any:
     """Which labels, and how many accepted fakes of each.  Ready images know which values they have."""
     import numpy as np
 
-    from teacher_sampler.plan import LabelPlan
+    from teacher_sampler.sampling.plan import LabelPlan
 
     space = teacher.label_space
     count = options.nfake_per_label if space.kind == "continuous" else options.nfake_per_class
@@ -215,10 +215,10 @@ def parse_labels(text: str | None, space: Any) -> Any:
 
 def needs(options: Options) -> dict[str, Any]:
     """Disk and memory, from the teacher's card where it is there, beside what is free."""
-    from commands.workspace import SEAL
+    from commands.support.workspace import SEAL
     from runtime.room import free_disk_bytes, free_memory_bytes
-    from teacher_sampler.plan import RunContent
-    from teacher_sampler.room import GUESSED_RATE, check_room, estimate
+    from teacher_sampler.sampling.plan import RunContent
+    from teacher_sampler.sampling.room import GUESSED_RATE, check_room, estimate
 
     missing = options.teacher is None and not (options.workspace / "teacher" / "latest" / SEAL["teacher"]).is_file()
     if missing or is_url(options.teacher or ""):

@@ -11,11 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from commands.dry_run import work_begins
-from commands.fake_options import FakesOptions, fakes_folder
-from commands.lineage import record_seen, seen_of
-from commands.options import DataOptions
-from commands.parts import (
+from commands.support.builders import (
     check_predictor_images,
     error_function,
     load_data,
@@ -23,7 +19,11 @@ from commands.parts import (
     predictor_factory,
     predictor_labels,
 )
-from commands.workspace import DATA_FLAGS, artefact_digest, data_flags, resolve_input
+from commands.support.dry_run import work_begins
+from commands.support.fake_options import FakesOptions, fakes_folder
+from commands.support.lineage import record_seen, seen_of
+from commands.support.options import DataOptions
+from commands.support.workspace import DATA_FLAGS, artefact_digest, data_flags, resolve_input
 from image_data.seen_names import NEAREST, PREDICTOR
 from runtime.errors import UserError
 
@@ -80,10 +80,10 @@ def _shared(options: Options) -> FakesOptions:
 
 
 def _predict(options: Options, folder: Path) -> None:
-    from commands.engine import make_engine
+    from commands.support.engine import make_engine
     from image_data.fake import open_fakes
     from image_data.label_meeting import LabelHolder, meet
-    from teacher_sampler.scoring import score
+    from teacher_sampler.upkeep.scoring import score
 
     fakes = open_fakes(folder)
     predictor = resolve_input("predictor", options.predictor, _shared(options))

@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from commands.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
-from commands.lineage import checked, parts_of_training
-from commands.options import Names, Rhos, Seeds
-from commands.parts import load_data, load_predictor
-from commands.selection import SelectionOptions, check_soft_labels, data_name, mixed_source, open_matching_fakes
-from commands.workspace import artefact, artefact_digest, resolve_input
+from commands.support.builders import load_data, load_predictor
+from commands.support.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
+from commands.support.lineage import checked, parts_of_training
+from commands.support.options import Names, Rhos, Seeds
+from commands.support.selection import SelectionOptions, check_soft_labels, data_name, mixed_source, open_matching_fakes
+from commands.support.workspace import artefact, artefact_digest, resolve_input
 from runtime.errors import UserError
 
 
@@ -71,9 +71,9 @@ def run(options: Options) -> dict[str, Any]:
     """Run every cell that has no result yet, then choose."""
     from classifiers.leak_guard import seen_line
     from classifiers.rho_choice import choose, render, write_choice
-    from classifiers.rho_plot import plot_rho
     from classifiers.rho_search import grid, read_results, search
-    from commands.engine import make_engine
+    from commands.reporting.rho_plot import plot_rho
+    from commands.support.engine import make_engine
     from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.devices import set_threads
     from runtime.safe_files import write_sealed_json

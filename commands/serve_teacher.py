@@ -18,9 +18,9 @@ from typing import Any
 import click
 from pydantic import Field
 
-from commands.dry_run import work_begins
-from commands.options import SharedOptions
-from commands.workspace import artefact_digest, resolve_input
+from commands.support.dry_run import work_begins
+from commands.support.options import SharedOptions
+from commands.support.workspace import artefact_digest, resolve_input
 from runtime.errors import UserError
 from runtime.safe_files import read_text
 
@@ -45,15 +45,15 @@ def run(options: Options) -> dict[str, Any]:
     if missing:
         raise UserError(f"serve-teacher needs {' and '.join(missing)}; run `pip install {' '.join(missing)}` first.")
     token = read_token(options.token_file)
-    from teacher_sampler.loaders.http_transport import is_loopback
-    from teacher_sampler.service.app import ServiceSettings, create_app, make_server
+    from teacher_sampler.remote.service import ServiceSettings, create_app, make_server
+    from teacher_sampler.remote.transport import is_loopback
 
     if token is None and not is_loopback(options.host):
         raise UserError(
             f"--host {options.host} lets other machines in, and there is no token; set RETORT_TEACHER_TOKEN or give "
             f"--token-file, or serve at 127.0.0.1."
         )
-    from commands.parts import load_generator
+    from commands.support.builders import load_generator
     from runtime.devices import pick_device, set_threads
 
     set_threads(1)
@@ -74,7 +74,7 @@ def run(options: Options) -> dict[str, Any]:
 
 def read_token(file: Path | None) -> str | None:
     """The token from the file, or from the environment; None where neither is given."""
-    from teacher_sampler.service.wire import TOKEN_VARIABLE, valid_token
+    from teacher_sampler.remote.wire import TOKEN_VARIABLE, valid_token
 
     if file is None:
         token, source = os.environ.get(TOKEN_VARIABLE, ""), TOKEN_VARIABLE
@@ -92,7 +92,7 @@ def read_token(file: Path | None) -> str | None:
 
 
 def _bound(host: str, port: int) -> socket.socket:
-    from teacher_sampler.service.app import listen
+    from teacher_sampler.remote.service import listen
 
     try:
         return listen(host, port)

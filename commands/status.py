@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from commands.command_record import COMMAND_FILE, read_record
-from commands.options import SharedOptions
-from commands.seals import choice_note, seal_note
-from commands.workspace import SEAL
+from commands.support.options import SharedOptions
+from commands.support.record import COMMAND_FILE, read_record
+from commands.support.seals import choice_note, seal_note
+from commands.support.workspace import SEAL
 from runtime.errors import UserError
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from pydantic import Field
 
-from commands.classifier_flags import ClassifierFlags, HardLabelFlags, classifier_settings
-from commands.lineage import checked, parts_of_training, record_seen
-from commands.options import DataOptions
-from commands.parts import load_data
-from commands.workspace import artefact
+from commands.support.builders import load_data
+from commands.support.classifier_flags import ClassifierFlags, HardLabelFlags, classifier_settings
+from commands.support.lineage import checked, parts_of_training, record_seen
+from commands.support.options import DataOptions
+from commands.support.workspace import artefact
 from image_data.seen_names import CLASSIFIER
 
 

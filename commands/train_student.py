@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from commands.lineage import record_seen, seen_of, seen_of_fakes
-from commands.options import DataOptions, settings_from, settings_options
-from commands.parts import load_data, load_generator
-from commands.teachers import insides_of
-from commands.workspace import artefact, artefact_digest, resolve_input
+from commands.support.builders import load_data, load_generator
+from commands.support.lineage import record_seen, seen_of, seen_of_fakes
+from commands.support.options import DataOptions, settings_from, settings_options
+from commands.support.teachers import insides_of
+from commands.support.workspace import artefact, artefact_digest, resolve_input
 from image_data.seen_names import STUDENT
 from runtime.errors import UserError
 from student_trainer.settings import StudentSettings
@@ -91,7 +91,7 @@ def run(options: Options) -> dict[str, Any]:
             )
     if not ranks.main:
         return {}
-    from commands.comparison import compare_generators
+    from commands.reporting.costs import compare_generators
 
     student = load_generator(made.folder, device)
     return {
@@ -148,7 +148,7 @@ def _check_white_box(fakes: Path, dataset: Any, teacher: Any, reference: Any) ->
 
 def _reference(options: Options) -> Any:
     """The teacher asked for, else the workspace's; None where there is none (it is not needed)."""
-    from commands.workspace import SEAL
+    from commands.support.workspace import SEAL
 
     latest = options.workspace / "teacher" / "latest"
     if options.teacher is not None:
@@ -168,7 +168,7 @@ def _terms(options: Options, teacher: Any, settings: Any, dataset: Any, ranks: A
 
 def show(result: dict[str, Any]) -> str:
     """Where the student lies, how good it is, and the table of costs."""
-    from commands.comparison import cost_table
+    from commands.reporting.costs import cost_table
 
     quality = ", ".join(f"{key} {value}" for key, value in result["measured_quality"].items())
     return "\n".join([f"student: {result['student']}", f"measured: {quality}", cost_table(result["cost"])])

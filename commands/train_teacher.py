@@ -8,11 +8,11 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from commands.lineage import record_seen
-from commands.options import DataOptions, settings_from, settings_options
-from commands.parts import load_data
-from commands.teachers import summary
-from commands.workspace import artefact
+from commands.support.builders import load_data
+from commands.support.lineage import record_seen
+from commands.support.options import DataOptions, settings_from, settings_options
+from commands.support.teachers import summary
+from commands.support.workspace import artefact
 from image_data.seen_names import GAN
 from teacher_sampler.training.settings import TeacherSettings
 

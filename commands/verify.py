@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from commands.command_record import record_problems
-from commands.dry_run import work_begins
-from commands.fake_options import FakesOptions, fakes_folder
+from commands.support.dry_run import work_begins
+from commands.support.fake_options import FakesOptions, fakes_folder
+from commands.support.record import record_problems
 from runtime.errors import UserError
 
 POSITIONAL = "fakes"
@@ -18,7 +18,7 @@ class Options(FakesOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Read everything once; exit code 2 where something is wrong."""
-    from commands.remedies import remedies
+    from commands.support.remedies import remedies
     from image_data.fake import verify_fakes
 
     for name in ("seed", "out", "workers"):

@@ -25,14 +25,14 @@ from image_data.labels import label_space_from_json
 from image_data.quarter_turns import learns_turns, outputs_for, turn
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
-from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
 from runtime.digests import tensors_sha256
 from runtime.errors import UserError
 from runtime.progress import progress
 from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
 from runtime.seeds import seed_step, torch_generator
-from runtime.stats_log import StatsLog
 from runtime.tensor_files import read_tensors, write_tensors
+from training.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
+from training.stats_log import StatsLog
 
 ARCHITECTURE = "judge-layernorm-gelu"
 PREPROCESSING = "uint8 / 127.5 - 1, no resize"

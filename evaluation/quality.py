@@ -14,12 +14,12 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from evaluation.accuracy import errors_of_outputs
-from evaluation.frechet import Moments, frechet_distance, refusal
 from evaluation.inception import Inception, find_weights, load_inception
 from evaluation.judge import Judge
-from evaluation.kernel import kernel_distance
-from evaluation.precision_recall import precision_recall
+from evaluation.metrics.accuracy import errors_of_outputs
+from evaluation.metrics.frechet import Moments, frechet_distance, refusal
+from evaluation.metrics.kernel import kernel_distance
+from evaluation.metrics.precision_recall import precision_recall
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
 from runtime.digests import digest_of

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from runtime.errors import UserError
-from runtime.finite import require_finite
+from training.finite import require_finite
 
 
 @dataclass(frozen=True)

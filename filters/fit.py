@@ -33,11 +33,11 @@ from image_data.percentiles import percentiles
 from image_data.quarter_turns import learns_turns
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Teacher
-from runtime.checkpoints import CheckpointFolder, load_module, module_tensors
 from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
 from runtime.tensor_files import read_tensors, write_tensors
+from training.checkpoints import CheckpointFolder, load_module, module_tensors
 
 CARD_FILE = "card.json"
 WEIGHTS_FILE = "weights.safetensors"

@@ -26,10 +26,10 @@ from image_data.batches import BatchOrder
 from image_data.quarter_turns import learns_turns, outputs_for, turn
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Teacher
-from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
 from runtime.progress import progress
 from runtime.seeds import numpy_generator, seed_step, torch_generator
-from runtime.stats_log import StatsLog
+from training.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
+from training.stats_log import StatsLog
 
 _BLOCK = 256
 _RATIO_LR_DROPS = (0.40, 0.75)  # shares of the steps at which the published schedule divides the rate by ten

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from runtime.finite import require_finite
+from training.finite import require_finite
 
 _SPARE = 4  # candidates beyond those asked for
 _BLOCK = 1024  # queries at once

@@ -18,8 +18,8 @@ from filters.fitting import FeatureTable, Fit, Phase, train_ratio
 from filters.nearest_ratio import LARGEST_LOG, NearestNeighbourRatio, Statistic
 from filters.settings import FilterSettings
 from interfaces import LabelSpace
-from runtime.checkpoints import load_module, module_tensors
 from runtime.errors import UserError
+from training.checkpoints import load_module, module_tensors
 
 SLOPES = np.r_[0.0, np.geomspace(0.05, 100.0, 67)]  # exponents that the nearest-neighbour ratio is calibrated over
 LEAST_SHARE = 0.2  # of the held-out fakes that have to carry the mean ratio: fewer could not calibrate it

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from runtime.errors import UserError
-from runtime.finite import require_finite
+from training.finite import require_finite
 
 if TYPE_CHECKING:
     from image_data.fake.dataset import FakeDataset

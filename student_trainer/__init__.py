@@ -1,12 +1,10 @@
-"""Light student generators: trained from stored (latents, label, image) triples, loaded as teachers, exported."""
+"""Light student generators: trained from stored (latents, label, image) triples, loaded as teachers."""
 
 from typing import TYPE_CHECKING
 
 from runtime.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from student_trainer.export import ExportedStudent as ExportedStudent
-    from student_trainer.export import export_student as export_student
     from student_trainer.networks.tinygan import GENERATORS as GENERATORS
     from student_trainer.settings import StudentSettings as StudentSettings
     from student_trainer.trainer import check_student as check_student
@@ -17,11 +15,9 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_exports(
     __name__,
     {
-        "ExportedStudent": "student_trainer.export",
         "GENERATORS": "student_trainer.networks.tinygan",
         "StudentSettings": "student_trainer.settings",
         "build_student": "student_trainer.training_state",
-        "export_student": "student_trainer.export",
         "check_student": "student_trainer.trainer",
         "load_student": "student_trainer.trainer",
         "train_student": "student_trainer.trainer",

@@ -9,9 +9,9 @@ import torch
 
 from interfaces import LabelSpace
 from layers.discriminator import ProjectionDiscriminator
-from runtime.training_memory import training_needs
 from student_trainer.settings import StudentSettings
 from student_trainer.training_state import build_student
+from training.memory import training_needs
 
 _COPIES = 5  # weights, gradients, Adam's two moments, EMA
 

@@ -26,17 +26,17 @@ from image_data.labels import label_space_from_json
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, TeacherCard
 from interfaces.white_box import WhiteBoxTerms
-from layers.generator import CARD_FILE, NetworkGenerator, load_weights, read_card, save_generator
-from runtime.checkpoints import CheckpointFolder
 from runtime.errors import UserError
 from runtime.progress import progress
 from runtime.ranks import ALONE, Ranks
-from runtime.stats_log import StatsLog
 from student_trainer import losses
 from student_trainer.data import PairSource, StudentData
 from student_trainer.networks.tinygan import GENERATORS
 from student_trainer.settings import StudentSettings
 from student_trainer.training_state import TrainingState, build_student, network_arguments
+from training.checkpoints import CheckpointFolder
+from training.generator_folder import CARD_FILE, NetworkGenerator, load_weights, read_card, save_generator
+from training.stats_log import StatsLog
 
 EVALUATION_BATCH = 250
 

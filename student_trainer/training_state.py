@@ -15,15 +15,15 @@ from interfaces.white_box import WhiteBoxTerms
 from layers.batch_statistics import share_statistics
 from layers.diffaugment import diff_augment
 from layers.discriminator import ProjectionDiscriminator
-from layers.ema import ExponentialMovingAverage, accumulate_standing_statistics
 from layers.gan_losses import hinge_discriminator, hinge_generator, r1_penalty
-from runtime.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
 from runtime.precision import passes
 from runtime.seeds import seed_step, torch_generator
 from student_trainer import losses
 from student_trainer.data import Batch, StudentData
 from student_trainer.networks.tinygan import GENERATORS, canvas_for
 from student_trainer.settings import StudentSettings
+from training.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
+from training.ema import ExponentialMovingAverage, accumulate_standing_statistics
 
 DISCRIMINATOR_SLOPE = 0.2  # of negative inputs; with plain ReLUs D died, and then says the same of every image
 

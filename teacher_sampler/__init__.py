@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 from runtime.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from teacher_sampler.loaders.folder import load_teacher as load_teacher
+    from teacher_sampler.loading import load_teacher as load_teacher
     from teacher_sampler.networks import TEACHERS as TEACHERS
 
 __getattr__, __all__ = lazy_exports(
     __name__,
     {
         "TEACHERS": "teacher_sampler.networks",
-        "load_teacher": "teacher_sampler.loaders.folder",
+        "load_teacher": "teacher_sampler.loading",
     },
 )

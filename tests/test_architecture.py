@@ -11,8 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 FOUNDATION = {"interfaces": set(), "runtime": set(), "layers": {"interfaces", "runtime"}}
-FOUNDATION["image_data"] = {"interfaces", "runtime", "layers"}
-FOUNDATION["evaluation"] = FOUNDATION["image_data"] | {"image_data"}
+FOUNDATION["training"] = FOUNDATION["image_data"] = {"interfaces", "runtime", "layers"}
+FOUNDATION["evaluation"] = FOUNDATION["exporters"] = FOUNDATION["image_data"] | {"training", "image_data"}
 MIDDLE = ("teacher_sampler", "filters", "classifiers", "student_trainer", "white_box")
 ALLOWED = FOUNDATION | {room: FOUNDATION["evaluation"] | {"evaluation"} for room in MIDDLE}
 ALLOWED["benchmarks"] = set(ALLOWED)  # measures every room; of the rooms only `commands` imports it
@@ -44,7 +44,7 @@ def test_what_a_command_imports_is_packaged():
 
 
 def test_commands_import_no_other_command():
-    from commands.table import COMMANDS
+    from commands.support.table import COMMANDS
 
     modules = {f"commands.{module}" for module, _ in COMMANDS.values()}
     assert len(modules) == len(COMMANDS)
@@ -78,11 +78,11 @@ def test_help_answers_without_what_is_slow_to_import():
 
 
 def test_every_command_explains_itself_without_torch():
-    from commands.table import COMMANDS
+    from commands.support.table import COMMANDS
 
     code = (
         "import sys, cli\n"
-        "from commands.table import COMMANDS\n"
+        "from commands.support.table import COMMANDS\n"
         "for name in COMMANDS:\n"
         "    cli.main([name, '--help'])\n"
         "    assert 'torch' not in sys.modules, name\n"

@@ -12,11 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from layers.generator import NetworkGenerator
 from runtime.collectives import rows_of_all_ranks
 from runtime.errors import UserError
 from runtime.ranks import ALONE, Ranks
 from runtime.seeds import derive_seed
+from training.generator_folder import NetworkGenerator
 from white_box.losses import WHITE_BOX_LOSSES
 from white_box.settings import WhiteBoxSettings
 from white_box.taps import ForwardTap, blocks_by_size, map_shapes

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from evaluation.cost import Cost
+from evaluation.metrics.cost import Cost
 from evaluation.report.data import Cell, Column, Measured, Table
 
 NOTHING = "–"

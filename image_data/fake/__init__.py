@@ -2,7 +2,7 @@
 
 from image_data.fake.dataset import FakeDataset, Scores, UnitLedger, open_fakes
 from image_data.fake.describe import describe_fakes
-from image_data.fake.export import export_h5
+from image_data.fake.exports.hdf5 import export_h5
 from image_data.fake.manifest import Manifest
 from image_data.fake.manifest import read_manifest as open_manifest
 from image_data.fake.selection import Selection

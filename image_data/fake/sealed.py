@@ -20,10 +20,10 @@ from typing import Any
 import h5py
 import numpy as np
 
-from image_data.hdf5_policy import open_trusted_layout
 from runtime.atomic import commit_file, fsync_path, refuse_gone, temporary_name
 from runtime.errors import UserError
 from runtime.failure_points import failure_point
+from runtime.safe_files.hdf5_policy import open_trusted_layout
 
 # Name of each dataset -> (allowed types, allowed numbers of dimensions).
 Layout = Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]

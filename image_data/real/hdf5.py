@@ -15,7 +15,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from image_data.hdf5_policy import check_readable, datasets_of, open_trusted_layout, read_array
 from image_data.real.dataset import RealData, assemble
 from image_data.real.decoding import RESIZING, check_pixel_array, check_shape_request, reshape_pixels
 from image_data.real.description import Description, read_description
@@ -30,6 +29,7 @@ from runtime.errors import UserError
 from runtime.progress import note
 from runtime.room import check_memory
 from runtime.safe_files import printable
+from runtime.safe_files.hdf5_policy import check_readable, datasets_of, open_trusted_layout, read_array
 
 _SHOWN = 12
 _DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, OverflowError, MemoryError)

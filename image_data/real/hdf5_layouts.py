@@ -14,9 +14,9 @@ from typing import Literal
 
 import h5py
 
-from image_data.hdf5_policy import datasets_of
 from runtime.errors import UserError
 from runtime.safe_files import printable
+from runtime.safe_files.hdf5_policy import datasets_of
 
 IMAGE_WORDS = ("images", "imgs", "image", "img", "x", "data")
 LABEL_WORDS = ("labels", "label", "targets", "target", "y")

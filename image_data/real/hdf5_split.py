@@ -15,10 +15,10 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from image_data.hdf5_policy import is_text, read_array
 from image_data.real.hdf5_layouts import ROLE_WORDS, words_of
 from runtime.errors import UserError
 from runtime.safe_files import printable
+from runtime.safe_files.hdf5_policy import is_text, read_array
 
 _INDEX_WORDS = r"(?:indx|indexes|indices|index|inds|ind|idxs|idx|ids|id|mask|rows|row|split|set|is|list|numbers)"
 _ROLES = r"(?:sub)?(?:train|training|val|valid|validation|dev|test|testing|rest)"

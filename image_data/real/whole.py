@@ -10,7 +10,6 @@ import numpy as np
 
 from image_data.fake import open_fakes
 from image_data.fake.manifest import MANIFEST_FILE
-from image_data.hdf5_policy import open_trusted_layout
 from image_data.labels import ClassLabels, ContinuousLabels
 from image_data.real.decoding import check_shape_request, decode_hashed, reshape_pixels, survey_files
 from image_data.real.description import Description
@@ -20,6 +19,7 @@ from image_data.real.label_kinds import read_labels
 from image_data.seen import image_hashes
 from runtime.errors import UserError
 from runtime.progress import note
+from runtime.safe_files.hdf5_policy import open_trusted_layout
 
 _PIECE_BYTES = 16 << 20
 

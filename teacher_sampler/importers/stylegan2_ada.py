@@ -12,6 +12,7 @@ import torch
 from image_data.labels import ClassLabels
 from runtime.errors import UserError
 from runtime.safe_files import printable
+from runtime.safe_files.snapshot_pickle import SavedModule, Snapshot, read_snapshot
 from runtime.safe_files.state_dicts import check_tensors, open_checkpoint
 from teacher_sampler.importers.entries import LISTED, entry_notes, is_averaged
 from teacher_sampler.importers.registry import (
@@ -21,7 +22,6 @@ from teacher_sampler.importers.registry import (
     class_label_names,
     psi_truncation,
 )
-from teacher_sampler.importers.snapshot_pickle import SavedModule, Snapshot, read_snapshot
 from teacher_sampler.networks.stylegan2 import (
     ACTIVATION_GAIN,
     RESAMPLE_TAPS,

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import torch
 
-from layers.generator import NetworkGenerator
 from runtime.errors import UserError
 from teacher_sampler.importers.registry import (
     IMPORTERS,
@@ -16,7 +15,8 @@ from teacher_sampler.importers.registry import (
     psi_truncation,
     std_truncation,
 )
-from teacher_sampler.loaders.folder import load_teacher
+from teacher_sampler.loading import load_teacher
+from training.generator_folder import NetworkGenerator
 
 
 @IMPORTERS.register("retort")

@@ -12,14 +12,14 @@ from torch import nn
 
 from image_data.seen_names import SEEN_FILE
 from interfaces import LabelSpace, TeacherCard
-from layers.ema import accumulate_standing_statistics
-from layers.generator import CARD_FILE, NetworkGenerator, save_generator
 from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.safe_files import write_sealed_json
 from runtime.seeds import label_bits, numpy_generator, torch_generator
 from teacher_sampler.importers.registry import ImportedTeacher, ImportRequest
-from teacher_sampler.loaders.folder import load_teacher
+from teacher_sampler.loading import load_teacher
+from training.ema import accumulate_standing_statistics
+from training.generator_folder import CARD_FILE, NetworkGenerator, save_generator
 
 _PROBE = 2  # images
 

@@ -10,9 +10,9 @@ import torch
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
 from runtime.ranks import ALONE
-from runtime.training_memory import training_needs
 from teacher_sampler.training.settings import TeacherSettings
 from teacher_sampler.training.trainer import _Run
+from training.memory import training_needs
 
 _COPIES = 5  # weights, gradients, Adam's two moments, EMA
 

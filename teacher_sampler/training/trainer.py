@@ -23,26 +23,26 @@ from interfaces import LabelSpace, TeacherCard
 from layers.batch_statistics import share_statistics
 from layers.diffaugment import diff_augment
 from layers.discriminator import ProjectionDiscriminator
-from layers.ema import ExponentialMovingAverage, accumulate_standing_statistics
 from layers.gan_losses import hinge_discriminator, hinge_generator, r1_penalty
-from layers.generator import CARD_FILE, save_generator
-from runtime.checkpoints import (
+from runtime.errors import UserError
+from runtime.precision import passes
+from runtime.progress import progress
+from runtime.ranks import ALONE, Ranks
+from runtime.seeds import seed_step, torch_generator
+from teacher_sampler.networks import TEACHERS
+from teacher_sampler.training.batches import LabelledBatch, batch_drawer
+from teacher_sampler.training.settings import TeacherSettings
+from teacher_sampler.training.stats import collapse_warning, spread_within_labels
+from training.checkpoints import (
     CheckpointFolder,
     load_module,
     load_optimizer,
     module_tensors,
     optimizer_tensors,
 )
-from runtime.errors import UserError
-from runtime.precision import passes
-from runtime.progress import progress
-from runtime.ranks import ALONE, Ranks
-from runtime.seeds import seed_step, torch_generator
-from runtime.stats_log import StatsLog
-from teacher_sampler.networks import TEACHERS
-from teacher_sampler.training.batches import LabelledBatch, batch_drawer
-from teacher_sampler.training.settings import TeacherSettings
-from teacher_sampler.training.stats import collapse_warning, spread_within_labels
+from training.ema import ExponentialMovingAverage, accumulate_standing_statistics
+from training.generator_folder import CARD_FILE, save_generator
+from training.stats_log import StatsLog
 
 CHECKPOINT_SECONDS = 30.0
 

@@ -1,0 +1,346 @@
+"""The calibration of a dataset of fakes as the parts of a report: plots, tables, and a grid of the nearest copies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from commands.reporting.calibration import Calibration, own_errors, worst_first
+from evaluation.report import Column, Histogram, ImageGrid, Measured, Ranked, Spread, Table
+from evaluation.report.explanations import errors_caption
+from image_data.fake.warnings import label_name
+from image_data.percentiles import values_from
+
+if TYPE_CHECKING:
+    import torch
+
+    from image_data.real import RealData
+    from image_data.sources import ImageSource
+
+_LABELS_LISTED = 20  # rows of the table of labels; of more labels the worst
+_GROUPS_DRAWN = 24  # rows of the error plot; of more classes the worst and the best
+_WORST_DRAWN, _BEST_DRAWN, _RANGES = 15, 5, 8
+_FAKES_DRAWN = 20_000
+_PAIRS_DRAWN = 8
+_SAME = 1e-3  # relative difference at which two computations of one distance are taken as equal
+
+Plots = dict[str, Histogram | Ranked | Spread]
+
+
+def plots_of(found: Calibration, rho: float = 1.0) -> Plots:
+    """Every plot that the dataset's numbers allow, by the name of its file."""
+    drawn: dict[str, Histogram | Ranked | Spread | None] = {
+        "density_ratio": ratio_histogram(found),
+        "acceptance": acceptance_ranked(found),
+        "clipped_mass": clipped_ranked(found),
+        "errors": error_spread(found, rho),
+        "training_distance": distance_histogram(found),
+    }
+    return {name: part for name, part in drawn.items() if part is not None}
+
+
+def filter_parts(found: Calibration, data: RealData, device: torch.device, rho: float) -> dict[str, Any]:
+    """The parts of `ReportData` that tell what the filters did."""
+    on_reals = {"real, validation (unseen)": real_ratios(found, data.val, device)}
+    if found.card is not None and "ratio_percentiles" not in found.card:  # an older card: compute them again
+        on_reals = {"real, training role": real_ratios(found, data.train, device)} | on_reals
+    ranked = [part for part in (acceptance_ranked(found), clipped_ranked(found)) if part is not None]
+    return {
+        "warnings": found.sentences,
+        "notes": [f"{text[:1].upper()}{text[1:]}." for text in found.missing],
+        "filter_quality": effect_table(found),
+        "density_ratio": ratio_histogram(found, on_reals),
+        "ratio_means": ratio_table(found),
+        "ranked": ranked if len(found.described["by_label"]) > _LABELS_LISTED else [],  # else the table has bars
+        "errors": error_spread(found, rho),
+        "distances": distance_histogram(found),
+        "acceptance": label_table(found),
+        "nearest": nearest_table(found),
+        "nearest_grid": nearest_grid(found, data.train, device),
+    }
+
+
+def real_ratios(found: Calibration, source: ImageSource, device: torch.device) -> np.ndarray | None:
+    """float32 N: the filter's ratios on these real images; None without the filter, or where they do not fit it."""
+    shape = tuple(source.images(np.arange(1)).shape[1:]) if len(source) else ()
+    if found.filter is None or shape != found.fakes.image_shape:
+        return None
+    import torch
+
+    from commands.support.builders import load_density_ratio
+
+    ratio = load_density_ratio(found.filter, device)
+    rows = np.arange(len(source))
+    blocks = [rows[start : start + 1024] for start in range(0, len(rows), 1024)]
+    pieces = [ratio(torch.from_numpy(source.images(block)), source.labels[block]).numpy() for block in blocks]
+    return np.concatenate(pieces) if pieces else None
+
+
+def ratio_histogram(found: Calibration, on_reals: Mapping[str, np.ndarray | None] | None = None) -> Histogram | None:
+    """The density ratio on all candidates, on the filter's training and held-out reals, and on more real images."""
+    ratio = found.described["candidate_ratio"]
+    if ratio is None:
+        return None
+    candidates = "fakes, all candidates"
+    series = {candidates: values_from(ratio["percentiles"])}
+    means, counts = {candidates: ratio["mean"]}, {candidates: found.described["candidates"]}
+    card = found.card or {}
+    for key, name, images in (
+        ("train_reals", "real, training", "train"),
+        ("held_out_reals", "real, held out for stopping", "held_out"),
+    ):
+        if key in card.get("ratio_percentiles", {}):
+            series[name] = values_from(card["ratio_percentiles"][key])
+            means[name], counts[name] = card["mean_ratio"][key], card["real_images"][images]
+    series |= {name: values for name, values in (on_reals or {}).items() if values is not None}
+    return Histogram("Density ratio r(x, y)", "r", series, means=means, counts=counts)
+
+
+def ratio_table(found: Calibration) -> Table | None:
+    """Mean density ratio on candidates and real images, beside what theory says of it."""
+    ratio, card = found.described["candidate_ratio"], found.card or {}
+    if ratio is None:
+        return None
+    columns = [
+        Column("images", numeric=False),
+        Column("mean r", decimals=2),
+        *(Column(name, decimals=2) for name in ("5 %", "median", "95 %")),
+        Column("theory says", numeric=False),
+    ]
+    on_reals = f"{found.expected_on_reals:.2f}: mean r² / mean r of the candidates"
+    points = [ratio["percentiles"][place] for place in (5, 50, 95)]
+    rows: list[Sequence[Any]] = [["fakes, all candidates", ratio["mean"], *points, "1"]]
+    for key, name, theory in (
+        ("train_reals", "real, training", "as held out"),
+        ("held_out_reals", "real, held out for stopping", on_reals),
+        ("held_out_fakes", "fakes drawn for fitting, held out", "1"),
+    ):
+        if key in card.get("mean_ratio", {}):
+            spread = card.get("ratio_percentiles", {}).get(key)
+            points = [spread[place] for place in (5, 50, 95)] if spread else [None] * 3
+            rows.append([name, card["mean_ratio"][key], *points, theory])
+    return Table("Density ratio: what it says and what theory says", columns, rows)
+
+
+def acceptance_ranked(found: Calibration) -> Ranked | None:
+    """Accepted share of each label; None where nothing was rejected."""
+    if not found.described["rejects"]:
+        return None
+    values = _by_name(found, "acceptance_rate")
+    text = "Share of the candidates of each label that the density ratio lets through."
+    marks = {"all labels": found.described["acceptance_rate"]}
+    return Ranked("Acceptance by label", "accepted, %", values, text, 100.0, marks)
+
+
+def clipped_ranked(found: Calibration) -> Ranked | None:
+    """Clipped mass of each label; None where there is no ceiling that clips."""
+    if not found.described["rejects"] or found.described["settings"]["running_max"]:
+        return None
+    values = _by_name(found, "clipped_mass")
+    text = "Share of the density ratios' sum that lies above the ceiling M: 0 where acceptance follows r exactly."
+    marks = {"all labels": found.described["clipped_mass"]}
+    return Ranked("Clipped mass by label", "clipped, %", values, text, 100.0, marks)
+
+
+def _by_name(found: Calibration, key: str) -> dict[str, float]:
+    space = found.described["label_space"]
+    return {label_name(space, entry["label"]): float(entry[key]) for entry in found.described["by_label"]}
+
+
+def error_spread(found: Calibration, rho: float = 1.0) -> Spread | None:
+    """The teacher error on the accepted fakes of each label, with the cut that rho makes.
+
+    Of many classes the worst and the best are drawn, with one row for all; many values are drawn in ranges.
+    """
+    from image_data.fake.describe import rows_by_label
+
+    digest, quantiles = own_errors(found.described)
+    if digest is None:
+        return None
+    error = found.fakes.errors(digest)
+    space, labels = found.described["label_space"], [entry["label"] for entry in found.described["by_label"]]
+    classes, text = space["kind"] == "classes", ""
+    rows = rows_by_label(found.fakes)
+    groups: dict[str, np.ndarray]
+    if len(rows) <= _GROUPS_DRAWN:
+        groups = {label_name(space, label): error[mine] for label, mine in zip(labels, rows, strict=True)}
+    elif classes:
+        order = sorted(range(len(rows)), key=lambda place: -quantiles[place].get("q0.5", 0.0))
+        worst, best = order[:_WORST_DRAWN], order[-_BEST_DRAWN:]
+        groups = {label_name(space, labels[place]): error[rows[place]] for place in worst}
+        groups[f"all {len(rows):,} labels"] = error
+        groups |= {label_name(space, labels[place]): error[rows[place]] for place in best}
+        text = f" The {_WORST_DRAWN} labels of highest median error, all together, and the {_BEST_DRAWN} of lowest."
+    else:
+        order = np.lexsort(np.asarray(labels, dtype=np.float64).reshape(len(labels), -1).T[::-1]).tolist()
+        parts = np.array_split(np.asarray(order), _RANGES)
+        groups = {
+            f"{label_name(space, labels[part[0]])} to {label_name(space, labels[part[-1]])}": error[
+                np.concatenate([rows[place] for place in part])
+            ]
+            for part in parts
+        }
+    cuts = {}
+    if rho < 1.0:
+        cuts = {name: float(np.sort(mine)[int(np.ceil(rho * len(mine))) - 1]) for name, mine in groups.items()}
+    unit = "cross entropy" if classes else f"absolute error, {space.get('unit', '')}".rstrip(", ")
+    return Spread("Teacher error of accepted fakes", unit, groups, errors_caption(bool(cuts)) + text, cuts)
+
+
+def label_table(found: Calibration) -> Table | None:
+    """Candidates, acceptance, clipped mass, mean ratio and errors of each label; of many the worst."""
+    described = found.described
+    errors = own_errors(described)[1]
+    entries = described["by_label"]
+    order, caption = list(range(len(entries))), ""
+    if len(entries) > _LABELS_LISTED:
+        order = worst_first(described, found.warnings, errors)[:_LABELS_LISTED]
+        caption = f"The worst {len(order)} of {len(entries)} labels. "
+    columns = [Column("label", numeric=False), Column("fakes", decimals=0)]
+    if described["rejects"]:
+        columns += [
+            Column("candidates", decimals=0),
+            Column("accepted", "%", scale=100, bars=True),
+            Column("ceiling M", decimals=2),
+            Column("clipped mass", "%", decimals=2, scale=100),
+        ]
+        caption += (
+            f"Over all labels {100 * described['acceptance_rate']:.1f} % of {described['candidates']:,} candidates are "
+            f"accepted, and {100 * described['clipped_mass']:.2f} % of the ratios' mass lies above the ceilings."
+        )
+    if described["candidate_ratio"] is not None:
+        columns.append(Column("mean r", "of candidates", decimals=2))
+    if errors:
+        small = max(entry.get("q0.95", 0.0) for entry in errors) < 0.5
+        unit, scale = (" × 10⁻³", 1e3) if small else ("", 1.0)
+        columns += [Column("error", f"{name}{unit}", decimals=2, scale=scale) for name in ("median", "95 %")]
+    keys = ["candidates", "acceptance_rate", "ceiling", "clipped_mass"] if described["rejects"] else []
+    keys += [] if described["candidate_ratio"] is None else ["mean_ratio"]
+    rows = []
+    for place in order:
+        entry = entries[place]
+        row = [label_name(described["label_space"], entry["label"]), entry["images"], *(entry[key] for key in keys)]
+        rows.append([*row, *((errors[place].get("q0.5"), errors[place].get("q0.95")) if errors else ())])
+    return Table("Label by label", columns, rows, caption=caption) if len(columns) > 2 else None
+
+
+def effect_table(found: Calibration) -> Table | None:
+    """The independent judge's measures on the fakes as drawn, accepted, and kept, with what each step is worth."""
+    rows = {name: row for name, row in (found.rows or {}).items() if name != "student"}
+    if not found.effects:
+        return None
+    verdicts = {effect.after: effect.verdict for effect in found.effects}
+    agreement = next((row["label_agreement"] for row in rows.values() if row.get("label_agreement")), None)
+    mae = agreement is not None and agreement["measure"] == "mae"
+    labels = (
+        Column("label error", agreement["unit"], decimals=2, better="lower")
+        if mae and agreement is not None
+        else Column("judge agrees", "%", decimals=2, scale=100, better="higher")
+    )
+    columns = [
+        Column("fakes", numeric=False),
+        labels,
+        Column("KID", "× 10⁻³", decimals=2, scale=1e3, better="lower"),
+        Column(next(iter(rows.values()))["metric"], decimals=4, better="lower"),
+        Column("recall", "%", scale=100),
+        Column("N", decimals=0),
+        Column("this filter", numeric=False),
+    ]
+    names = {"teacher": "as the teacher draws them", "accepted": "accepted by the density ratio"}
+    if not found.described["rejects"]:
+        names["accepted"] = "as the teacher draws them, stored"
+    cells: list[list[Any]] = []
+    for name, row in rows.items():
+        kernel, right = row.get("kernel_distance"), row.get("label_agreement")
+        cells.append(
+            [
+                names.get(name, f"kept by the error filter, {name.removeprefix('accepted, ')}"),
+                Measured(right["value"], right["standard_error"]) if right else None,
+                Measured(kernel["mean"], kernel["standard_error"]) if kernel else None,
+                row.get("score"),
+                row.get("recall"),
+                row["images"]["fake"],
+                verdicts.get(name, ""),
+            ]
+        )
+    caption = (
+        "Measured by a judge that neither filtered nor labelled anything. A filter helps where label agreement or KID "
+        "gets better by two standard errors and the other does not get worse; the Fréchet distance has no error bar "
+        "and does not decide; recall tells what the filter costs in variety."
+    )
+    return Table("Before and after each filter", columns, cells, caption=caption)
+
+
+def nearest_table(found: Calibration) -> Table | None:
+    """Memorisation and near-duplicates: over all fakes, and the labels that have most of them."""
+    nearest = found.described["nearest"]
+    if nearest is None:
+        return None
+    columns = [
+        Column("label", numeric=False),
+        Column("nearer to a training image", "%, fresh real images: 1", scale=100, bars=True),
+        Column("near-duplicates", "%, real images: 1", scale=100, bars=True),
+        Column("near-duplicates", "% among all fakes", scale=100),
+    ]
+    keys = ("memorised_share", "duplicate_share_sparse", "duplicate_share")
+    worst = sorted(nearest["by_label"], key=lambda entry: tuple(-entry[key] for key in keys))[: _LABELS_LISTED // 2]
+    space = found.described["label_space"]
+    rows: list[Sequence[Any]] = [["all labels", *(nearest[key] for key in keys)]]
+    rows += [[label_name(space, entry["label"]), *(entry[key] for key in keys)] for entry in worst]
+    caption = (
+        "Distances in the filter's feature space. The first share counts fakes that lie nearer to a training image "
+        "than 99 % of fresh real images; the second fakes that lie nearer to another fake than 99 % of real images to "
+        "another real one, among as many of each. Among all fakes the share grows with their number: that is no fault."
+    )
+    return Table("Memorisation and near-duplicates", columns, rows, caption=caption)
+
+
+def distance_histogram(found: Calibration) -> Histogram | None:
+    """Distance of each fake to its nearest training image, in units of the 1 % quantile of fresh real images."""
+    from image_data.fake.distances import read_distances
+
+    if found.described["nearest"] is None:
+        return None
+    values = read_distances(found.fakes).memorisation
+    step = max(1, len(values) // _FAKES_DRAWN)
+    marks = {"1 % of fresh reals": 1.0}
+    return Histogram("Nearest training image", "distance", {"fakes": values[::step]}, marks=marks)
+
+
+def nearest_grid(found: Calibration, train: ImageSource, device: torch.device) -> ImageGrid | None:
+    """Each of the fakes nearest to a training image, beside that image; None where `train` are not those images."""
+    from image_data.fake.distances import read_distances
+
+    nearest = found.described["nearest"]
+    if nearest is None or found.filter is None or not nearest["nearest_pairs"]:
+        return None
+    fake_rows, real_rows = (
+        np.array([pair[side] for pair in nearest["nearest_pairs"][:_PAIRS_DRAWN]]) for side in (0, 1)
+    )
+    if real_rows.max() >= len(train):
+        return None
+    fakes, reals = found.fakes.images(fake_rows), train.images(real_rows)
+    stated = read_distances(found.fakes).training_distance[fake_rows]
+    if fakes.shape != reals.shape or not _are_apart(found.filter, fakes, reals, stated, device):
+        return None
+    both = np.concatenate([fakes, reals])
+    labels = ["fake"] * len(fakes) + ["real"] * len(reals)
+    text = (
+        "The fakes that lie nearest to a training image, and below each the training image. Copies would be the same "
+        "to the pixel; the same style of one label is not yet a copy."
+    )
+    return ImageGrid("Nearest to training images", both, labels, "accepted", text, columns=_PAIRS_DRAWN)
+
+
+def _are_apart(folder: Any, fakes: np.ndarray, reals: np.ndarray, stated: np.ndarray, device: torch.device) -> bool:
+    """Whether these pairs have the distances that the set says; if not, they are other images or another filter's."""
+    import torch
+
+    from commands.support.builders import load_density_ratio
+
+    phi = load_density_ratio(folder, device).features  # type: ignore[attr-defined]
+    a, b = (phi(torch.from_numpy(images)).double().flatten(1).cpu() for images in (fakes, reals))
+    apart = (a - b).square().sum(dim=1).sqrt().numpy()
+    return bool(np.allclose(apart, stated, rtol=_SAME, atol=_SAME * float(np.median(stated)) + 1e-9))

@@ -1,0 +1,215 @@
+"""The demo's end: tables of methods with paired differences over the folds, a verdict in words, and the report."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from commands.reporting import demo_cells as cells
+from commands.reporting import gather
+from commands.support.workspace import provenance
+from runtime.safe_files import read_sealed_json
+
+_REMEDY = "restore it, or remove its folder and run the demo again"
+_WON = "cGAN-KD wins {} of {} comparisons at equal steps by more than two standard errors, and loses none."
+_TITLES = {
+    cells.FEW: "Few labels: GAN, filter and students see the same 100 labelled images",
+    cells.BLACK_BOX: "Black box: the GAN comes from 1,000 images; the student's side has 100, or none",
+}
+
+
+def finish(plan: cells.DemoPlan, workers: int) -> dict[str, Any]:
+    """Gather every cell's results, write the report, return what the command prints."""
+    from evaluation.method_table import compare_methods
+
+    scores = {setting: _scores(plan, setting) for setting in (cells.FEW, cells.BLACK_BOX)}
+    tables = {setting: compare_methods(_means(found), cells.NOKD) for setting, found in scores.items()}
+    product = plan.root / "product"
+    quality = read_sealed_json(product / "evaluation" / "latest" / "result.json", _REMEDY)
+    verdict, tone, details = _verdict(scores, quality)
+    report = plan.root / "report.html"
+    _write_report(plan, scores, report, verdict, tone, details)
+    return {
+        "report": str(report),
+        "verdict": verdict,
+        "details": details,
+        "tables": {_TITLES[setting]: table.render() for setting, table in tables.items()},
+        "methods": {setting: table.to_dict() for setting, table in tables.items()},
+        "quality": quality,
+        "protocol": protocol(plan),
+        "seen": seen_lines(plan),
+        "workers": workers,
+    }
+
+
+def protocol(plan: cells.DemoPlan) -> str:
+    """What stands beside every number of the table."""
+    from classifiers.settings import ClassifierSettings
+
+    images, batch = 497 * plan.folds, ClassifierSettings().batch_size
+    return (
+        f"Students: {plan.network} of width {plan.width:g} at 16 x 16, {plan.classifier_steps} steps of batch {batch} "
+        f"for every row; their teacher and the filter's predictor: {plan.teacher_network}; {plan.folds} folds of "
+        f"disjoint test images ({images} in all), each fold with its own labelled images, GAN, filter, predictor and "
+        f"student seeds; a mixed set is {plan.real_share:.0%} real (repeated) images; soft labels come from the larger "
+        "network, trained on what the row may see; rho and that network chosen on 300 validation images that none of "
+        "them has seen; test images opened once a row."
+    )
+
+
+def seen_lines(plan: cells.DemoPlan) -> list[str]:
+    """What the parts behind the rows have seen of each fold's test images; one line for each kind of row."""
+    results = sorted(plan.root.glob("*/fold*/rows/*/result.json"))
+    lines = [read_sealed_json(path).get("seen", "test images: not recorded") for path in results]
+    return [f"each fold's {line}" for line in dict.fromkeys(lines)]
+
+
+def _scores(plan: cells.DemoPlan, setting: str) -> dict[str, dict[int, np.ndarray]]:
+    """Method -> fold -> per-image errors; the black box setting shares the rows that see no fake."""
+    names = [
+        cells.NOKD,
+        cells.BLKD,
+        cells.RHO_ONE,
+        cells.RHO_CHOSEN,
+        cells.WITH_BLKD,
+        cells.FAKES_ONLY,
+        cells.FAKES_BLKD,
+    ]
+    if setting == cells.BLACK_BOX:
+        names += [cells.NO_REAL, cells.NO_REAL_BLKD]
+    found: dict[str, dict[int, np.ndarray]] = {}
+    for name in names:
+        home = cells.FEW if name in (cells.NOKD, cells.BLKD) else setting
+        found[name] = {fold: _errors(cells.Cell(plan, home, fold).row(name)) for fold in range(plan.folds)}
+    return found
+
+
+def _means(found: dict[str, dict[int, np.ndarray]]) -> list[Any]:
+    from evaluation.method_table import MethodScore
+
+    return [
+        MethodScore(name, fold, float(errors.mean())) for name, runs in found.items() for fold, errors in runs.items()
+    ]
+
+
+def _errors(folder: Path) -> np.ndarray:
+    return np.asarray(read_sealed_json(folder / "result.json", _REMEDY)["test"]["per_image"])
+
+
+def _difference(found: dict[str, dict[int, np.ndarray]], a: str, b: str) -> tuple[float, float]:
+    """Mean paired difference a - b over all test images and its standard error over images."""
+    from evaluation.metrics.accuracy import paired_difference
+
+    folds = sorted(found[a])
+    pooled = paired_difference(
+        np.concatenate([found[a][fold] for fold in folds]), np.concatenate([found[b][fold] for fold in folds])
+    )
+    return pooled["difference"], pooled["standard_error"] or 0.0
+
+
+def _verdict(scores: dict[str, Any], quality: dict[str, Any]) -> tuple[str, str, list[str]]:
+    """One sentence on whether fakes helped, and one on each filter; negative differences are gains."""
+    claims = []
+    for setting, words in ((cells.FEW, "few labels"), (cells.BLACK_BOX, "black box")):
+        for method, base in ((cells.RHO_CHOSEN, cells.NOKD), (cells.WITH_BLKD, cells.BLKD)):
+            difference, error = _difference(scores[setting], method, base)
+            claims.append((difference, error, f"{words}: {method} against {base}"))
+    wins = [claim for claim in claims if claim[0] < -2 * claim[1]]
+    losses = [claim for claim in claims if claim[0] > 2 * claim[1]]
+    details = [f"{words}: {100 * d:+.1f} ± {100 * e:.1f} points of test error" for d, e, words in claims]
+    filters = _filter_sentences(scores, quality)
+    if any("does not help" in line for line in filters):
+        failed = "; ".join(line for line in filters if "does not help" in line)
+        head, tone = f"A filter does not beat its absence here: {failed}.", "mixed"
+    elif losses:
+        head, tone = f"cGAN-KD loses {len(losses)} of {len(claims)} comparisons at equal steps.", "mixed"
+    else:
+        head, tone = _WON.format(len(wins), len(claims)), "good" if wins else "mixed"
+    return head, tone, [*details, *filters]
+
+
+def _filter_sentences(scores: dict[str, Any], quality: dict[str, Any]) -> list[str]:
+    """Each filter against its absence, on a measure that it did not optimise."""
+    rows = [(name, row) for name, row in quality.items() if name != "student"]
+    lines = []
+    for (before_name, before), (after_name, after) in itertools.pairwise(rows):
+        agreement = [100 * row["label_agreement"]["value"] for row in (before, after)]
+        closer, truer = after["score"] < before["score"], agreement[1] > agreement[0]
+        verb = "helps" if closer and truer else "helps on one measure" if closer or truer else "does not help"
+        scores_text = f"{after['metric']} {before['score']:.4f} to {after['score']:.4f}"
+        judged = f"judge agrees {agreement[0]:.1f} to {agreement[1]:.1f} %"
+        lines.append(f"{after_name} {verb} against {before_name}: {scores_text}, {judged}")
+    for setting, words in ((cells.FEW, "few labels"), (cells.BLACK_BOX, "black box")):
+        difference, error = _difference(scores[setting], cells.RHO_CHOSEN, cells.RHO_ONE)
+        lines.append(f"rho chosen against rho 1, {words}: {100 * difference:+.1f} ± {100 * error:.1f} points")
+    return lines
+
+
+def _write_report(
+    plan: cells.DemoPlan, scores: dict[str, Any], target: Path, verdict: str, tone: Any, details: list[str]
+) -> None:
+    import torch
+
+    from evaluation.report import ReportData, picture_strip, write_report
+    from image_data.real import load_real
+    from runtime.atomic import write_bytes
+
+    device, product = torch.device("cpu"), plan.root / "product"
+    teacher = plan.cell(cells.BLACK_BOX, 0) / "teacher" / "latest"
+    search = plan.cell(cells.BLACK_BOX, 0) / "rho" / "latest"
+    found = gather.Found.in_workspace(product, teacher=teacher, rho=search)
+    data = load_real("digits", fold=0)
+    rho = gather.chosen_rho(found) or 1.0
+    pictures = gather.grids(found, data, device, min(rho, 0.9))
+    parts, (first_line, _) = gather.filters(found, product, data, device, min(rho, 0.9))
+    write_report(
+        ReportData(
+            title="Retort: the whole path on real digits",
+            subtitle=protocol(plan),
+            verdict=verdict,
+            verdict_tone=tone,
+            verdict_details=[*details, first_line] if first_line else details,
+            stages=gather.stages(found, data, rho),
+            grids=pictures,
+            methods=[_method_table(scores)],
+            **parts,
+            quality=gather.quality(found),
+            costs=gather.costs(found, device),
+            curves=gather.training_curves(found),
+            rho=gather.rho_parts(found),
+            protocol=[protocol(plan), *seen_lines(plan)],
+            provenance=gather.provenance_lines(provenance()),
+            commands=["python cli.py demo", *gather.command_lines(found)],
+        ),
+        target,
+    )
+    strip = [grid for grid in pictures if grid.role in ("real", "accepted", "student")]
+    write_bytes(plan.root / "pictures.png", picture_strip(strip, scale=2))
+
+
+def _method_table(scores: dict[str, Any]) -> Any:
+    """Both settings in one table, grouped."""
+    from evaluation.report import Column, Measured, Table
+
+    rows: list[list[Any]] = []
+    groups: dict[int, str] = {}
+    for setting, found in scores.items():
+        groups[len(rows)] = _TITLES[setting]
+        for name, runs in found.items():
+            means = [float(errors.mean()) for errors in runs.values()]
+            difference = None if name == cells.NOKD else Measured(*_difference(found, name, cells.NOKD))
+            rows.append([name, gather.measured(means), difference, len(means)])
+    columns = [
+        Column("method", numeric=False),
+        Column("test error", "%", decimals=2, scale=100, better="lower", bars=True),
+        Column("minus NOKD", "points", decimals=2, scale=100),
+        Column("folds", decimals=0),
+    ]
+    caption = (
+        "Mean and standard deviation over folds; paired difference with its standard error over all test images. "
+        "Lower is better. Every row trains for the same number of steps."
+    )
+    return Table("Light classifiers: what the fakes are worth", columns, rows, caption=caption, groups=groups)

@@ -1,0 +1,102 @@
+"""How well a predictor does on labelled images, with standard errors, and how two predictors differ on the same ones.
+
+Differences are paired: both methods are judged on the same images (and the same seeds), so that the common part of
+the noise drops out.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from image_data.sources import ImageSource
+from interfaces import LabelSpace, Predictor
+from runtime.errors import UserError
+from training.finite import require_finite
+
+
+@torch.inference_mode()
+def per_image_errors(
+    predictor: Predictor, source: ImageSource, label_space: LabelSpace, *, batch_size: int = 256
+) -> np.ndarray:
+    """float64 N: 1 for a wrong class and 0 for a right one, or the absolute error in the user's units.
+
+    For vector labels the mean absolute error over the dimensions.
+    """
+    if not len(source):
+        raise UserError("there are no images to score; give a dataset with images.")
+    labels = np.asarray(source.labels)
+    found = []
+    for start in range(0, len(source), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(source)))
+        outputs = predictor(torch.from_numpy(np.ascontiguousarray(source.images(rows)))).cpu().numpy()
+        found.append(errors_of_outputs(outputs, labels[rows], label_space))
+    return np.concatenate(found)
+
+
+def errors_of_outputs(outputs: np.ndarray, labels: np.ndarray, label_space: LabelSpace) -> np.ndarray:
+    """float64 N from predictor outputs (N x C logits, or N x d predictions) and labels in the user's units."""
+    if len(outputs) != len(labels):
+        raise ValueError(f"{len(outputs)} outputs cannot be scored against {len(labels)} labels")
+    if not np.isfinite(outputs).all():
+        raise UserError("a predictor's output is not a finite number; its training failed, train it again.")
+    if label_space.kind == "classes":
+        return (outputs.argmax(axis=1) != labels).astype(np.float64)
+    wanted = np.asarray(labels, dtype=np.float64).reshape(len(labels), -1)
+    return np.abs(outputs.reshape(len(labels), -1) - wanted).mean(axis=1)
+
+
+def score(
+    predictor: Predictor, source: ImageSource, label_space: LabelSpace, *, batch_size: int = 256
+) -> dict[str, Any]:
+    """`measure` (error_rate or mae), `value`, `standard_error`, `images`, `unit`, `per_image` (float64 N, not JSON)."""
+    errors = per_image_errors(predictor, source, label_space, batch_size=batch_size)
+    return summary(errors, label_space)
+
+
+def summary(errors: np.ndarray, label_space: LabelSpace) -> dict[str, Any]:
+    """The score of per-image errors; the standard error is that of a mean over independent images."""
+    require_finite(errors, "errors")
+    count = len(errors)
+    spread = float(errors.std(ddof=1) / np.sqrt(count)) if count > 1 else None
+    return {
+        "measure": "error_rate" if label_space.kind == "classes" else "mae",
+        "value": float(errors.mean()),
+        "standard_error": spread,
+        "images": count,
+        "unit": "" if label_space.kind == "classes" else str(label_space.to_json().get("unit", "")),
+        "per_image": errors,
+    }
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
+    """Mean of a - b with its uncertainty: below zero, a makes fewer errors.
+
+    a, b: per-image errors on the same images, N, or S x N for S seeds (row s of both from the same seed).
+    `standard_error_images` is that of the seed-averaged differences over images, `standard_error_seeds` that of the
+    per-seed mean differences over seeds (None for one seed); `standard_error` adds both in squares, which counts
+    their shared noise twice and so errs on the wide side.  `seeds_better` counts seeds in which a is strictly better.
+    """
+    first, second = np.atleast_2d(np.asarray(a, float)), np.atleast_2d(np.asarray(b, float))
+    if first.shape != second.shape or first.ndim != 2 or not first.size:
+        raise ValueError(f"paired errors must have one shape, not {first.shape} and {second.shape}")
+    require_finite(first, "errors")
+    require_finite(second, "errors")
+    difference = first - second
+    seeds, images = difference.shape
+    by_seed = difference.mean(axis=1)
+    over_images = float(difference.mean(axis=0).std(ddof=1) / np.sqrt(images)) if images > 1 else None
+    over_seeds = float(by_seed.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else None
+    parts = [part for part in (over_images, over_seeds) if part is not None]
+    return {
+        "difference": float(difference.mean()),
+        "standard_error": float(np.sqrt(sum(part * part for part in parts))) if parts else None,
+        "standard_error_images": over_images,
+        "standard_error_seeds": over_seeds,
+        "by_seed": [float(value) for value in by_seed],
+        "seeds_better": int((by_seed < 0).sum()),
+        "seeds": seeds,
+        "images": images,
+    }

@@ -1,0 +1,1 @@
+"""Networks as programs that run without this code, each checked against PyTorch."""

@@ -1,0 +1,1 @@
+"""A dataset of fakes in other programs' formats."""

@@ -1,0 +1,1 @@
+"""Teachers of whose insides nothing is known: ONNX and torch.export programs, ready images."""

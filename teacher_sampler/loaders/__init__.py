@@ -1,1 +1,0 @@
-"""Teachers from disk and from the network.  Importing the room registers every black box."""

@@ -1,0 +1,1 @@
+"""A teacher elsewhere: the wire, the service and its client."""

@@ -1,0 +1,1 @@
+"""From a teacher to sealed shards: plan, pilot, schedule, units, commit, manifest."""

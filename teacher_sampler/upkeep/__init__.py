@@ -1,0 +1,1 @@
+"""Finished datasets of fakes: extended, repaired, scored."""

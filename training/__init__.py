@@ -1,0 +1,1 @@
+"""What every training shares: checkpoints, EMA, the log, memory, and a generator's folder."""
