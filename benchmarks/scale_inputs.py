@@ -19,7 +19,7 @@ import yaml
 
 from benchmarks.untrained import class_space, noise_dataset
 from classifiers.networks import build_student
-from evaluation.metrics.cost import multiply_adds
+from evaluation.cost import multiply_adds
 from filters.density_ratio import RatioNetwork
 from filters.features import build_feature_network
 from image_data.fake import open_fakes, verify_fakes

@@ -89,13 +89,17 @@ def _check_networks(options: Options) -> None:
 
 
 def _networks(options: Options) -> dict[str, Any]:
-    from commands.reporting.costs import compare_generators
+    from evaluation.cost import generator_costs
     from runtime.devices import pick_device, set_threads
 
     device = pick_device(options.device)
     threads = set_threads(options.workers)
-    found = {kind: _generator(kind, options, device) for kind in ("teacher", "student")}
-    return {"threads": threads, "device": str(device), "cost": compare_generators(found)}
+    costs = generator_costs({kind: _generator(kind, options, device) for kind in ("teacher", "student")})
+    return {
+        "threads": threads,
+        "device": str(device),
+        "cost": {kind: cost.to_json() for kind, cost in costs.items()},
+    }
 
 
 def _generator(kind: str, options: Options, device: Any) -> Any:
@@ -203,10 +207,10 @@ def _verifying(options: Options) -> dict[str, Any]:
 
 def show(result: dict[str, Any]) -> str:
     """The tables."""
-    from commands.reporting.costs import cost_table
+    from evaluation.cost import cost_text
 
     if "tables" not in result:
-        table = cost_table(result["cost"]) or "nothing to measure; give --teacher or --student"
+        table = cost_text(result["cost"]) or "nothing to measure; give --teacher or --student"
         return f"{result['threads']} threads, {result['device']}\n{table}"
     from benchmarks.measuring import table_text
 

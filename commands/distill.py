@@ -169,7 +169,7 @@ def _data_text(options: Options) -> str:
 
 
 def _test(folder: Path, data: RealData, device: Any) -> dict[str, Any]:
-    from evaluation.metrics.accuracy import score
+    from evaluation.accuracy import score
 
     found = score(load_predictor(folder, device), data.open_test(), data.label_space)
     return {**found, "digest": data.test_digest, "per_image": found["per_image"].tolist()}

@@ -1,4 +1,4 @@
-"""Measure generators and fakes against real images: Fréchet and kernel distance, per class too, and label agreement.
+"""Measure generators and fakes against real images by every metric that is registered.
 
 The features come from InceptionV3 where its weights file is given or cached (then the score is called FID), otherwise
 from an independent judge network that neither filtered nor labelled anything (then it is called FD-judge).
@@ -66,7 +66,7 @@ def _real_images(options: Options) -> Any:
 def _instruments(options: Options) -> tuple[Any, Any, Any]:
     """Real data, judge and feature network, once in each process."""
     from commands.reporting.measuring import obtain_judge
-    from evaluation.quality import choose_feature_network
+    from evaluation.features import choose_feature_network
     from runtime.devices import pick_device
 
     device = pick_device(options.device)
@@ -130,18 +130,11 @@ def _folder(kind: str, options: Options) -> Path | None:
 
 
 def show(result: dict[str, Any]) -> str:
-    """One line a set of images."""
-    lines = []
-    for name, row in result["rows"].items():
-        score = f"{row['score']:.2f}" if row["score"] is not None else f"refused ({row['score_refused']})"
-        kernel = row["kernel_distance"]
-        agreement = row["label_agreement"]
-        judged = "label accuracy n/a (one class)"
-        if agreement is not None:
-            judged = f"judge {agreement['measure']} {agreement['value']:.4f}"
-        lines.append(
-            f"{name:22s} {row['metric']} {score}  KID {kernel['mean']:.4f} ± {kernel['standard_error']:.4f}  "
-            f"{judged}  ({row['images']['fake']} images)"
-        )
-    lines += dict.fromkeys(row["seen"] for row in result["rows"].values() if "seen" in row)
-    return "\n".join([*lines, f"against {ROLE}; details in {result['evaluation']}/result.json"])
+    """One line a set of images, why numbers are missing, and what the parts behind the images have seen."""
+    from evaluation.quality import quality_table, refusals
+    from evaluation.table import table_text
+
+    rows = result["rows"]
+    seen = dict.fromkeys(row["seen"] for row in rows.values() if "seen" in row)
+    closing = f"against {ROLE}; details in {result['evaluation']}/result.json"
+    return "\n".join([table_text(quality_table(rows)), *refusals(rows), *seen, closing])

@@ -15,6 +15,7 @@ def run(options: SharedOptions) -> dict[str, Any]:
     """Registry -> name -> how it is used."""
     from classifiers import DISTILLERS, STUDENTS
     from classifiers.foreign.normalisation import NORMALISATIONS
+    from evaluation.metrics import METRICS
     from image_data.real import REAL_DATASETS
     from student_trainer import GENERATORS
     from teacher_sampler import TEACHERS
@@ -31,6 +32,7 @@ def run(options: SharedOptions) -> dict[str, Any]:
         DISTILLERS: "distill, search-rho --method",
         WHITE_BOX_LOSSES: "train-student --white-box --white-box-losses NAME=WEIGHT",
         NORMALISATIONS: "import-predictor --normalise",
+        METRICS: "evaluate",
     }
     found: dict[str, Any] = {registry.kind: dict.fromkeys(registry, use) for registry, use in uses.items()}
     found[TEACHERS.kind] = {name: trains if name in TRAINABLE else loads for name in TEACHERS}

@@ -49,7 +49,7 @@ def run(options: Options) -> dict[str, Any]:
         grids=gather.grids(found, data, device, rho),
         methods=gather.classifier_tables(options.workspace, found.problems),
         **parts,
-        quality=gather.quality(found),
+        **gather.quality(found),
         costs=gather.costs(found, device),
         curves=gather.training_curves(found),
         rho=gather.rho_parts(found),

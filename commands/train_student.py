@@ -91,13 +91,14 @@ def run(options: Options) -> dict[str, Any]:
             )
     if not ranks.main:
         return {}
-    from commands.reporting.costs import compare_generators
+    from evaluation.cost import generator_costs
 
     student = load_generator(made.folder, device)
+    costs = generator_costs({"teacher": teacher, "student": student})
     return {
         "student": str(made.folder),
         "measured_quality": student.card.measured_quality,
-        "cost": compare_generators({"teacher": teacher, "student": student}),
+        "cost": {name: cost.to_json() for name, cost in costs.items()},
     }
 
 
@@ -168,7 +169,7 @@ def _terms(options: Options, teacher: Any, settings: Any, dataset: Any, ranks: A
 
 def show(result: dict[str, Any]) -> str:
     """Where the student lies, how good it is, and the table of costs."""
-    from commands.reporting.costs import cost_table
+    from evaluation.cost import cost_text
 
     quality = ", ".join(f"{key} {value}" for key, value in result["measured_quality"].items())
-    return "\n".join([f"student: {result['student']}", f"measured: {quality}", cost_table(result["cost"])])
+    return "\n".join([f"student: {result['student']}", f"measured: {quality}", cost_text(result["cost"])])

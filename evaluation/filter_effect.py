@@ -1,17 +1,21 @@
-"""Does a filter help?  The same measures before and after it, on a judge that neither filtered nor labelled anything.
+"""Does a filter help?  The same metrics before and after it, on a judge that neither filtered nor labelled anything.
 
-A filter helps where label agreement or KID gets better by more than two standard errors and the other does not get
-worse by as much.  Both standard errors enter, as if the two sets were drawn apart; they share real images (and the
-second set is often a part of the first), so the test is on the safe side.  The Fréchet distance is shown and does not
-decide: it has no error bar, and between sets of unequal size it is biased.
+Every metric with a direction and an error bar decides: a filter helps where one gets better by more than two standard
+errors and none gets worse by as much.  Both standard errors enter, as if the two sets were drawn apart; they share real
+images (and the second set is often a part of the first), so the test is on the safe side.  The Fréchet distance does
+not decide: it has no error bar, and between sets of unequal size it is biased.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
+
+from evaluation.metrics import Metric, all_metrics
+from evaluation.metrics.registry import Row, cell
+from evaluation.table import Column, Measured, thousands
 
 Verdict = Literal["helps", "no difference", "harms", "mixed"]
 SIGMAS = 2.0  # of the difference: about one in twenty differences of nothing is as large
@@ -19,9 +23,9 @@ SIGMAS = 2.0  # of the difference: about one in twenty differences of nothing is
 
 @dataclass(frozen=True)
 class Change:
-    """One measure; `gain` is positive where the filter made it better, in its own unit, `error` its standard error."""
+    """One metric; `gain` is positive where the filter made it better, in its own unit, `error` its standard error."""
 
-    measure: str
+    column: Column
     before: float
     after: float
     gain: float
@@ -33,6 +37,13 @@ class Change:
         if self.error > 0.0:
             return self.gain / self.error
         return 0.0 if self.gain == 0.0 else math.copysign(math.inf, self.gain)
+
+    @property
+    def text(self) -> str:
+        """Both numbers and the standard error of their difference, in the unit of the tables."""
+        column, values = self.column, (self.before, self.after, self.error)
+        before, after, error = (thousands(value * column.scale, column.decimals) for value in values)
+        return f"{column.name} {before} → {f'{after} {column.unit}'.rstrip()} (± {error})"
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class FilterEffect:
     def sentence(self) -> str:
         """The claim with its numbers, and what to do where the filter does not help."""
         why = ", no change as large as two standard errors" if self.verdict == "no difference" else ""
-        return f"{self.claim}: {', '.join(_told(change) for change in self.changes)}{why}{self._remedy}."
+        return f"{self.claim}: {', '.join(change.text for change in self.changes)}{why}{self._remedy}."
 
     @property
     def _remedy(self) -> str:
@@ -82,7 +93,7 @@ class FilterEffect:
     def to_json(self) -> dict[str, Any]:
         """Everything, for --json."""
         changes = [
-            {"measure": c.measure, "before": c.before, "after": c.after, "gain": c.gain, "standard_error": c.error}
+            {"measure": c.column.name, "before": c.before, "after": c.after, "gain": c.gain, "standard_error": c.error}
             for c in self.changes
         ]
         return {
@@ -95,19 +106,24 @@ class FilterEffect:
         }
 
 
-def filter_effects(rows: Mapping[str, Mapping[str, Any]], ratio_rejects: bool = True) -> list[FilterEffect]:
+def filter_effects(rows: Mapping[str, Row], ratio_rejects: bool = True) -> list[FilterEffect]:
     """The filters that an evaluation's rows (`evaluate`: teacher, accepted, accepted, rho R) hold before and after.
 
     ratio_rejects: whether the density ratio rejected anything at sampling.  Rows of different feature networks are
     never compared.
     """
-    found = []
-    if ratio_rejects and "teacher" in rows and "accepted" in rows:
-        found.append(_effect("density ratio", rows, "teacher", "accepted"))
-    for name in rows:
-        if name.startswith("accepted, rho ") and "accepted" in rows and name != "accepted, rho 1":
-            found.append(_effect(f"error filter at {name.removeprefix('accepted, ')}", rows, "accepted", name))
-    return [effect for effect in found if effect.changes]
+    steps = [("density ratio", "teacher", "accepted")] if ratio_rejects and "teacher" in rows else []
+    steps += [
+        (f"error filter at {name.removeprefix('accepted, ')}", "accepted", name)
+        for name in rows
+        if name.startswith("accepted, rho ") and name != "accepted, rho 1"
+    ]
+    effects = [
+        FilterEffect(name, before, after, tuple(_changes(rows[before], rows[after])))
+        for name, before, after in steps
+        if "accepted" in rows
+    ]
+    return [effect for effect in effects if effect.changes]
 
 
 def one_line(effects: Sequence[FilterEffect]) -> tuple[str, Literal["good", "mixed", "bad", "plain"]]:
@@ -124,33 +140,18 @@ def one_line(effects: Sequence[FilterEffect]) -> tuple[str, Literal["good", "mix
     return f"{names[0].upper()}{names[1:]} {does}, by a judge that took no part in the filtering.", "good"
 
 
-def _effect(name: str, rows: Mapping[str, Mapping[str, Any]], before: str, after: str) -> FilterEffect:
-    a, b = rows[before], rows[after]
-    changes: list[Change] = []
-    if a["protocol"].get("feature_network_digest") == b["protocol"].get("feature_network_digest"):
-        kernel = [row.get("kernel_distance") for row in (a, b)]
-        if kernel[0] and kernel[1]:
-            changes.append(_change("KID", kernel[0], kernel[1], "mean", lower=True))
-    agreement = [row.get("label_agreement") for row in (a, b)]
-    if agreement[0] and agreement[1] and agreement[0]["judge_digest"] == agreement[1]["judge_digest"]:
-        lower = agreement[0]["measure"] == "mae"
-        changes.insert(
-            0, _change("label error" if lower else "label agreement", agreement[0], agreement[1], "value", lower)
-        )
-    return FilterEffect(name, before, after, tuple(changes))
+def deciding_metrics() -> list[Metric]:
+    """The metrics that a verdict reads; those of labels first, since labels are what most filters are for."""
+    metrics = [metric for metric in all_metrics().values() if metric.error_bar]
+    return sorted(metrics, key=lambda metric: "judge" not in metric.needs)
 
 
-def _change(measure: str, a: Mapping[str, Any], b: Mapping[str, Any], key: str, lower: bool) -> Change:
-    before, after = float(a[key]), float(b[key])
-    error = math.hypot(float(a["standard_error"] or 0.0), float(b["standard_error"] or 0.0))
-    return Change(measure, before, after, before - after if lower else after - before, error)
-
-
-def _told(change: Change) -> str:
-    if change.measure == "label agreement":
-        before, after, error, unit = 100 * change.before, 100 * change.after, 100 * change.error, " %"
-    elif change.measure == "KID":
-        before, after, error, unit = 1e3 * change.before, 1e3 * change.after, 1e3 * change.error, " × 10⁻³"
-    else:
-        before, after, error, unit = change.before, change.after, change.error, ""
-    return f"{change.measure} {before:.2f} → {after:.2f}{unit} (± {error:.2f})".replace("-", "−")
+def _changes(before: Row, after: Row) -> Iterator[Change]:
+    for metric in deciding_metrics():
+        if metric.instruments(before) != metric.instruments(after):
+            continue
+        for key, column in metric.titled([before, after]).items():
+            a, b = cell(before, key), cell(after, key)
+            if column.better and isinstance(a, Measured) and isinstance(b, Measured):
+                gain = a.value - b.value if column.better == "lower" else b.value - a.value
+                yield Change(column, a.value, b.value, gain, math.hypot(a.error or 0.0, b.error or 0.0))

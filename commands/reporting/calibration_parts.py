@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from commands.reporting.calibration import Calibration, own_errors, worst_first
-from evaluation.report import Column, Histogram, ImageGrid, Measured, Ranked, Spread, Table
+from evaluation.filter_effect import SIGMAS
+from evaluation.quality import quality_table
+from evaluation.report import Histogram, ImageGrid, Ranked, Spread
 from evaluation.report.explanations import errors_caption
+from evaluation.table import Column, Table
 from image_data.fake.warnings import label_name
 from image_data.percentiles import values_from
 
@@ -227,50 +230,24 @@ def label_table(found: Calibration) -> Table | None:
 
 
 def effect_table(found: Calibration) -> Table | None:
-    """The independent judge's measures on the fakes as drawn, accepted, and kept, with what each step is worth."""
-    rows = {name: row for name, row in (found.rows or {}).items() if name != "student"}
+    """The metrics of the fakes as drawn, accepted, and kept, with what each filter is worth."""
     if not found.effects:
         return None
+    rows = {name: row for name, row in (found.rows or {}).items() if name != "student"}
+    names = {name: f"kept by the error filter, {name.removeprefix('accepted, ')}" for name in rows}
+    names["teacher"] = "as the teacher draws them"
+    names["accepted"] = "accepted by the density ratio" if found.described["rejects"] else f"{names['teacher']}, stored"
+    table = quality_table(rows, "Before and after each filter", names)
     verdicts = {effect.after: effect.verdict for effect in found.effects}
-    agreement = next((row["label_agreement"] for row in rows.values() if row.get("label_agreement")), None)
-    mae = agreement is not None and agreement["measure"] == "mae"
-    labels = (
-        Column("label error", agreement["unit"], decimals=2, better="lower")
-        if mae and agreement is not None
-        else Column("judge agrees", "%", decimals=2, scale=100, better="higher")
-    )
-    columns = [
-        Column("fakes", numeric=False),
-        labels,
-        Column("KID", "× 10⁻³", decimals=2, scale=1e3, better="lower"),
-        Column(next(iter(rows.values()))["metric"], decimals=4, better="lower"),
-        Column("recall", "%", scale=100),
-        Column("N", decimals=0),
-        Column("this filter", numeric=False),
-    ]
-    names = {"teacher": "as the teacher draws them", "accepted": "accepted by the density ratio"}
-    if not found.described["rejects"]:
-        names["accepted"] = "as the teacher draws them, stored"
-    cells: list[list[Any]] = []
-    for name, row in rows.items():
-        kernel, right = row.get("kernel_distance"), row.get("label_agreement")
-        cells.append(
-            [
-                names.get(name, f"kept by the error filter, {name.removeprefix('accepted, ')}"),
-                Measured(right["value"], right["standard_error"]) if right else None,
-                Measured(kernel["mean"], kernel["standard_error"]) if kernel else None,
-                row.get("score"),
-                row.get("recall"),
-                row["images"]["fake"],
-                verdicts.get(name, ""),
-            ]
-        )
+    columns = [*table.columns, Column("this filter", numeric=False)]
+    cells = [[*cells, verdicts.get(name, "")] for name, cells in zip(rows, table.rows, strict=True)]
+    deciding = " or ".join(dict.fromkeys(change.column.name for effect in found.effects for change in effect.changes))
     caption = (
-        "Measured by a judge that neither filtered nor labelled anything. A filter helps where label agreement or KID "
-        "gets better by two standard errors and the other does not get worse; the Fréchet distance has no error bar "
-        "and does not decide; recall tells what the filter costs in variety."
+        f"Measured by a judge that neither filtered nor labelled anything. A filter helps where {deciding} gets better "
+        f"by {SIGMAS:g} standard errors and nothing else of these gets worse by as much; measures without an error bar "
+        f"do not decide. {table.caption}"
     )
-    return Table("Before and after each filter", columns, cells, caption=caption)
+    return Table(table.title, columns, cells, caption=caption.strip())
 
 
 def nearest_table(found: Calibration) -> Table | None:

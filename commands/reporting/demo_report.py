@@ -101,7 +101,7 @@ def _errors(folder: Path) -> np.ndarray:
 
 def _difference(found: dict[str, dict[int, np.ndarray]], a: str, b: str) -> tuple[float, float]:
     """Mean paired difference a - b over all test images and its standard error over images."""
-    from evaluation.metrics.accuracy import paired_difference
+    from evaluation.accuracy import paired_difference
 
     folds = sorted(found[a])
     pooled = paired_difference(
@@ -176,7 +176,7 @@ def _write_report(
             grids=pictures,
             methods=[_method_table(scores)],
             **parts,
-            quality=gather.quality(found),
+            **gather.quality(found),
             costs=gather.costs(found, device),
             curves=gather.training_curves(found),
             rho=gather.rho_parts(found),
@@ -192,7 +192,7 @@ def _write_report(
 
 def _method_table(scores: dict[str, Any]) -> Any:
     """Both settings in one table, grouped."""
-    from evaluation.report import Column, Measured, Table
+    from evaluation.table import Column, Measured, Table
 
     rows: list[list[Any]] = []
     groups: dict[int, str] = {}

@@ -14,17 +14,10 @@ from commands.support.record import COMMAND_FILE
 from commands.support.seals import readable, seal_note
 from commands.support.teachers import teacher_behind
 from commands.support.workspace import SEAL
-from evaluation.report import (
-    Column,
-    Curve,
-    ImageGrid,
-    Measured,
-    RhoCurve,
-    Stage,
-    Table,
-    cost_table,
-    quality_table,
-)
+from evaluation.cost import cost_table, generator_costs
+from evaluation.quality import metric_guide, quality_table
+from evaluation.report import Curve, ImageGrid, RhoCurve, Stage
+from evaluation.table import Column, Measured, Table
 from runtime.safe_files import read_json_lines
 
 if TYPE_CHECKING:
@@ -166,20 +159,17 @@ def stages(found: Found, data: RealData, rho: float) -> list[Stage]:
     return steps
 
 
-def quality(found: Found) -> Table | None:
-    """The table of the newest evaluation."""
+def quality(found: Found) -> dict[str, Any]:
+    """The newest evaluation as parts of `ReportData`: its table, and how to read it."""
     rows = _read(found, "evaluation", "result.json")
-    return None if rows is None else quality_table(rows)
+    return {} if rows is None else {"quality": quality_table(rows), "metric_guide": metric_guide(rows)}
 
 
 def costs(found: Found, device: torch.device) -> Table | None:
     """Size and speed of teacher and student generator."""
-    from commands.reporting.costs import compare_generators
-    from evaluation.metrics.cost import Cost
-
     kinds = {kind: folder for kind in ("teacher", "student") if (folder := found[kind]) is not None}
-    measured = compare_generators({kind: load_generator(folder, device) for kind, folder in kinds.items()})
-    return cost_table({kind: Cost(**cost) for kind, cost in measured.items()}) if measured else None
+    measured = generator_costs({kind: load_generator(folder, device) for kind, folder in kinds.items()})
+    return cost_table(measured) if measured else None
 
 
 def rho_parts(found: Found, references: Mapping[str, float] | None = None) -> RhoCurve | None:

@@ -137,18 +137,11 @@ def _quality(result: dict[str, Any]) -> str:
     quality = result.get("quality")
     if quality is None:
         return ""
-    lines = []
-    for name, row in quality["rows"].items():
-        kernel, labels = row.get("kernel_distance"), row.get("label_agreement")
-        score = "-" if row["score"] is None else f"{row['score']:.4f}"
-        line = f"{'as drawn' if name == 'teacher' else name:20s} {row['metric']} {score}"
-        if kernel:
-            line += f"  KID x 1000 {1e3 * kernel['mean']:.2f} ± {1e3 * kernel['standard_error']:.2f}"
-        if labels:
-            value = _percent(labels["value"]) if labels["measure"] == "accuracy" else f"{labels['value']:.3g}"
-            line += f"  judge {labels['measure']} {value}"
-        lines.append(line)
-    return "\n".join([*lines, *(one["text"] for one in quality["filters"] if one["verdict"] == "helps")])
+    from evaluation.quality import quality_table
+    from evaluation.table import table_text
+
+    table = table_text(quality_table(quality["rows"], names={"teacher": "as drawn"}))
+    return "\n".join([table, *(one["text"] for one in quality["filters"] if one["verdict"] == "helps")])
 
 
 def _kept(result: dict[str, Any]) -> str:

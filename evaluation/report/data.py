@@ -8,46 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from evaluation.table import Table
+
 Tone = Literal["good", "mixed", "bad", "plain"]
 GridRole = Literal["real", "accepted", "rejected", "filtered out", "student", "other"]
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A value with its standard error (None: not known), both before the column's scale."""
-
-    value: float
-    error: float | None = None
-
-
-Cell = str | int | float | Measured | None
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a table.  Numbers are multiplied by `scale` and shown with `decimals`; `better` marks the best.
-
-    `bars` draws a faint bar under each number, from zero to the largest of the column.
-    """
-
-    name: str
-    unit: str = ""
-    decimals: int = 1
-    scale: float = 1.0
-    better: Literal["", "lower", "higher"] = ""
-    bars: bool = False
-    numeric: bool = True
-
-
-@dataclass(frozen=True)
-class Table:
-    """`rows` of one cell a column; `groups` names a heading before the row of that index (best is marked per group)."""
-
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    caption: str = ""
-    groups: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,6 +139,7 @@ class ReportData:
     nearest_grid: ImageGrid | None = None  # the fakes nearest to a training image, beside it
     facts: Mapping[str, str] = field(default_factory=dict)  # of the fake dataset
     quality: Table | None = None
+    metric_guide: Mapping[str, str] = field(default_factory=dict)  # column titles -> how to read them
     costs: Table | None = None
     curves: Sequence[Curve] = ()
     rho: RhoCurve | None = None

@@ -16,10 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evaluation.report import explanations, plots
-from evaluation.report.data import Column, GridRole, Histogram, ImageGrid, ReportData, Table
+from evaluation.report.data import GridRole, Histogram, ImageGrid, ReportData
 from evaluation.report.grids import native_png
 from evaluation.report.replacing import marked
-from evaluation.report.tables import ShownRow, shown_rows, thousands
+from evaluation.table import Column, ShownRow, Table, shown_rows, thousands
 from runtime.atomic import remove_leftovers, write_text
 
 _SHOWN_IMAGE_PX = 34  # side of an image on the page, before rounding to whole pixels of the image
@@ -177,6 +177,8 @@ def _student_section(data: ReportData) -> Section:
         explanations.STUDENT,
         first_tables=_tables(data.quality, data.costs),
         plots=figures,
+        facts_title="How to read the measures",
+        facts=data.metric_guide,
     )
 
 

@@ -17,7 +17,13 @@ def row(agreement: float = 0.9, kernel: float = 1e-3, network: str = "a", measur
         "score": 0.02,
         "images": {"fake": 1000, "real": 500},
         "kernel_distance": {"mean": kernel, "standard_error": 1e-4},
-        "label_agreement": {"measure": measure, "value": agreement, "standard_error": 0.01, "judge_digest": "j"},
+        "label_agreement": {
+            "measure": measure,
+            "value": agreement,
+            "standard_error": 0.01,
+            "unit": "",
+            "judge_digest": "j",
+        },
         "protocol": {"feature_network_digest": network},
     }
 
@@ -71,14 +77,14 @@ def test_continuous_labels_gain_by_a_smaller_error() -> None:
     rows = {"teacher": row(5.0, measure="mae"), "accepted": row(4.0, measure="mae")}
     (effect,) = filter_effects(rows)
     assert effect.verdict == "helps"
-    assert effect.changes[0].measure == "label error"
+    assert effect.changes[0].column.name == "label error"
     assert effect.changes[0].gain == pytest.approx(1.0)
 
 
 def test_what_cannot_be_compared_is_left_out() -> None:
     other = row(network="b")
     (effect,) = filter_effects({"teacher": row(), "accepted": other})
-    assert [change.measure for change in effect.changes] == ["label agreement"]
+    assert [change.column.name for change in effect.changes] == ["label agreement"]
     other["label_agreement"] = other["label_agreement"] | {"judge_digest": "another"}
     assert filter_effects({"teacher": row(), "accepted": other}) == []
     assert filter_effects({"teacher": row(), "student": row()}) == []

@@ -13,26 +13,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.metrics.cost import Cost
+from evaluation.cost import Cost, cost_table
+from evaluation.quality import quality_table
 from evaluation.report import (
-    Column,
     Curve,
     Histogram,
     KeyFigure,
-    Measured,
     Ranked,
     ReportData,
     RhoCurve,
     Spread,
     Stage,
-    Table,
-    cost_table,
     grid_of,
-    quality_table,
     render,
     write_report,
 )
-from evaluation.report.tables import shown_rows
+from evaluation.table import Column, Measured, Table, shown_rows
 from image_data.labels import ClassLabels
 from image_data.real import load_real
 from image_data.sources import ArraySource

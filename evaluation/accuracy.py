@@ -28,12 +28,12 @@ def per_image_errors(
     if not len(source):
         raise UserError("there are no images to score; give a dataset with images.")
     labels = np.asarray(source.labels)
-    found = []
+    errors = []
     for start in range(0, len(source), batch_size):
         rows = np.arange(start, min(start + batch_size, len(source)))
         outputs = predictor(torch.from_numpy(np.ascontiguousarray(source.images(rows)))).cpu().numpy()
-        found.append(errors_of_outputs(outputs, labels[rows], label_space))
-    return np.concatenate(found)
+        errors.append(errors_of_outputs(outputs, labels[rows], label_space))
+    return np.concatenate(errors)
 
 
 def errors_of_outputs(outputs: np.ndarray, labels: np.ndarray, label_space: LabelSpace) -> np.ndarray:
@@ -59,16 +59,19 @@ def score(
 def summary(errors: np.ndarray, label_space: LabelSpace) -> dict[str, Any]:
     """The score of per-image errors; the standard error is that of a mean over independent images."""
     require_finite(errors, "errors")
-    count = len(errors)
-    spread = float(errors.std(ddof=1) / np.sqrt(count)) if count > 1 else None
     return {
         "measure": "error_rate" if label_space.kind == "classes" else "mae",
         "value": float(errors.mean()),
-        "standard_error": spread,
-        "images": count,
+        "standard_error": standard_error(errors),
+        "images": len(errors),
         "unit": "" if label_space.kind == "classes" else str(label_space.to_json().get("unit", "")),
         "per_image": errors,
     }
+
+
+def standard_error(values: np.ndarray) -> float | None:
+    """Of the mean of N independent values; None for one."""
+    return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
 
 
 def paired_difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
@@ -87,8 +90,7 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
     difference = first - second
     seeds, images = difference.shape
     by_seed = difference.mean(axis=1)
-    over_images = float(difference.mean(axis=0).std(ddof=1) / np.sqrt(images)) if images > 1 else None
-    over_seeds = float(by_seed.std(ddof=1) / np.sqrt(seeds)) if seeds > 1 else None
+    over_images, over_seeds = standard_error(difference.mean(axis=0)), standard_error(by_seed)
     parts = [part for part in (over_images, over_seeds) if part is not None]
     return {
         "difference": float(difference.mean()),

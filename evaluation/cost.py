@@ -1,15 +1,17 @@
-"""What a network costs: parameters, multiply-adds and measured latency."""
+"""What a network costs: parameters, multiply-adds and measured latency, as numbers and as a table."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from evaluation.table import Cell, Column, Table, table_text
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,17 @@ def latency_ms(
     cuda = inputs[0].device.type == "cuda"
     for _ in range(3):
         module(*inputs)
-    found: list[float] = []
+    times: list[float] = []
     begin = time.perf_counter()
-    while len(found) < 5 or (len(found) < calls and time.perf_counter() - begin < seconds):
+    while len(times) < 5 or (len(times) < calls and time.perf_counter() - begin < seconds):
         if cuda:
             torch.cuda.synchronize(inputs[0].device)
         start = time.perf_counter()
         module(*inputs)
         if cuda:
             torch.cuda.synchronize(inputs[0].device)
-        found.append((time.perf_counter() - start) * 1e3)
-    return float(np.percentile(found, 50)), float(np.percentile(found, 95))
+        times.append((time.perf_counter() - start) * 1e3)
+    return float(np.percentile(times, 50)), float(np.percentile(times, 95))
 
 
 def network_cost(
@@ -99,3 +101,48 @@ def network_cost(
         module.train(training)
     device = str(example_inputs[0].device)
     return Cost(parameter_count(module), macs, *one, batch, *block, threads=threads, device=device)
+
+
+def generator_costs(generators: Mapping[str, Any], batch_size: int = 64) -> dict[str, Cost]:
+    """Cost of each generator that is there (None: it is not) and has a network to look at (a black box has none)."""
+    costs = {}
+    for name, generator in generators.items():
+        if getattr(generator, "network", None) is None:
+            continue
+        space = generator.label_space
+        labels = np.zeros(batch_size, dtype=np.int64) if space.kind == "classes" else np.full(batch_size, space.low)
+        latents = torch.zeros(batch_size, int(generator.card.latent["dimension"]))
+        inputs = (latents.to(generator.device), space.encode(labels).to(generator.device))
+        costs[name] = network_cost(generator.network, inputs)
+    return costs
+
+
+def cost_text(costs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table for a terminal, from costs as JSON; "" for none."""
+    if not costs:
+        return ""
+    table = cost_table({name: Cost(**cost) for name, cost in costs.items()})
+    return f"{table_text(table)}\n{table.caption}"
+
+
+def cost_table(costs: Mapping[str, Cost], title: str = "Size and speed") -> Table:
+    """One row for each named network; latencies of one call."""
+    first = next(iter(costs.values()), Cost(0, 0, 0.0, 0.0, 0, 0.0, 0.0, 1, "cpu"))
+    columns = [
+        Column("network", numeric=False),
+        Column("parameters", "thousand", scale=1e-3, better="lower", bars=True),
+        Column("multiply-adds", "million", decimals=2, scale=1e-6, better="lower", bars=True),
+        Column("one image", "ms", decimals=2, better="lower"),
+        Column("one image, p95", "ms", decimals=2),
+        Column(f"batch of {first.batch}", "ms", better="lower"),
+    ]
+    rows: list[list[Cell]] = [
+        [name, cost.parameters, cost.macs, cost.latency_p50_ms, cost.latency_p95_ms, cost.batch_latency_p50_ms]
+        for name, cost in costs.items()
+    ]
+    device, noun = first.device.replace("cpu", "the CPU"), "thread" if first.threads == 1 else "threads"
+    caption = f"Median latency of one call on {device} with {first.threads} {noun}."
+    if {"teacher", "student"} <= set(costs):
+        times = costs["teacher"].parameters / costs["student"].parameters
+        caption += f" The student has {times:.1f} times fewer parameters than the teacher."
+    return Table(title, columns, rows, caption=caption)
