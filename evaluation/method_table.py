@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from evaluation.table import Cell, Column, Measured, Table, table_text
 from runtime.errors import UserError
 
 EQUAL_STEPS = "equal steps"
-PUBLISHED_EPOCHS = "published epochs"
 
 
 @dataclass(frozen=True)
@@ -60,35 +60,30 @@ class MethodTable:
             "lines": [asdict(line) for line in self.lines],
         }
 
+    def table(self) -> Table:
+        """Mean ± standard deviation over seeds; paired difference ± its standard error."""
+        columns = [
+            *(Column(name, numeric=False) for name in ("method", "protocol")),
+            Column("runs", decimals=0),
+            Column(self.unit, decimals=2, scale=self.scale, better="lower"),
+            Column(f"minus {self.baseline}", decimals=2, scale=self.scale, signed=True),
+            Column("pairs", decimals=0),
+        ]
+        rows: list[list[Cell]] = []
+        for line in self.lines:
+            difference: tuple[Cell, Cell] = ("", "")
+            if line.method != self.baseline and line.difference is not None:
+                difference = Measured(line.difference, line.difference_error), line.pairs
+            elif line.method != self.baseline:
+                difference = "no shared seed", line.pairs
+            rows.append([line.method, line.protocol, line.runs, Measured(line.mean, line.spread), *difference])
+        note = "(mean ± standard deviation over seeds; difference ± its standard error; lower is better)"
+        return Table("Methods", columns, rows, caption=note)
+
     def render(self) -> str:
         """Plain text for a terminal."""
-        head = ["method", "protocol", "runs", self.unit, f"minus {self.baseline}", "pairs"]
-        rows = [
-            [
-                line.method,
-                line.protocol,
-                str(line.runs),
-                _with_error(line.mean, line.spread, self.scale, signed=False),
-                "" if line.method == self.baseline else self._difference(line),
-                "" if line.method == self.baseline else str(line.pairs),
-            ]
-            for line in self.lines
-        ]
-        widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
-        text = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [head, *rows]]
-        text.insert(1, "  ".join("-" * width for width in widths))
-        note = "(mean ± standard deviation over seeds; difference ± its standard error; lower is better)"
-        return "\n".join(line.rstrip() for line in [*text, note])
-
-    def _difference(self, line: MethodLine) -> str:
-        if line.difference is None:
-            return "no shared seed"
-        return _with_error(line.difference, line.difference_error, self.scale, signed=True)
-
-
-def _with_error(value: float, error: float | None, scale: float, signed: bool) -> str:
-    text = f"{value * scale:+.2f}" if signed else f"{value * scale:.2f}"
-    return text if error is None else f"{text} ± {error * scale:.2f}"
+        table = self.table()
+        return f"{table_text(table)}\n{table.caption}"
 
 
 def compare_methods(

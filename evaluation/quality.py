@@ -80,4 +80,4 @@ def refusals(rows: Mapping[str, Row]) -> list[str]:
     """Why numbers are missing, one sentence each."""
     reasons = {reason for row in rows.values() for reason in row.get("refused", {}).values()}
     reasons |= {row["score_refused"] for row in rows.values() if row.get("score_refused")}
-    return [f"{reason[:1].upper()}{reason[1:]}" for reason in sorted(reasons)]
+    return sorted(f"{reason[:1].upper()}{reason[1:]}" for reason in reasons)
