@@ -95,11 +95,7 @@ def _networks(options: Options) -> dict[str, Any]:
     device = pick_device(options.device)
     threads = set_threads(options.workers)
     costs = generator_costs({kind: _generator(kind, options, device) for kind in ("teacher", "student")})
-    return {
-        "threads": threads,
-        "device": str(device),
-        "cost": {kind: cost.to_json() for kind, cost in costs.items()},
-    }
+    return {"threads": threads, "device": str(device), "cost": costs}
 
 
 def _generator(kind: str, options: Options, device: Any) -> Any:

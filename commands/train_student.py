@@ -94,11 +94,10 @@ def run(options: Options) -> dict[str, Any]:
     from evaluation.cost import generator_costs
 
     student = load_generator(made.folder, device)
-    costs = generator_costs({"teacher": teacher, "student": student})
     return {
         "student": str(made.folder),
         "measured_quality": student.card.measured_quality,
-        "cost": {name: cost.to_json() for name, cost in costs.items()},
+        "cost": generator_costs({"teacher": teacher, "student": student}),
     }
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from evaluation.table import Cell, Column, Table, table_text
+from evaluation.table import Column, Table, table_text
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ def network_cost(
     return Cost(parameter_count(module), macs, *one, batch, *block, threads=threads, device=device)
 
 
-def generator_costs(generators: Mapping[str, Any], batch_size: int = 64) -> dict[str, Cost]:
-    """Cost of each generator that is there (None: it is not) and has a network to look at (a black box has none)."""
+def generator_costs(generators: Mapping[str, Any], batch_size: int = 64) -> dict[str, dict[str, Any]]:
+    """`Cost` as JSON of each generator that is there (None: it is not) and no black box."""
     costs = {}
     for name, generator in generators.items():
         if getattr(generator, "network", None) is None:
@@ -113,36 +113,30 @@ def generator_costs(generators: Mapping[str, Any], batch_size: int = 64) -> dict
         labels = np.zeros(batch_size, dtype=np.int64) if space.kind == "classes" else np.full(batch_size, space.low)
         latents = torch.zeros(batch_size, int(generator.card.latent["dimension"]))
         inputs = (latents.to(generator.device), space.encode(labels).to(generator.device))
-        costs[name] = network_cost(generator.network, inputs)
+        costs[name] = network_cost(generator.network, inputs).to_json()
     return costs
 
 
-def cost_text(costs: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table for a terminal, from costs as JSON; "" for none."""
-    if not costs:
-        return ""
-    table = cost_table({name: Cost(**cost) for name, cost in costs.items()})
-    return f"{table_text(table)}\n{table.caption}"
-
-
-def cost_table(costs: Mapping[str, Cost], title: str = "Size and speed") -> Table:
-    """One row for each named network; latencies of one call."""
-    first = next(iter(costs.values()), Cost(0, 0, 0.0, 0.0, 0, 0.0, 0.0, 1, "cpu"))
-    columns = [
-        Column("network", numeric=False),
-        Column("parameters", "thousand", scale=1e-3, better="lower", bars=True),
-        Column("multiply-adds", "million", decimals=2, scale=1e-6, better="lower", bars=True),
-        Column("one image", "ms", decimals=2, better="lower"),
-        Column("one image, p95", "ms", decimals=2),
-        Column(f"batch of {first.batch}", "ms", better="lower"),
-    ]
-    rows: list[list[Cell]] = [
-        [name, cost.parameters, cost.macs, cost.latency_p50_ms, cost.latency_p95_ms, cost.batch_latency_p50_ms]
-        for name, cost in costs.items()
-    ]
-    device, noun = first.device.replace("cpu", "the CPU"), "thread" if first.threads == 1 else "threads"
-    caption = f"Median latency of one call on {device} with {first.threads} {noun}."
+def cost_table(costs: Mapping[str, Mapping[str, Any]], title: str = "Size and speed") -> Table:
+    """One row for each named network (`Cost` as JSON); latencies of one call."""
+    first = next(iter(costs.values()), {"batch": 0, "threads": 1, "device": "cpu"})
+    columns = {
+        "parameters": Column("parameters", "thousand", scale=1e-3, better="lower", bars=True),
+        "macs": Column("multiply-adds", "million", decimals=2, scale=1e-6, better="lower", bars=True),
+        "latency_p50_ms": Column("one image", "ms", decimals=2, better="lower"),
+        "latency_p95_ms": Column("one image, p95", "ms", decimals=2),
+        "batch_latency_p50_ms": Column(f"batch of {first['batch']}", "ms", better="lower"),
+    }
+    rows = [[name, *(cost[key] for key in columns)] for name, cost in costs.items()]
+    device, noun = first["device"].replace("cpu", "the CPU"), "thread" if first["threads"] == 1 else "threads"
+    caption = f"Median latency of one call on {device} with {first['threads']} {noun}."
     if {"teacher", "student"} <= set(costs):
-        times = costs["teacher"].parameters / costs["student"].parameters
+        times = costs["teacher"]["parameters"] / costs["student"]["parameters"]
         caption += f" The student has {times:.1f} times fewer parameters than the teacher."
-    return Table(title, columns, rows, caption=caption)
+    return Table(title, [Column("network", numeric=False), *columns.values()], rows, caption=caption)
+
+
+def cost_text(costs: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table for a terminal; "" for none."""
+    table = cost_table(costs)
+    return f"{table_text(table)}\n{table.caption}" if costs else ""

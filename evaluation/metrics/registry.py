@@ -1,8 +1,8 @@
 """The metrics of generated images, by name.
 
-A new metric is one file in this folder, with a class under `@METRICS.register(name)`, and the file's name in
-`__init__.py`.  `evaluate` then measures it; its columns stand in the printed tables and in the report, which explains
-it; and where it has a direction and an error bar, the verdict on the filters reads it.
+A new metric is one file in this folder, with a class under `@METRICS.register(name)`, and one line below.  `evaluate`
+then measures it; its columns stand in the printed tables and in the report, which explains it; and where it has a
+direction and an error bar, the verdict on the filters reads it.
 """
 
 from __future__ import annotations
@@ -109,6 +109,10 @@ class Metric(ABC):
 
 
 METRICS: Registry[type[Metric]] = Registry("metric")
+METRICS.declare("frechet_distance", "evaluation.metrics.frechet_distance")
+METRICS.declare("kernel_distance", "evaluation.metrics.kernel_distance")
+METRICS.declare("label_agreement", "evaluation.metrics.label_agreement")
+METRICS.declare("precision_recall", "evaluation.metrics.precision_recall")
 
 
 def all_metrics() -> dict[str, Metric]:

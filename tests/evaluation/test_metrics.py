@@ -71,7 +71,7 @@ def toy() -> Iterator[str]:
             return {"toy_brightness": {"value": float(grey.mean()), "standard_error": float(grey.std()) / len(grey)}}
 
     yield "toy"
-    del METRICS._entries["toy"]
+    del METRICS._lines["toy"]
 
 
 def check(name: str, metric: Metric, row: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ def full(name: str = "class") -> ReportData:
         acceptance=table,
         facts={name: name},
         quality=quality_table({name: quality(0.031), "student": quality(None, "too few")}),
-        costs=cost_table({name: COST}),
+        costs=cost_table({name: COST.to_json()}),
         curves=[Curve(name, name, name, {name: (steps, np.sin(steps)), "b": (steps, np.cos(steps))}, caption=name)],
         rho=RhoCurve(name, [0.5, 1.0], [0.1, 0.2], [0.01, float("nan")], 0.5, {name: 0.15}),
         rho_table=table,
@@ -243,6 +243,6 @@ def test_quality_and_cost_tables_say_what_is_missing() -> None:
     assert table.columns[1].name == "FD-judge"
     assert table.rows[1][1] is None
     assert table.caption == "A Fréchet distance needs more"
-    costs = cost_table({"teacher": COST})
+    costs = cost_table({"teacher": COST.to_json()})
     assert costs.columns[-1].name == "batch of 64"
     assert "2 threads" in costs.caption
