@@ -119,7 +119,8 @@ def generator_costs(generators: Mapping[str, Any], batch_size: int = 64) -> dict
 
 def cost_table(costs: Mapping[str, Mapping[str, Any]], title: str = "Size and speed") -> Table:
     """One row for each named network (`Cost` as JSON); latencies of one call."""
-    first = next(iter(costs.values()), {"batch": 0, "threads": 1, "device": "cpu"})
+    nothing: Mapping[str, Any] = {"batch": 0, "threads": 1, "device": "cpu"}
+    first = next(iter(costs.values()), nothing)
     columns = {
         "parameters": Column("parameters", "thousand", scale=1e-3, better="lower", bars=True),
         "macs": Column("multiply-adds", "million", decimals=2, scale=1e-6, better="lower", bars=True),
