@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -19,6 +18,7 @@ from runtime.bounds import (
     bound_problems,
 )  # fmt: skip
 from runtime.errors import UserError
+from training.schedules import cosine, milestones, warm_up
 
 LR_CLASSES = 0.05
 LR_CONTINUOUS = 0.01  # at 0.05 the regression head was seen to collapse to the mean label within 50 steps
@@ -96,11 +96,10 @@ class ClassifierSettings:
         peak = LR_CLASSES if self.lr is None else self.lr
         warmup = round(self.warmup_fraction * self.steps)
         if step < warmup:
-            return peak * (step + 1) / warmup
+            return peak * warm_up(step, warmup)
         if self.schedule == "milestones":
-            passed = sum(step >= milestone * self.steps for milestone in self.milestones)
-            return peak * self.milestone_factor**passed
-        return peak * 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
+            return peak * milestones(step, self.steps, self.milestones, self.milestone_factor)
+        return peak * cosine(step - warmup, self.steps - warmup)
 
     def augmentations(self, allowed: Sequence[str]) -> tuple[str, ...]:
         """The augmentations to use; a UserError where one was asked for that the dataset does not allow."""

@@ -1,6 +1,6 @@
 """Training a light classifier or regressor: plain SGD for a fixed number of optimiser steps.
 
-Promised: the result is a function of (images, settings, teacher) alone on CPU, also after any number of kills; every
+Promised: the result is a function of (images, settings, teacher) alone on a CPU, also after any number of kills; every
 run takes `settings.steps` steps, whatever its data; only validation images choose anything.  Test images have no way
 in.  Real and fake images come as one source (cGAN-KD: concatenate and shuffle; no batch ratio); a row
 counts once in the loss, or as its source's weights say.  Several ranks share each batch; the main one validates and
@@ -9,7 +9,6 @@ writes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,28 +16,27 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from classifiers.distillation import Distiller, build_distiller
+from classifiers.inputs import check_inputs, start_from
 from classifiers.networks import StudentNetwork, build_student
-from classifiers.predictor import CARD_FILE, ClassifierPredictor, load_classifier, read_classifier_card, save_classifier
+from classifiers.predictor import CARD_FILE, read_classifier_card, save_classifier
 from classifiers.scoring import Score, outputs, score_outputs
 from classifiers.settings import ClassifierSettings
-from classifiers.training_state import TrainingState
 from image_data.augment import augment
 from image_data.batches import BatchOrder
-from image_data.label_meeting import LabelHolder, check_same_labels, meet, predictor_holder
-from image_data.labels import label_space_from_json
 from image_data.sources import ImageSource, row_weights
 from interfaces import LabelSpace, Predictor
-from runtime.errors import UserError
+from layers.batch_statistics import share_statistics
 from runtime.precision import passes
-from runtime.progress import progress
 from runtime.ranks import ALONE, Ranks
 from runtime.seeds import seed_step, torch_generator
-from training.checkpoints import CheckpointFolder
-from training.stats_log import StatsLog
+from training.ema import ExponentialMovingAverage
+from training.loop import Cadence, TrainingLoop, finish_training
+from training.schedules import set_learning_rate
+from training.state import BestState, NamedState
 
-_CHECKPOINT_EVERY_SECONDS = 30.0
 OnValidation = Callable[[int, float], None]
 
 
@@ -67,50 +65,88 @@ def train_classifier(
     Result: val_metric ("error" or "mae"), val_score, val_cross_entropy, steps, selected_step, images_seen,
     val_curve, source_counts.  Raises UserError for images, labels, teacher or augmentations that do not fit.
     """
-    out = Path(out)
+    out, listen = Path(out), on_validation or (lambda step, score: None)
     if (out / CARD_FILE).exists():
         result = dict(read_classifier_card(out)["result"])
-        for step, value in result["val_curve"] if on_validation is not None else []:
-            on_validation(step, value)  # type: ignore[misc]
+        for step, value in result["val_curve"]:
+            listen(step, value)
         return result
     settings = settings.for_labels(label_space.kind)
     names = settings.augmentations(allowed_augmentations)
-    shape = _check_inputs(train, val, label_space, settings, teacher)
+    shape = check_inputs(train, val, label_space, settings, teacher)
     if source_counts is not None and sum(source_counts.values()) != len(train):
         raise ValueError(f"source counts {dict(source_counts)} do not add up to the {len(train)} training images")
     seed_step(settings.seed, "classifier initial weights", 0)
     network = build_student(settings.student, shape[0], shape[1], label_space, settings.width)
-    start_digest = _start_from(network, settings, shape, label_space)
-    network = network.to(device).to(memory_format=torch.channels_last).train()
-    state = TrainingState(network, settings, device, ranks)
-    task = _Task(train, val, label_space, settings, device, names, teacher, on_validation, ranks)
-    _optimise(task, state, out)
+    start_digest = start_from(network, settings, shape, label_space)
+    task = _Task(train, val, label_space, settings, device, names, teacher, ranks)
+    trained, best = _optimise(task, network, out, listen)
     if ranks.main:
-        state.take_best()
-        card = _card(task, state, shape) | {
+        best.restore(trained)
+        card = _card(task, trained, best, shape) | {
             "initialised_from": start_digest,
             "trained_on": dict(trained_on or {}),
         }
         card["result"]["source_counts"] = dict(source_counts) if source_counts else {"images": len(train)}
-        save_classifier(out, card, state.judged.state_dict())
-        CheckpointFolder(out / "checkpoints").remove()
-    ranks.wait()
+        save_classifier(out, card, trained.state_dict())
+    finish_training(out, ranks)
     return dict(read_classifier_card(out)["result"])
 
 
-def check_training(
-    train: ImageSource,
-    val: ImageSource | None,
-    label_space: LabelSpace,
-    settings: ClassifierSettings,
-    allowed_augmentations: Sequence[str],
-    teacher: Predictor | None = None,
-) -> None:
-    """Raise the UserError with which `train_classifier` would refuse all this, before any folder is made."""
-    settings.augmentations(allowed_augmentations)
-    shape = _check_inputs(train, val, label_space, settings, teacher)
-    network = build_student(settings.student, shape[0], shape[1], label_space, settings.width)
-    _start_from(network, settings, shape, label_space)
+def _optimise(
+    task: _Task, network: StudentNetwork, out: Path, listen: OnValidation
+) -> tuple[StudentNetwork, BestState]:
+    """The loop.  Returns what was trained, the EMA where there is one, and its validation scores."""
+    settings, device, ranks = task.settings, task.device, task.ranks
+    network = network.to(device).to(memory_format=torch.channels_last).train()  # convolutions are faster so on a CPU
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=settings.learning_rate(0),
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.momentum > 0,
+        fused=True,
+    )
+    half_life = settings.ema_half_life_images
+    ema = ExponentialMovingAverage(network, half_life) if half_life else None
+    share_statistics(network, ranks, device)  # after the EMA's copy, which one rank runs alone
+    trained: StudentNetwork = ema.module if ema else network  # type: ignore[assignment]
+    best = BestState(keep=settings.selection == "best-validation")
+    distiller = build_distiller(settings.distiller, settings.distiller_weights)
+    order = BatchOrder(len(task.train), settings.batch_size, settings.seed, "classifier batches")
+    labels = task.label_space.encode(np.array(task.train.labels))
+    loop = TrainingLoop(
+        f"{settings.student} ({settings.distiller})",
+        out,
+        settings.steps,
+        NamedState(network=network, optimizer=optimizer, ema=ema, best=best),
+        Cadence(settings.log_every_steps, settings.checkpoint_every_steps),
+        ranks,
+    )
+    for done, value in best.curve:
+        listen(done, value)  # after a kill the listener hears all scores again
+    for step in loop:
+        # Each step has its own random stream (dropout), so that a resume needs no generator's state.
+        seed_step(settings.seed, ranks.purpose("classifier step"), step)
+        images, batch = task.batch(order.rows(step), labels, step)
+        soft = task.soft_labels(images, distiller)
+        with passes(settings.precision, device):
+            output = network(images).float()
+        losses = distiller({"output": output}, soft, batch)
+        set_learning_rate(optimizer, settings.learning_rate(step))
+        optimizer.zero_grad(set_to_none=True)
+        losses["loss"].backward()
+        ranks.average_gradients(network.parameters())
+        optimizer.step()
+        if ema is not None and ranks.main:
+            ema.update(network, settings.batch_size)
+        rate = round(loop.steps_per_second(step) * settings.batch_size, 1)
+        loop.log(step, losses, lr=settings.learning_rate(step), images_per_second=rate)
+        if ranks.main and loop.due(step, settings.validate_every_steps) and (score := task.validate(trained)):
+            best.note(step + 1, score.value, trained)
+            loop.write(step, {"val_" + score.metric: score.value, "val_cross_entropy": score.cross_entropy})
+            listen(step + 1, score.value)
+    return trained, best
 
 
 @dataclass(frozen=True)
@@ -124,25 +160,54 @@ class _Task:
     device: torch.device
     augmentations: Sequence[str]
     teacher: Predictor | None
-    on_validation: OnValidation | None
     ranks: Ranks
 
-    def validate(self, state: TrainingState) -> Score | None:
+    def batch(self, rows: np.ndarray, labels: torch.Tensor, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """This rank's part of the step's images, augmented, uint8; and their encoded labels and weights."""
+        rows = self.ranks.part(rows)
+        generator = torch_generator(self.settings.seed, "classifier augmentation", step)
+        pixels = torch.from_numpy(self.train.images(rows))
+        images = augment(pixels, self.augmentations, generator, ranks=self.ranks).to(self.device)
+        batch = {"labels": labels[torch.from_numpy(rows)].to(self.device)}
+        weights = row_weights(self.train)
+        if weights is not None:
+            batch["weights"] = torch.from_numpy(weights[rows]).to(self.device)
+        return images, batch
+
+    def soft_labels(self, images: torch.Tensor, distiller: Distiller) -> dict[str, torch.Tensor]:
+        """The teacher's logits, or its predictions in network units, on the very view that the student sees."""
+        if self.teacher is None or not distiller.needs_teacher:
+            return {}
+        output = self.teacher(images)
+        if self.label_space.kind == "continuous":
+            output = self.label_space.encode(output.numpy().astype(np.float64))
+        # A tensor made under inference mode cannot take part in a gradient: a clone can.
+        return {"output": output.to(images.device).clone()}
+
+    def validate(self, network: nn.Module) -> Score | None:
         if self.val is None:
             return None
-        return score_outputs(outputs(state.judged, self.val, self.device), self.val.labels, self.label_space)
-
-    def validation_due(self, done: int) -> bool:
-        return (
-            self.val is not None
-            and self.ranks.main
-            and (done % self.settings.validate_every_steps == 0 or done == self.settings.steps)
-        )
+        return score_outputs(outputs(network, self.val, self.device), self.val.labels, self.label_space)
 
 
-def _card(task: _Task, state: TrainingState, shape: tuple[int, int]) -> dict[str, Any]:
+def check_training(
+    train: ImageSource,
+    val: ImageSource | None,
+    label_space: LabelSpace,
+    settings: ClassifierSettings,
+    allowed_augmentations: Sequence[str],
+    teacher: Predictor | None = None,
+) -> None:
+    """Raise the UserError with which `train_classifier` would refuse all this, before any folder is made."""
+    settings.augmentations(allowed_augmentations)
+    shape = check_inputs(train, val, label_space, settings, teacher)
+    network = build_student(settings.student, shape[0], shape[1], label_space, settings.width)
+    start_from(network, settings, shape, label_space)
+
+
+def _card(task: _Task, network: StudentNetwork, best: BestState, shape: tuple[int, int]) -> dict[str, Any]:
     """What is known of the finished network; nothing in it depends on time or machine."""
-    settings, score = task.settings, task.validate(state)
+    settings, score = task.settings, task.validate(network)
     return {
         "kind": "classifier",
         "architecture": settings.student,
@@ -156,142 +221,9 @@ def _card(task: _Task, state: TrainingState, shape: tuple[int, int]) -> dict[str
             "val_metric": score.metric if score else None,
             "val_score": score.value if score else None,
             "val_cross_entropy": score.cross_entropy if score else None,
-            "val_curve": [list(point) for point in state.curve],
+            "val_curve": [list(point) for point in best.curve],
             "steps": settings.steps,
-            "selected_step": state.best_step if state.keeps_best else settings.steps,
+            "selected_step": best.step if best.keep else settings.steps,
             "images_seen": settings.steps * settings.batch_size,
         },
     }
-
-
-def _optimise(task: _Task, state: TrainingState, out: Path) -> None:
-    """The loop: every step is a function of (images, settings, step) and the state before it."""
-    settings = task.settings
-    distiller = build_distiller(settings.distiller, settings.distiller_weights)
-    checkpoints = CheckpointFolder(out / "checkpoints")
-    start = state.resume(checkpoints)
-    task.ranks.begin(start, [state.network])
-    for done, value in state.curve if task.on_validation is not None else []:
-        task.on_validation(done, value)  # type: ignore[misc]  # after a kill the listener hears all scores again
-    stats = StatsLog(out / "stats.jsonl", start, task.ranks.main)
-    order = BatchOrder(len(task.train), settings.batch_size, settings.seed, "classifier batches")
-    labels = task.label_space.encode(np.array(task.train.labels))
-    begun = saved = time.monotonic()
-    with progress(f"{settings.student} ({settings.distiller})", settings.steps, start) as bar:
-        for step in range(start, settings.steps):
-            losses = _step(task, state, distiller, order.rows(step), labels, step)
-            done = step + 1
-            if done % settings.log_every_steps == 0 or done == settings.steps:
-                values = {name: float(value.detach()) for name, value in task.ranks.mean(losses).items()}
-                if not np.isfinite(values["loss"]):
-                    raise UserError(f"{out}: the loss is no longer finite at step {done}; lower the learning rate.")
-                rate = round((done - start) * settings.batch_size / (time.monotonic() - begun), 1)
-                stats.write({"step": done, **values, "lr": settings.learning_rate(step), "images_per_second": rate})
-                bar.update(done, f"loss {values['loss']:.3f}")
-            if task.validation_due(done) and (score := task.validate(state)):
-                state.note_validation(done, score.value)
-                stats.write(
-                    {"step": done, "val_" + score.metric: score.value, "val_cross_entropy": score.cross_entropy}
-                )
-                if task.on_validation is not None:
-                    task.on_validation(done, score.value)
-            overdue = time.monotonic() - saved > _CHECKPOINT_EVERY_SECONDS
-            if task.ranks.main and done < settings.steps and (overdue or done % settings.checkpoint_every_steps == 0):
-                state.save(checkpoints, done)
-                saved = time.monotonic()
-
-
-def _step(
-    task: _Task, state: TrainingState, distiller: Distiller, rows: np.ndarray, labels: torch.Tensor, step: int
-) -> dict[str, torch.Tensor]:
-    """One optimiser step on the batch `rows`; returns the distiller's scalars over this rank's part of it."""
-    settings = task.settings
-    whole, rows = len(rows), task.ranks.part(rows)
-    seed_step(settings.seed, task.ranks.purpose("classifier step"), step)
-    generator = torch_generator(settings.seed, "classifier augmentation", step)
-    pixels = torch.from_numpy(task.train.images(rows))
-    images = augment(pixels, task.augmentations, generator, ranks=task.ranks).to(task.device)
-    batch = {"labels": labels[torch.from_numpy(rows)].to(task.device)}
-    weights = row_weights(task.train)
-    if weights is not None:
-        batch["weights"] = torch.from_numpy(weights[rows]).to(task.device)
-    soft: dict[str, torch.Tensor] = {}
-    if task.teacher is not None and distiller.needs_teacher:  # it sees the same augmented view
-        soft = {"output": _teacher_output(task.teacher, images, task.label_space)}
-    for group in state.optimizer.param_groups:
-        group["lr"] = settings.learning_rate(step)
-    state.optimizer.zero_grad(set_to_none=True)
-    with passes(settings.precision, task.device):
-        output = state.network(images).float()
-    losses = distiller({"output": output}, soft, batch)
-    losses["loss"].backward()
-    state.update(whole)
-    return losses
-
-
-def _teacher_output(teacher: Predictor, images: torch.Tensor, label_space: LabelSpace) -> torch.Tensor:
-    """The teacher's logits, or its predictions in network units, on the device of `images`."""
-    found = teacher(images)
-    if label_space.kind == "continuous":
-        found = label_space.encode(found.numpy().astype(np.float64))
-    return found.to(images.device).clone()  # a tensor made under inference mode cannot take part in a gradient
-
-
-def _check_inputs(
-    train: ImageSource,
-    val: ImageSource | None,
-    label_space: LabelSpace,
-    settings: ClassifierSettings,
-    teacher: Predictor | None,
-) -> tuple[int, int]:
-    """(channels, resolution in px) of the images, or a UserError before any work."""
-    if not len(train):
-        raise UserError("there are no training images; give real images, fakes, or both.")
-    label_space.check(train.labels, "the training labels")
-    shape = train.images(np.array([0])).shape
-    if val is not None:
-        label_space.check(val.labels, "the validation labels")
-        if not len(val) or val.images(np.array([0])).shape != shape:
-            raise UserError(
-                f"the validation images are none, or of another shape than the training images {shape[1:]}."
-            )
-    if settings.selection == "best-validation" and val is None:
-        raise UserError("selection best-validation needs validation images; give some, or use selection last.")
-    if build_distiller(settings.distiller, settings.distiller_weights).needs_teacher:
-        if teacher is None:
-            raise UserError(f"distiller {settings.distiller} needs a teacher; give --predictor, or use distiller none.")
-        found = teacher(torch.from_numpy(train.images(np.array([0]))))
-        if found.shape[1:] != (label_space.width,):
-            raise UserError(
-                f"the teacher gives {found.shape[-1]} outputs, but the labels need {label_space.width}; "
-                "take a predictor that was trained on the same label space."
-            )
-        if "label_space" in teacher.card:
-            space = label_space_from_json(teacher.card["label_space"])
-            theirs = predictor_holder("the teacher of soft labels", teacher.card, space)
-            check_same_labels(LabelHolder("data", "the training images", label_space), theirs)
-    return int(shape[1]), int(shape[2])
-
-
-def _start_from(
-    network: StudentNetwork, settings: ClassifierSettings, shape: tuple[int, int], label_space: LabelSpace
-) -> str | None:
-    """Copy the weights of `settings.init_from`; returns their digest.  UserError where the networks differ."""
-    if settings.init_from is None:
-        return None
-    source: ClassifierPredictor = load_classifier(Path(settings.init_from), torch.device("cpu"))
-    if source.card.get("foreign"):
-        raise UserError(f"{settings.init_from} was imported from another program; take one of train-classifier's.")
-    wanted = (settings.student, settings.width, *shape)
-    card = source.card
-    found = (card["architecture"], card["width"], card["channels"], card["resolution_px"])
-    if found != wanted:
-        raise UserError(
-            f"{settings.init_from} holds {found[0]} (width {found[1]:g}, {found[2]}x{found[3]} px), not the student "
-            f"{wanted[0]} (width {wanted[1]:g}, {wanted[2]}x{wanted[3]} px); take one that fits."
-        )
-    start = LabelHolder("network", f"--init-from {settings.init_from}", source.label_space)
-    exact = label_space.kind == "continuous"  # its outputs are in units of the range
-    meet(LabelHolder("data", "the training images", label_space), start, exact=exact)
-    network.load_state_dict(source.network.state_dict())
-    return str(card["source_digest"])

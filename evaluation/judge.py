@@ -148,7 +148,7 @@ def _train(
         start = saved.step
         load_module("network", network, saved.tensors)
         load_optimizer("optimizer", optimizer, saved.tensors)
-    log = StatsLog(out / _STATS, start)
+    log = StatsLog(out / _STATS, range(start + 1, settings.steps + 1))
     order = BatchOrder(len(data), settings.batch_size, seed, "judge-batches")
     encoded = label_space.encode(data.labels)
     last_save = time.monotonic()

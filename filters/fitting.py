@@ -76,7 +76,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         self.resumed = self.checkpoints.load_latest()
-        self.log = StatsLog(self.out / "stats.jsonl", self.resumed.step if self.resumed else 0)
+        self.log = StatsLog(self.out / "stats.jsonl", range((self.resumed.step if self.resumed else 0) + 1, 1 << 62))
         self._last_save = time.monotonic()
 
     def save_if_due(self, step: int, last: int, tensors: Callable[[], dict[str, torch.Tensor]], scalars: dict) -> None:

@@ -67,7 +67,7 @@ def train_student(
     state = TrainingState(data, settings, white_box)
     folder = CheckpointFolder(out / "checkpoints")
     first = state.begin(folder)
-    log = StatsLog(out / "stats.jsonl", first, ranks.main)
+    log = StatsLog(out / "stats.jsonl", range(first + 1, settings.steps + 1), ranks.main)
     saved_at = time.monotonic()
     with progress("train-student", settings.steps, first) as bar:
         for step in range(first, settings.steps):

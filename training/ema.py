@@ -1,9 +1,10 @@
-"""The average of a network over training, and batch-norm statistics that belong to it."""
+"""The EMA of a network over its training, and batch-norm statistics that belong to it."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,11 +13,10 @@ RAMP_UP = 0.05  # the half-life is never longer than this part of the images see
 
 
 class ExponentialMovingAverage:
-    """`.module` is an average of the states that `update` was shown, with weight halved every `half_life_images`.
+    """`.module` is the EMA of the states that `update` was shown, with weight halved every `half_life_images`.
 
-    Parameters and floating-point buffers (batch-norm statistics) are averaged; the vectors of spectral normalisation
-    and counters are copied, for an average of unit vectors is none.  Early in a run the half-life is shortened
-    (`RAMP_UP`), so that a short run does not average over its own beginning.
+    Parameters and floating-point buffers (batch-norm statistics) are averaged.  Early in a run the half-life is
+    shortened (`RAMP_UP`), so that a short run does not average over its own beginning.
     """
 
     def __init__(self, module: nn.Module, half_life_images: float) -> None:
@@ -32,13 +32,25 @@ class ExponentialMovingAverage:
         keep = 0.5 ** (images / max(half_life, 1e-8))
         source = _state(module)
         averaged, towards = [], []
-        for name, mine in _state(self.module).items():
-            if mine.is_floating_point() and not name.endswith(("._u", "._v")):
-                averaged.append(mine)
+        for name, value in _state(self.module).items():
+            # The vectors of spectral normalisation are copied: a mean of unit vectors is no unit vector.
+            if value.is_floating_point() and not name.endswith(("._u", "._v")):
+                averaged.append(value)
                 towards.append(source[name])
             else:
-                mine.copy_(source[name])
+                value.copy_(source[name])
         torch._foreach_lerp_(averaged, towards, 1.0 - keep)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For `training.state`."""
+        return {"images_seen": self.images_seen, **self.module.state_dict(prefix="module.")}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.images_seen = int(state["images_seen"])
+        prefix = "module."
+        self.module.load_state_dict(
+            {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+        )
 
 
 def accumulate_standing_statistics(

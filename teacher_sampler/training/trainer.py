@@ -70,7 +70,7 @@ def train_teacher(
     checkpoints = CheckpointFolder(out / "checkpoints")
     start = run.resume(checkpoints)
     ranks.begin(start, [run.generator, run.discriminator])
-    log = StatsLog(out / "stats.jsonl", start, ranks.main)
+    log = StatsLog(out / "stats.jsonl", range(start + 1, settings.steps + 1), ranks.main)
     saved_at = time.monotonic()
     with progress("teacher", settings.steps, start) as bar:
         for step in range(start, settings.steps):
