@@ -16,6 +16,7 @@ def run(options: SharedOptions) -> dict[str, Any]:
     from classifiers import DISTILLERS, STUDENTS
     from classifiers.foreign.normalisation import NORMALISATIONS
     from evaluation.metrics import METRICS
+    from image_data.fake import EXPORT_FORMATS
     from image_data.real import REAL_DATASETS
     from student_trainer import GENERATORS
     from teacher_sampler import TEACHERS
@@ -33,6 +34,7 @@ def run(options: SharedOptions) -> dict[str, Any]:
         WHITE_BOX_LOSSES: "train-student --white-box --white-box-losses NAME=WEIGHT",
         NORMALISATIONS: "import-predictor --normalise",
         METRICS: "evaluate",
+        EXPORT_FORMATS: "export-fakes --to",
     }
     found: dict[str, Any] = {registry.kind: dict.fromkeys(registry, use) for registry, use in uses.items()}
     found[TEACHERS.kind] = {name: trains if name in TRAINABLE else loads for name in TEACHERS}

@@ -110,6 +110,23 @@ def commit_new_file(temporary: Path, final: Path) -> None:
     fsync_path(final.parent)
 
 
+def commit_new_folder(temporary: Path, final: Path) -> None:
+    """Bring all files below `temporary` to the disk, rename it to `final` (same folder), fsync that folder.
+
+    FileExistsError where `final` exists.  One call for the whole disk: a hundred thousand files, each with a call of
+    its own, take many minutes.
+    """
+    refuse_gone(final)
+    os.sync()
+    try:
+        os.rename(temporary, final)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR) or not final.exists():
+            raise
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(final)) from error
+    fsync_path(final.parent)
+
+
 def temporary_name(final: Path) -> Path:
     """A new name beside `final`, which `remove_leftovers` knows.
 

@@ -16,6 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "repair": ("repair", "Make the damaged units of a dataset of fakes again."),
     "inspect": ("inspect_fakes", "Describe a dataset of fakes: acceptance, ratios, errors, quality, warnings."),
     "export-h5": ("export_h5", "Write a dataset of fakes as the one file that cGAN-KD trainers read."),
+    "export-fakes": ("export_fakes", "Write a dataset of fakes as an image folder, WebDataset or Parquet files."),
     "train-student": ("train_student", "Distil a light student generator from a dataset of fakes."),
     "distill": ("distill", "Train a light classifier or regressor from real and fake images."),
     "search-rho": ("search_rho", "Search the filtering quantile rho on validation data."),

@@ -2,6 +2,7 @@
 
 from image_data.fake.dataset import FakeDataset, Scores, UnitLedger, open_fakes
 from image_data.fake.describe import describe_fakes
+from image_data.fake.exports import EXPORT_FORMATS, export_fakes
 from image_data.fake.exports.hdf5 import export_h5
 from image_data.fake.manifest import Manifest
 from image_data.fake.manifest import read_manifest as open_manifest
@@ -10,6 +11,7 @@ from image_data.fake.verify import verify_fakes
 from image_data.fake.view import FakeView
 
 __all__ = [
+    "EXPORT_FORMATS",
     "FakeDataset",
     "FakeView",
     "Manifest",
@@ -17,6 +19,7 @@ __all__ = [
     "Selection",
     "UnitLedger",
     "describe_fakes",
+    "export_fakes",
     "export_h5",
     "open_fakes",
     "open_manifest",

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from image_data.fake.row_reader import RowReader
 from image_data.fake.sealed import SCORE_LAYOUT
 from image_data.fake.selection import Selection
 from image_data.fake.shard_files import SealedFile, ShardFiles
-from image_data.fake.view import FakeView
+from image_data.fake.view import FakeView, Item, Transform
 from interfaces import LabelSpace
 from runtime.errors import UserError
 
@@ -57,6 +57,7 @@ class UnitLedger:
 class FakeDataset:
     """A finished fake dataset; made by `open_fakes`.  Rows are ordered by unit: label (group), then k.
 
+    Indexes and iterates as `view()` does, so that it is a torch dataset of (uint8 C x H x W, label) items itself.
     Picklable: the manifest travels, so that another process reads these very rows, even where the folder has been
     extended meanwhile (which only adds shards); each process maps the shards anew.  Safe after fork, and for threads.
     """
@@ -85,6 +86,19 @@ class FakeDataset:
 
     def __len__(self) -> int:
         return int(self._shards.starts[-1])
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> FakeView: ...
+    def __getitem__(self, index: int | slice) -> Item | FakeView:
+        return self.view()[index]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Item]:
+        return self.view().__getitems__(indices)
+
+    def __iter__(self) -> Iterator[Item]:
+        return iter(self.view())
 
     @property
     def digest(self) -> str:
@@ -193,13 +207,14 @@ class FakeDataset:
                 pieces.append(self.cut(number, file.array(name)))
         return {name: np.concatenate(pieces) for name, pieces in found.items()}
 
-    def view(self, selection: Selection | None = None) -> FakeView:
+    def view(self, selection: Selection | None = None, transform: Transform | None = None) -> FakeView:
         """A sized, indexable view for training: all rows, or those of a selection with its labels.
 
+        `transform` changes the image of each item (uint8 C x H x W tensor -> anything), as torchvision's does.
         Raises UserError where the selection belongs to another dataset, or names rows that this one has not.
         """
         if selection is None:
-            return FakeView(self, None, None)
+            return FakeView(self, None, None, None, transform)
         if selection.fakes_digest != self.digest:
             raise UserError(
                 f"the selection belongs to the fakes {selection.fakes_digest[:8]}, not to {self.path} "
@@ -210,7 +225,7 @@ class FakeDataset:
             raise UserError(
                 f"the selection names rows {rows.min()} to {rows.max()} and {self.path} has {len(self)}; select again."
             )
-        return FakeView(self, rows, selection.labels, selection.weights)
+        return FakeView(self, rows, selection.labels, selection.weights, transform)
 
     def ledger(self) -> Iterator[UnitLedger]:
         """Unit by unit, every candidate, the rejected ones and those past the cut too."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -14,12 +14,15 @@ from runtime.errors import UserError
 if TYPE_CHECKING:
     from image_data.fake.dataset import FakeDataset
 
-Item = tuple[torch.Tensor, torch.Tensor]
+Item = tuple[Any, torch.Tensor]
+Transform = Callable[[torch.Tensor], Any]
+_READ_AHEAD = 256  # images that iteration reads at once
 
 
 class FakeView(Dataset[Item]):
     """`labels`, `images(rows)`, `latents(rows)` over the chosen rows; items are (uint8 C x H x W, label) tensors.
 
+    Of an item `transform` changes the image; `images` and `latents` stay as they are stored.  A slice is a view again.
     Nothing is copied.  Picklable, and safe in DataLoader workers under fork, forkserver and spawn.
     """
 
@@ -29,9 +32,11 @@ class FakeView(Dataset[Item]):
         rows: np.ndarray | None,
         labels: np.ndarray | None,
         weights: np.ndarray | None = None,
+        transform: Transform | None = None,
     ) -> None:
         self.fakes = fakes
         self.rows = rows
+        self.transform = transform
         self._labels = labels
         self._weights = weights
 
@@ -72,7 +77,13 @@ class FakeView(Dataset[Item]):
         """The labels asked of the teacher, which generated these images, whatever the selection replaced them by."""
         return self.fakes.labels[self._translate(rows)]
 
-    def __getitem__(self, index: int) -> Item:
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> FakeView: ...
+    def __getitem__(self, index: int | slice) -> Item | FakeView:
+        if isinstance(index, slice):
+            return self._part(np.arange(len(self))[index])
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[Item]:
@@ -81,10 +92,17 @@ class FakeView(Dataset[Item]):
         rows = np.where(rows < 0, rows + len(self), rows)
         images = torch.from_numpy(self.images(rows))
         labels = torch.from_numpy(np.ascontiguousarray(self.labels[rows]))
-        return list(zip(images, labels, strict=True))
+        shown = images if self.transform is None else map(self.transform, images)
+        return list(zip(shown, labels, strict=True))
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"fakes": self.fakes, "rows": self.rows, "_labels": self._labels, "_weights": self._weights}
+    def __iter__(self) -> Iterator[Item]:
+        for start in range(0, len(self), _READ_AHEAD):
+            yield from self.__getitems__(range(start, min(start + _READ_AHEAD, len(self))))
+
+    def _part(self, places: np.ndarray) -> FakeView:
+        rows = places if self.rows is None else self.rows[places]
+        weights = None if self._weights is None else self._weights[places]
+        return FakeView(self.fakes, rows, self.labels[places], weights, self.transform)
 
     def _translate(self, rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows, dtype=np.int64)

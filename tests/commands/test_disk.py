@@ -37,6 +37,7 @@ MADE_BY = {  # command: options, and the file by which it is known to be done
     "train-classifier": ("", "card.json"),
     "distill": ("", "result.json"),
     "export-h5": ("", ""),
+    "export-fakes": ("", "README.md"),
     "report": ("", ""),
     "inspect": ("--plots", ""),
 }

@@ -88,6 +88,22 @@ def test_export_h5_is_read_back_by_the_real_data_loader(workspace, capsys, tmp_p
     assert "exists" in capsys.readouterr().err
 
 
+def test_export_fakes_says_the_licence_and_the_disk_that_it_needs(workspace, capsys, tmp_path, monkeypatch):
+    text = f"--to webdataset --out {tmp_path / 'e'} --rho 0.5"
+    needs = workspace.json(capsys, "export-fakes", f"{text} --dry-run", tiny=False)["needs"]
+    found = workspace.json(capsys, "export-fakes", text, tiny=False)
+    assert found["images"] == 400
+    assert found["bytes"] / 1e6 == pytest.approx(needs["disk_mb"], rel=0.1)
+    assert "| licence | as the training data |" in (tmp_path / "e" / "README.md").read_text()
+    own = f"--out {tmp_path / 'own'} --licence CC0"
+    assert workspace.type("export-fakes", own, tiny=False) == 0
+    assert "| licence | CC0 |" in (tmp_path / "own" / "README.md").read_text()
+    monkeypatch.setattr("runtime.room.free_disk_bytes", lambda path: 1_000_000)
+    capsys.readouterr()
+    assert workspace.type("export-fakes", f"--out {tmp_path / 'full'} --dry-run", tiny=False) == 2
+    assert "needs about 3 MB, and its disk has 1 MB free" in capsys.readouterr().err
+
+
 def test_train_student_then_export_evaluate_benchmark_and_report(workspace, capsys, tmp_path):
     made = workspace.json(capsys, "train-student", "--white-box")
     assert set(made["cost"]) == {"teacher", "student"}

@@ -99,6 +99,35 @@ def test_view_and_items(fakes: FakeDataset, angles: FakeDataset) -> None:
     assert np.array_equal(both.images(np.array([5, 0]))[0], image.numpy() * 0 + fakes.images(np.array([0]))[0])
 
 
+def as_floats(image: torch.Tensor) -> torch.Tensor:
+    """A transform that worker processes can import."""
+    return image.float() / 255.0
+
+
+def test_a_dataset_and_its_views_are_torch_datasets(fakes: FakeDataset) -> None:
+    whole = fakes.images(np.arange(120))
+    for dataset in (fakes, fakes.view()):
+        assert len(dataset) == 120
+        assert np.array_equal(dataset[-1][0].numpy(), whole[119])
+        assert dataset[np.int64(7)][1].item() == fakes.labels[7]
+        images, labels = zip(*dataset, strict=True)
+        assert np.array_equal(np.stack(images), whole)
+        assert np.array_equal(np.stack(labels), fakes.labels)
+        for index in (120, -121):
+            with pytest.raises(IndexError):
+                dataset[index]
+    chosen = Selection(np.arange(100, 0, -1), np.full(100, 2), {}, fakes.digest, np.linspace(0.5, 1.5, 100))
+    view = fakes.view(chosen, transform=as_floats)
+    part = view[10:90:20][1:]
+    assert part.rows.tolist() == [70, 50, 30]
+    assert part.labels.tolist() == [2, 2, 2]
+    assert np.array_equal(part.weights, chosen.weights[[30, 50, 70]])
+    assert len(view[50:50]) == len(list(view[50:50])) == 0
+    assert torch.equal(part[0][0], torch.from_numpy(whole[70]).float() / 255.0)
+    assert fakes[5:7].labels.tolist() == fakes.labels[5:7].tolist()
+    assert np.array_equal(view.images(np.array([0])), whole[100:101])  # a transform is for items
+
+
 def test_selection_round_trip(fakes: FakeDataset, tmp_path: Path) -> None:
     rows = np.array([3, 90, 41, 3], dtype=np.int64)
     labels = np.array([2, 2, 0, 1], dtype=np.int64)
@@ -144,11 +173,11 @@ def test_pickling_keeps_the_manifest_and_nothing_that_was_read(fakes: FakeDatase
 
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_data_loader_workers(fakes: FakeDataset, method: str) -> None:
-    view = fakes.view()
+    view = fakes.view(transform=as_floats)
     view.images(np.arange(120))  # maps are open in this process when the workers start
     loader = DataLoader(view, batch_size=16, num_workers=2, multiprocessing_context=method)
     images, labels = zip(*loader, strict=True)
-    assert np.array_equal(torch.cat(images).numpy(), fakes.images(np.arange(120)))
+    assert np.array_equal(torch.cat(images).numpy(), fakes.images(np.arange(120)) / np.float32(255.0))
     assert np.array_equal(torch.cat(labels).numpy(), fakes.labels)
 
 
