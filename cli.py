@@ -32,9 +32,9 @@ class _LazyGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        options = importlib.import_module("commands.support.options")
+        command_line = importlib.import_module("commands.support.command_line")
         module_name, line = COMMANDS[cmd_name]
-        return options.build_command(cmd_name, line, importlib.import_module(f"commands.{module_name}"))
+        return command_line.build_command(cmd_name, line, importlib.import_module(f"commands.{module_name}"))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -75,7 +75,7 @@ def generator(name: str, device: str) -> tuple[torch.nn.Module, tuple[torch.Tens
     arguments = {"resolution_px": PX, "channels": 3, "latent_dim": LATENT, "label_dim": 128, "spectral_normed": False}
     arguments |= given
     with torch.device("meta"):
-        network = TEACHERS.get(architecture)(arguments, class_space(classes)).eval().requires_grad_(False)
+        network = TEACHERS.get(architecture)(class_space(classes), **arguments).eval().requires_grad_(False)
     network = network.to_empty(device=device).to(memory_format=torch.channels_last)
     for tensor in network.state_dict().values():
         tensor.fill_(0.01)  # without contents there may be numbers that are slow to calculate with

@@ -87,7 +87,7 @@ class Model:
 
     def __init__(self, channels: int, resolution_px: int) -> None:
         torch.manual_seed(0)
-        network = build_student("resnet8", channels, resolution_px, class_space(10), 1.0)
+        network = build_student("resnet8", channels, resolution_px, class_space(10))
         self._network = network.to(memory_format=torch.channels_last).train()
         self._optimizer = torch.optim.SGD(network.parameters(), lr=0.01)
 

@@ -59,7 +59,7 @@ def biggan(
         "label_dim": label_dim,
         "spectral_normed": False,  # as trained teachers are, once their folder is written
     }
-    network = TEACHERS.get("biggan")(arguments, space)
+    network = TEACHERS.get("biggan")(space, **arguments)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn_like(parameter))

@@ -7,15 +7,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classifiers.distillation import build_distiller
+from classifiers.distillation import DISTILLERS
 from classifiers.networks import StudentNetwork
-from classifiers.predictor import ClassifierPredictor, load_classifier
+from classifiers.predictor import ClassifierPredictor, load_classifier, network_of
 from classifiers.settings import ClassifierSettings
 from image_data.label_meeting import LabelHolder, check_same_labels, meet, predictor_holder
 from image_data.labels import label_space_from_json
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Predictor
 from runtime.errors import UserError
+from runtime.registry import Choice
 
 
 def check_inputs(
@@ -38,9 +39,9 @@ def check_inputs(
             )
     if settings.selection == "best-validation" and val is None:
         raise UserError("selection best-validation needs validation images; give some, or use selection last.")
-    if build_distiller(settings.distiller, settings.distiller_weights).needs_teacher:
+    if DISTILLERS.build(settings.method).needs_teacher:
         if teacher is None:
-            raise UserError(f"distiller {settings.distiller} needs a teacher; give --predictor, or use distiller none.")
+            raise UserError(f"method {settings.method} needs a teacher; give --predictor, or use method none.")
         output = teacher(torch.from_numpy(train.images(np.array([0]))))
         if output.shape[1:] != (label_space.width,):
             raise UserError(
@@ -54,6 +55,11 @@ def check_inputs(
     return int(shape[1]), int(shape[2])
 
 
+def _described(network: Choice, shape: tuple[int, int]) -> str:
+    settings = "".join(f"{name} {value}, " for name, value in network.arguments().items())
+    return f"{network} ({settings}{shape[0]}x{shape[1]} px)"
+
+
 def start_from(
     network: StudentNetwork, settings: ClassifierSettings, shape: tuple[int, int], label_space: LabelSpace
 ) -> str | None:
@@ -63,14 +69,11 @@ def start_from(
     source: ClassifierPredictor = load_classifier(Path(settings.init_from), torch.device("cpu"))
     if source.card.get("foreign"):
         raise UserError(f"{settings.init_from} was imported from another program; take one of train-classifier's.")
-    wanted = (settings.student, settings.width, *shape)
     card = source.card
-    held = (card["architecture"], card["width"], card["channels"], card["resolution_px"])
+    held = _described(network_of(card), (card["channels"], card["resolution_px"]))
+    wanted = _described(settings.network, shape)
     if held != wanted:
-        raise UserError(
-            f"{settings.init_from} holds {held[0]} (width {held[1]:g}, {held[2]}x{held[3]} px), not the student "
-            f"{wanted[0]} (width {wanted[1]:g}, {wanted[2]}x{wanted[3]} px); take one that fits."
-        )
+        raise UserError(f"{settings.init_from} holds {held}, not the student {wanted}; take one that fits.")
     start = LabelHolder("network", f"--init-from {settings.init_from}", source.label_space)
     exact = label_space.kind == "continuous"  # its outputs are in units of the range
     meet(LabelHolder("data", "the training images", label_space), start, exact=exact)

@@ -23,7 +23,7 @@ def classifier_needs(
 ) -> dict[str, Any]:
     """MB of memory; image_shape: (C, H, W), data_bytes: of the images that are held in memory."""
     channels, resolution_px = image_shape[:2]
-    network = build_student(settings.student, channels, resolution_px, label_space, settings.width).train()
+    network = build_student(settings.network, channels, resolution_px, label_space).train()
 
     def step(count: int) -> torch.Tensor:
         return network(torch.zeros(count, *image_shape, dtype=torch.uint8))

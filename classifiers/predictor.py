@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from classifiers.networks import build_student
+from classifiers.networks import STUDENTS, build_student
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
 from runtime.atomic import make_folder
 from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.registry import Choice
 from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
 from runtime.tensor_files import read_tensors, write_tensors
 
@@ -98,6 +99,12 @@ def read_classifier_card(folder: Path) -> dict[str, Any]:
     return card
 
 
+def network_of(card: dict[str, Any]) -> Choice:
+    """The network of a card, with its settings; older cards name its width alone."""
+    arguments = card["arguments"] if "arguments" in card else {"width": card["width"]}
+    return STUDENTS.choose(str(card["architecture"]), dict(arguments))
+
+
 @torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded
 def load_classifier(folder: Path, device: torch.device) -> ClassifierPredictor:
     """Read a finished folder; a UserError names the file that is missing, damaged or of another kind."""
@@ -111,13 +118,7 @@ def load_classifier(folder: Path, device: torch.device) -> ClassifierPredictor:
     path = folder / WEIGHTS_FILE
     try:
         label_space = label_space_from_json(card["label_space"])
-        network = build_student(
-            str(card["architecture"]),
-            int(card["channels"]),
-            int(card["resolution_px"]),
-            label_space,
-            float(card["width"]),
-        )
+        network = build_student(network_of(card), int(card["channels"]), int(card["resolution_px"]), label_space)
         digest = file_sha256(path)
         if digest != card["source_digest"]:
             raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
+from classifiers.distillation import DISTILLERS
+from classifiers.networks import STUDENTS
 from runtime.bounds import (
     BatchSize,
     Count,
@@ -14,10 +16,11 @@ from runtime.bounds import (
     Positive,
     Seed,
     ShareBelowOne,
-    Width,
     bound_problems,
 )  # fmt: skip
 from runtime.errors import UserError
+from runtime.registry import Choice, component
+from runtime.settings import setting
 from training.schedules import cosine, milestones, warm_up
 
 LR_CLASSES = 0.05
@@ -32,58 +35,47 @@ class ClassifierSettings:
     3 seeds) in about 6 s on one core; ResNet-8 with them has 7.6 % and takes 8 s for 600 steps.
     """
 
-    student: str = "vgg8_quarter"  # an entry of STUDENTS, or "timm:NAME"
-    width: Width = 1.0  # factor on the channel counts
-    distiller: str = "none"  # an entry of DISTILLERS
-    distiller_weights: Mapping[str, float] = field(default_factory=dict)  # its weights; the rest keep their defaults
-    steps: Count = 900  # optimiser steps
-    batch_size: BatchSize = 32  # images of one step, real and fake together
-    lr: Positive | None = None  # peak rate of SGD with Nesterov momentum; None: LR_CLASSES or LR_CONTINUOUS
-    momentum: ShareBelowOne = 0.9  # of SGD, Nesterov's
-    weight_decay: NotNegative = 5e-4  # of SGD, on all weights
-    schedule: Literal["cosine", "milestones"] = "cosine"  # how the rate falls after the warm-up
-    milestones: tuple[InnerShare, ...] = (0.625, 0.75, 0.875)  # fractions of the steps: 150, 180, 210 of 240 epochs
-    milestone_factor: Positive = 0.1  # the rate is multiplied by it at each milestone
-    warmup_fraction: ShareBelowOne = 0.05  # linear from 0 over this part of the steps
-    augmentation: tuple[str, ...] | None = None  # flip, translate, ...; "" for none  [default: all allowed ones]
-    ema_half_life_images: NotNegative = 0.0  # 0: no averaged copy; else the averaged weights are validated and kept
-    seed: Seed = 0  # covers weights, order and augmentation; not the draw of the images
-    log_every_steps: Count = 50  # a line in stats.jsonl
-    validate_every_steps: Count = 100  # a look at the validation images
-    checkpoint_every_steps: Count = 1000  # steps after which a stop loses nothing
-    selection: Literal["last", "best-validation"] = "last"  # which weights are kept
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the network's passes; weights and updates are float32
-    init_from: str | None = None  # folder of a finished classifier to fine-tune (cGAN-KD's journal version: lr 0.01)
+    network: Choice = component(STUDENTS, "vgg8_quarter", "The network, with a head for the labels.")
+    method: Choice = component(DISTILLERS, "none", "The distillation method.")
+    steps: Count = setting(900, "Optimiser steps.", "steps")
+    batch_size: BatchSize = setting(32, "Images of one step, real and fake together.", "images")
+    lr: Positive | None = setting(
+        None, "Peak rate of SGD with Nesterov momentum; left open: 0.05, or 0.01 for continuous labels."
+    )
+    momentum: ShareBelowOne = setting(0.9, "Nesterov momentum of SGD.")
+    weight_decay: NotNegative = setting(5e-4, "Weight decay of SGD, on all weights.")
+    schedule: Literal["cosine", "milestones"] = setting("cosine", "How the rate falls after the warm-up.")
+    milestones: tuple[InnerShare, ...] = setting(
+        (0.625, 0.75, 0.875),
+        "Where the rate drops: epochs 150, 180, 210 of 240.",
+        "of the steps",
+    )
+    milestone_factor: Positive = setting(0.1, "Factor on the rate at each milestone.")
+    warmup_fraction: ShareBelowOne = setting(
+        0.05, "The rate first rises linearly from 0 over this part of the training.", "of the steps"
+    )
+    augmentation: tuple[str, ...] | None = setting(
+        None, 'flip, translate, ...; "" for none; left open: all that the data allow.'
+    )
+    ema_half_life_images: NotNegative = setting(
+        0.0, "Half-life of the EMA of the weights, which is then validated and kept; 0 for no EMA.", "images"
+    )
+    seed: Seed = setting(0, "Covers weights, order and augmentation; not the draw of the images.")
+    log_every_steps: Count = setting(50, "Steps between two lines of stats.jsonl.", "steps")
+    validate_every_steps: Count = setting(100, "Steps between two looks at the validation images.", "steps")
+    checkpoint_every_steps: Count = setting(1000, "Steps between two checkpoints; one more every 30 seconds.", "steps")
+    selection: Literal["last", "best-validation"] = setting("last", "Which weights are kept.")
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", "Of the network's passes; weights and updates are float32."
+    )
+    init_from: str | None = setting(
+        None, "Folder of a finished classifier to fine-tune (cGAN-KD's journal version: lr 0.01)."
+    )
 
     def __post_init__(self) -> None:
-        problems = self._problems()
+        problems = bound_problems(self)
         if problems:
             raise UserError("classifier settings: " + "; ".join(problems) + ".")
-
-    def _problems(self) -> list[str]:
-        # imported here so that torch stays unloaded until a value is checked
-        from classifiers.distillation import DISTILLERS, build_distiller
-        from classifiers.networks import STUDENTS
-        from layers.backbones import TIMM_PREFIX
-
-        checks = {
-            f"student {self.student!r} is unknown, known are {', '.join(STUDENTS)} and timm:NAME": (
-                self.student in STUDENTS or self.student.startswith(TIMM_PREFIX)
-            ),
-            f"distiller {self.distiller!r} is unknown, known are {', '.join(DISTILLERS)}": self.distiller in DISTILLERS,
-            f"schedule {self.schedule!r} must be cosine or milestones": self.schedule in ("cosine", "milestones"),
-            f"precision {self.precision!r} must be float32 or bfloat16": self.precision in ("float32", "bfloat16"),
-            f"selection {self.selection!r} must be last or best-validation": (
-                self.selection in ("last", "best-validation")
-            ),
-        }
-        problems = [*bound_problems(self), *(text for text, holds in checks.items() if not holds)]
-        if self.distiller in DISTILLERS:
-            try:
-                build_distiller(self.distiller, self.distiller_weights)
-            except UserError as error:
-                problems.append(str(error).rstrip("."))
-        return problems
 
     def for_labels(self, kind: Literal["classes", "continuous"]) -> ClassifierSettings:
         """These settings with the learning rate filled in where it was left open."""

@@ -10,7 +10,7 @@ writes.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from classifiers.distillation import Distiller, build_distiller
+from classifiers.distillation import DISTILLERS, Distiller
 from classifiers.inputs import check_inputs, start_from
 from classifiers.networks import StudentNetwork, build_student
 from classifiers.predictor import CARD_FILE, read_classifier_card, save_classifier
@@ -32,6 +32,7 @@ from layers.batch_statistics import share_statistics
 from runtime.precision import passes
 from runtime.ranks import ALONE, Ranks
 from runtime.seeds import seed_step, torch_generator
+from runtime.settings import as_json
 from training.ema import ExponentialMovingAverage
 from training.loop import Cadence, TrainingLoop, finish_training
 from training.schedules import set_learning_rate
@@ -77,7 +78,7 @@ def train_classifier(
     if source_counts is not None and sum(source_counts.values()) != len(train):
         raise ValueError(f"source counts {dict(source_counts)} do not add up to the {len(train)} training images")
     seed_step(settings.seed, "classifier initial weights", 0)
-    network = build_student(settings.student, shape[0], shape[1], label_space, settings.width)
+    network = build_student(settings.network, shape[0], shape[1], label_space)
     start_digest = start_from(network, settings, shape, label_space)
     task = _Task(train, val, label_space, settings, device, names, teacher, ranks)
     trained, best = _optimise(task, network, out, listen)
@@ -112,11 +113,11 @@ def _optimise(
     share_statistics(network, ranks, device)  # after the EMA's copy, which one rank runs alone
     trained: StudentNetwork = ema.module if ema else network  # type: ignore[assignment]
     best = BestState(keep=settings.selection == "best-validation")
-    distiller = build_distiller(settings.distiller, settings.distiller_weights)
+    distiller = DISTILLERS.build(settings.method)
     order = BatchOrder(len(task.train), settings.batch_size, settings.seed, "classifier batches")
     labels = task.label_space.encode(np.array(task.train.labels))
     loop = TrainingLoop(
-        f"{settings.student} ({settings.distiller})",
+        f"{settings.network} ({settings.method})",
         out,
         settings.steps,
         NamedState(network=network, optimizer=optimizer, ema=ema, best=best),
@@ -201,7 +202,7 @@ def check_training(
     """Raise the UserError with which `train_classifier` would refuse all this, before any folder is made."""
     settings.augmentations(allowed_augmentations)
     shape = check_inputs(train, val, label_space, settings, teacher)
-    network = build_student(settings.student, shape[0], shape[1], label_space, settings.width)
+    network = build_student(settings.network, shape[0], shape[1], label_space)
     start_from(network, settings, shape, label_space)
 
 
@@ -210,12 +211,12 @@ def _card(task: _Task, network: StudentNetwork, best: BestState, shape: tuple[in
     settings, score = task.settings, task.validate(network)
     return {
         "kind": "classifier",
-        "architecture": settings.student,
-        "width": settings.width,
+        "architecture": settings.network.name,
+        "arguments": settings.network.arguments(),
         "channels": shape[0],
         "resolution_px": shape[1],
         "label_space": task.label_space.to_json(),
-        "settings": asdict(settings) | {"augmentation": list(task.augmentations)},
+        "settings": as_json(settings) | {"augmentation": list(task.augmentations)},
         "teacher": getattr(task.teacher, "card", {}).get("source_digest"),
         "result": {
             "val_metric": score.metric if score else None,

@@ -10,13 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from classifiers.distillation import DISTILLERS
+from classifiers.networks import STUDENTS
 from commands.support.builders import load_data, load_predictor
-from commands.support.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
+from commands.support.classifier_flags import ClassifierFlags, MethodOptions, classifier_settings
 from commands.support.lineage import checked, parts_of_training, record_seen
+from commands.support.options import Chosen, entry_option
 from commands.support.selection import (
     SelectionOptions,
     TrainingImages,
@@ -35,11 +38,12 @@ if TYPE_CHECKING:
 _REMEDY = "restore it, or remove it and run the same command again"
 
 
-class Options(MethodFlags, ClassifierFlags, SelectionOptions):
+class Options(MethodOptions, ClassifierFlags, SelectionOptions):
     """Flags of distill."""
 
-    network: str = Field("resnet8", description="The student; `list` names the networks.")
-    method: Literal["none", "blkd"] = Field("blkd", description="none: hard labels; blkd: a teacher's soft labels.")
+    aliases = {"width": "network.width"}
+
+    network: Chosen = entry_option(STUDENTS, "resnet8", "The student's network.")
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
     rho: float = Field(0.9, gt=0, le=1, description="Share of the fakes that is kept, lowest teacher error first.")
     test: bool = Field(True, description="Open the test images once, at the end.")
@@ -68,7 +72,7 @@ def run(options: Options) -> dict[str, Any]:
         say("all fakes are used (--rho 1): no predictor has scored them")
         options = options.model_copy(update={"rho": 1.0})
     images = training_images(options, data, dataset, options.rho)
-    if options.method != "none":
+    if options.method.name != "none":
         predictor = resolve_input("predictor", options.predictor, options)
         check_soft_labels(predictor, images.holder, images.train.labels, images.image_shape)
         parents["predictor"] = artefact_digest("predictor", predictor)
@@ -127,7 +131,7 @@ def settled(options: Options) -> Options:
     found: dict[str, Any] = {"data": "none", "test": False}
     if options.predictor is None and "method" not in options.model_fields_set:
         say("hard labels alone (--method none): soft labels need a --predictor")
-        found["method"] = "none"
+        found["method"] = DISTILLERS.choose("none")
     return options.model_copy(update=found)
 
 
@@ -147,8 +151,8 @@ def validated(result: dict[str, Any], images: TrainingImages) -> dict[str, Any]:
 def protocol(options: Options, train: Any) -> dict[str, Any]:
     """What stands beside the number."""
     return {
-        "network": options.network,
-        "method": options.method,
+        "network": options.network.name,
+        "method": options.method.name,
         "train_on": options.train_on,
         "rho": options.rho if options.train_on != "real" else None,
         "keep": options.keep if options.train_on != "real" else None,

@@ -19,6 +19,8 @@ _Settings: Any = settings_options(FilterSettings, "FilterFlags", exclude={"seed"
 class Options(_Settings, TeacherOptions, DataOptions):
     """Flags of fit-filter."""
 
+    aliases = {"evaluate_every_steps": "validate_every_steps"}
+
 
 def run(options: Options) -> dict[str, Any]:
     """Fit, or continue, or find it done."""

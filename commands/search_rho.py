@@ -10,26 +10,33 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
+from classifiers.distillation import DISTILLERS
+from classifiers.networks import STUDENTS
 from commands.support.builders import load_data, load_predictor
-from commands.support.classifier_flags import ClassifierFlags, MethodFlags, classifier_settings
+from commands.support.classifier_flags import ClassifierFlags, MethodOptions, classifier_settings
 from commands.support.lineage import checked, parts_of_training
-from commands.support.options import Names, Rhos, Seeds
+from commands.support.options import Chosen, Rhos, Seeds, SeveralChosen, entry_option, option
 from commands.support.selection import SelectionOptions, check_soft_labels, data_name, mixed_source, open_matching_fakes
 from commands.support.workspace import artefact, artefact_digest, resolve_input
 from runtime.errors import UserError
+from runtime.registry import Choice
 
 
-class Options(MethodFlags, ClassifierFlags, SelectionOptions):
+class Options(MethodOptions, ClassifierFlags, SelectionOptions):
     """Flags of search-rho."""
 
+    aliases = {"width": "networks.width"}
+
     rhos: Rhos = Field((0.5, 0.6, 0.7, 0.8, 0.9, 1.0), description="The grid; 1 is no filtering.")
-    networks: Names = Field(("resnet8",), description="Students; the choice is made over all of them.")
+    networks: SeveralChosen = option(
+        (STUDENTS.choose("resnet8"),), "Students, with commas; the choice is made over all of them.", registry=STUDENTS
+    )
     seeds: Seeds = Field((0, 1, 2), description="One training of each cell a seed.")
-    method: Literal["none", "blkd"] = Field("none", description="none: hard labels; blkd: a teacher's soft labels.")
+    method: Chosen = entry_option(DISTILLERS, "none", "none: hard labels; blkd: a teacher's soft labels.")
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
     prune: bool = Field(False, description="Stop cells that fall behind the median (Optuna).")
 
@@ -51,7 +58,7 @@ class _Training:
         device = pick_device(options.device)
         data = load_data(options)
         fakes = open_fakes(self.fakes)  # compared with the data when the search began
-        settings = classifier_settings(options, cell.student, options.method, seed=cell.seed)
+        settings = classifier_settings(options, _network(options, cell.student), options.method, seed=cell.seed)
         source = mixed_source(options.model_copy(update={"seed": cell.seed}), data, fakes, cell.rho)
         result = train_classifier(
             source,
@@ -79,7 +86,7 @@ def run(options: Options) -> dict[str, Any]:
     from runtime.safe_files import write_sealed_json
 
     set_threads(options.workers)
-    cells = grid(options.rhos, options.networks, options.seeds)
+    cells = grid(options.rhos, [network.name for network in options.networks], options.seeds)
     if options.data == "none":
         raise UserError(
             "search-rho chooses rho by the error on real validation images, and --data none has none; give --data, or "
@@ -91,7 +98,7 @@ def run(options: Options) -> dict[str, Any]:
     fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
     dataset = open_matching_fakes(fakes, options, data)
     parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
-    predictor = resolve_input("predictor", options.predictor, options) if options.method != "none" else None
+    predictor = resolve_input("predictor", options.predictor, options) if options.method.name != "none" else None
     if predictor:
         check_soft_labels(predictor, real, data.train.labels, data.train.pixels.shape[1:])
         parents["predictor"] = artefact_digest("predictor", predictor)
@@ -122,6 +129,10 @@ def run(options: Options) -> dict[str, Any]:
         "seen": seen,
         "table": render(choice, unit, scale),
     }
+
+
+def _network(options: Options, name: str) -> Choice:
+    return next(network for network in options.networks if network.name == name)
 
 
 def _check_trainings(options: Options, data: Any, fakes: Any, predictor: Path | None) -> None:

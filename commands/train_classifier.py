@@ -5,20 +5,24 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from pydantic import Field
-
+from classifiers.distillation import DISTILLERS
+from classifiers.networks import STUDENTS
 from commands.support.builders import load_data
-from commands.support.classifier_flags import ClassifierFlags, HardLabelFlags, classifier_settings
+from commands.support.classifier_flags import ClassifierFlags, classifier_settings
 from commands.support.lineage import checked, parts_of_training, record_seen
-from commands.support.options import DataOptions
+from commands.support.options import Chosen, DataOptions, entry_option, option
 from commands.support.workspace import artefact
 from image_data.seen_names import CLASSIFIER
+from runtime.bounds import ShareBelowOne
 
 
-class Options(HardLabelFlags, ClassifierFlags, DataOptions):
+class Options(ClassifierFlags, DataOptions):
     """Flags of train-classifier."""
 
-    network: str = Field("vgg8_quarter", description="The predictor; `list` names the networks.")
+    aliases = {"width": "network.width"}
+
+    network: Chosen = entry_option(STUDENTS, "vgg8_quarter", "The predictor's network.")
+    label_smoothing: ShareBelowOne = option(0.0, "Share of a label's mass that all classes get.")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -29,7 +33,8 @@ def run(options: Options) -> dict[str, Any]:
     from runtime.ranks import join_ranks
 
     ranks, device = join_ranks(options.device, options.batch_size)
-    settings = classifier_settings(options, options.network, "none")
+    method = DISTILLERS.choose("none", {"label_smoothing": options.label_smoothing})
+    settings = classifier_settings(options, options.network, method)
     data = load_data(options)
     check_several_classes(LabelHolder("data", f"--data {options.data}", data.label_space), "train-classifier")
     others = parts_of_training(options, None, None)

@@ -5,6 +5,7 @@ The teacher itself is not needed, unless `--white-box` adds feature terms from i
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from commands.support.teachers import insides_of
 from commands.support.workspace import artefact, artefact_digest, resolve_input
 from image_data.seen_names import STUDENT
 from runtime.errors import UserError
+from student_trainer.networks import TinyGanSettings
 from student_trainer.settings import StudentSettings
 from white_box.settings import WhiteBoxSettings
 
@@ -33,10 +35,23 @@ _WhiteBox: Any = settings_options(WhiteBoxSettings, "WhiteBoxFlags", exclude={"s
 class Options(_Settings, _WhiteBox, DataOptions):
     """Flags of train-student."""
 
+    aliases = {
+        "network": "generator",
+        **{field.name: f"generator.{field.name}" for field in fields(TinyGanSettings)},
+        "discriminator_width": "discriminator.width",
+        "lr_warm_up": "warmup_fraction",
+        "games_from": "adversarial_from",
+        "adversarial_fresh_weight": "adversarial_unpaired_weight",
+        "discriminator_fresh_weight": "discriminator_unpaired_weight",
+        "log_every": "log_every_steps",
+        "checkpoint_every": "checkpoint_every_steps",
+        "checkpoint_seconds": "checkpoint_every_seconds",
+    }
+
     fakes: Path | None = Field(None, description="Folder of the fakes, sampled with their latents.")
     teacher: str | None = Field(None, description="The teacher (for --white-box and the comparison).")
     white_box: bool = Field(False, description="Add feature terms from inside a local teacher.")
-    real: bool = Field(False, description="Play the game on fresh z against real images, not the teacher's.")
+    real: bool = Field(False, description="Unpaired images are compared with real ones, not with the teacher's.")
 
 
 def run(options: Options) -> dict[str, Any]:
@@ -56,7 +71,6 @@ def run(options: Options) -> dict[str, Any]:
             f"--fakes {fakes} has no latents, and a student learns (latents, label) -> image; sample a teacher with "
             f"them and --store-latents, or train classifiers from these fakes (distill)."
         )
-    say_canvas(dataset.image_shape[1])
     made_by = dataset.manifest.content["teacher"]
     parents = {"fakes": artefact_digest("fakes", fakes)}
     data = _real_images(options, dataset) if options.real else None
@@ -66,7 +80,7 @@ def run(options: Options) -> dict[str, Any]:
     teacher = None if reference is None else load_generator(reference, device)
     settings = settings_from(options, StudentSettings, truncation=made_by["truncation"].get("std"))
     real = (data.train, data.allowed_augmentations) if data is not None else (None, ())
-    check_student(dataset.view(), real[0], dataset.label_space, settings, real[1])
+    say_canvas(check_student(dataset.view(), real[0], dataset.label_space, settings, real[1]), dataset.image_shape[1])
     if options.white_box:
         parents["teacher"] = _check_white_box(fakes, dataset, teacher, reference).card.source_digest
         _terms(options, teacher, settings, dataset, ranks).close()
@@ -101,12 +115,11 @@ def run(options: Options) -> dict[str, Any]:
     }
 
 
-def say_canvas(resolution_px: int) -> None:
-    """Say where the student draws larger images and gives their middle; UserError where it has none of this size."""
+def say_canvas(student: Any, resolution_px: int) -> None:
+    """Say where the student draws larger images and gives their middle."""
     from runtime.progress import say
-    from student_trainer.networks.tinygan import canvas_for
 
-    canvas = canvas_for(resolution_px)
+    canvas = getattr(student, "canvas_px", resolution_px)
     if canvas != resolution_px:
         say(f"the student draws {canvas} x {canvas} pixels and gives the middle {resolution_px} x {resolution_px}")
 
@@ -121,7 +134,7 @@ def _seen(options: Options, fakes: Path, data: RealData | None, reference: Any) 
 
 
 def _real_images(options: Options, fakes: FakeDataset) -> RealData:
-    """The images of the second game; a UserError where their labels or shape are not those of the fakes."""
+    """The real images of --real; a UserError where their labels or shape are not those of the fakes."""
     from image_data.label_meeting import LabelHolder, meet
 
     data = load_data(options)

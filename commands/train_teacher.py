@@ -22,6 +22,17 @@ _Settings: Any = settings_options(TeacherSettings, "TeacherFlags", exclude={"see
 class Options(_Settings, DataOptions):
     """Flags of train-teacher."""
 
+    aliases = {
+        "architecture": "generator",
+        **{name: f"generator.{name}" for name in ("width", "latent_dim", "label_dim")},
+        "attention_px": ("generator.attention_px", "discriminator.attention_px"),
+        "spectral_generator": "generator.spectral_normed",
+        "discriminator_width": "discriminator.width",
+        "lr_g": "lr",
+        "lr_d": "lr_discriminator",
+        "stats_every_steps": "log_every_steps",
+    }
+
 
 def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done."""

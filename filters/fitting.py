@@ -148,7 +148,7 @@ def train_extractor(fit: Fit, arguments: dict[str, Any]) -> FeatureNetwork:
             loss.backward()
             optimizer.step()
             done = step + 1
-            if done % settings.evaluate_every_steps == 0 or done == total:
+            if done % settings.validate_every_steps == 0 or done == total:
                 fit.log.write({"phase": "extractor", "step": done, "loss": float(loss.detach())})
                 bar.advance(done - bar.done, f"loss {float(loss.detach()):.3f}")
             fit.save_if_due(done, total, tensors, {})
@@ -266,7 +266,7 @@ def train_ratio(
         for step in range(start, total):
             loss = _ratio_step(fit, network, optimizer, train, order.rows(step), step, phase.name)
             done = step + 1
-            if done % settings.evaluate_every_steps == 0 or done == total:
+            if done % settings.validate_every_steps == 0 or done == total:
                 found = judge(network, held, settings.penalty)
                 if found["loss"] < best["best_loss"]:
                     best = {"best_step": done, "best_loss": found["loss"]}

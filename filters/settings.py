@@ -18,7 +18,7 @@ from runtime.bounds import (
     Width,
     check_bounds,
 )  # fmt: skip
-from runtime.errors import UserError
+from runtime.settings import setting
 
 Ratio = Literal["conditional", "per-class", "nearest-neighbours"]
 
@@ -35,42 +35,47 @@ class FilterSettings:
     (0.5, 0.999), lr 1e-4 times 0.1 at 40 and 75 per cent of the steps, weight decay 1e-4, dropout 0.5.
     """
 
-    seed: Seed = 0
-    held_out: InnerShare = 0.2  # share of the real images on which training is judged and stopped
-    # the extractor phi
-    extractor_steps: CountOrNone = 300  # steps of the extractor's training; 0 leaves it random
-    extractor_batch: BatchSize = 64  # real images of one step of the extractor
-    extractor_lr: Positive = 2e-3  # Adam, falling to 0 along a cosine
-    extractor_weight_decay: NotNegative = 1e-3  # of the extractor's Adam
-    extractor_width: Channels = 16  # channels of the extractor's first block
-    feature_dim: Channels | None = None  # numbers in a feature; about 256 where left out
-    # the density ratio psi
-    ratio: Ratio = "conditional"  # one network that sees the label, one network a class, or no training at all
-    neighbours: Count = 3  # k of nearest-neighbours; more where a label has more than some tens of real images
-    ratio_steps: CountOrNone = 400  # steps of the ratio's training; 0 leaves it a constant
-    ratio_batch: BatchSize = 128  # real images of one step of the ratio, and as many fakes
-    lr: Positive = 1e-3  # Adam's rate for the ratio
-    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.5, 0.999)  # of the ratio's Adam
-    weight_decay: NotNegative = 1e-4  # of the ratio's Adam
-    penalty: NotNegative = 0.1  # weight of the term that keeps the mean ratio on fakes at 1
-    mlp: str = "mlp3"  # the ratio's network: mlp3, mlp5, mlp7 or mlp9
-    width: Width = 0.125  # factor on the ratio's layer widths
-    dropout: ShareBelowOne | None = None  # of the ratio; 0.5 where left out, or 0.4 per class
-    agreement: bool = True  # psi also sees how well the extractor's head agrees with the label (not the neighbours)
-    fakes_per_real: Count = 5  # fakes drawn from the teacher for each real image
-    fakes_at_least: CountOrNone = 5000  # fakes drawn from the teacher in all, at least
-    # bookkeeping
-    evaluate_every_steps: Count = 25  # a look at the held-out images
-    checkpoint_every_steps: Count = 500  # steps after which a stop loses nothing
-    checkpoint_every_seconds: Positive = 30.0  # and seconds
+    seed: Seed = setting(0, "Every random draw follows from it.")
+    held_out: InnerShare = setting(
+        0.2, "Share of the real images on which training is judged and stopped.", "of the images"
+    )
+    extractor_steps: CountOrNone = setting(300, "Steps of the extractor's training; 0 leaves it random.", "steps")
+    extractor_batch: BatchSize = setting(64, "Real images of one step of the extractor.", "images")
+    extractor_lr: Positive = setting(2e-3, "Adam's rate for the extractor; it falls to 0 along a cosine.")
+    extractor_weight_decay: NotNegative = setting(1e-3, "Weight decay of the extractor's Adam.")
+    extractor_width: Channels = setting(16, "Channels of the extractor's first block.", "channels")
+    feature_dim: Channels | None = setting(None, "Size of a feature; left open: about 256.", "numbers")
+    ratio: Ratio = setting(
+        "conditional", "One network that sees the label, one network a class, or no training at all."
+    )
+    neighbours: Count = setting(
+        3, "k of nearest-neighbours; take more where a label has more than some tens of real images."
+    )
+    ratio_steps: CountOrNone = setting(400, "Steps of the ratio's training; 0 leaves it a constant.", "steps")
+    ratio_batch: BatchSize = setting(128, "Real images of one step of the ratio, and as many fakes.", "images")
+    lr: Positive = setting(1e-3, "Adam's rate for the ratio.")
+    betas: tuple[ShareBelowOne, ShareBelowOne] = setting((0.5, 0.999), "Betas of the ratio's Adam.")
+    weight_decay: NotNegative = setting(1e-4, "Weight decay of the ratio's Adam.")
+    penalty: NotNegative = setting(0.1, "Weight of the term that keeps the mean ratio on fakes at 1.")
+    mlp: str = setting("mlp3", "The ratio's network: mlp3, mlp5, mlp7 or mlp9.")
+    width: Width = setting(0.125, "Factor on the ratio's layer widths.")
+    dropout: ShareBelowOne | None = setting(None, "Dropout of the ratio; left open: 0.5, or 0.4 per class.")
+    agreement: bool = setting(
+        True, "The ratio also sees how well the extractor's head agrees with the label (not nearest-neighbours)."
+    )
+    fakes_per_real: Count = setting(5, "Fakes drawn from the teacher for each real image.", "fakes")
+    fakes_at_least: CountOrNone = setting(5000, "Fakes drawn from the teacher in all, at least.", "fakes")
+    validate_every_steps: Count = setting(25, "Steps between two looks at the held-out images.", "steps")
+    checkpoint_every_steps: Count = setting(500, "Steps between two checkpoints.", "steps")
+    checkpoint_every_seconds: Positive = setting(
+        30.0, "Seconds between two checkpoints, whatever the steps.", "seconds"
+    )
 
     def __post_init__(self) -> None:
         from filters.density_ratio import RATIO_NETWORKS  # torch stays unloaded until a value is checked
 
         RATIO_NETWORKS.get(self.mlp)
         check_bounds(self, "fit-filter")
-        if self.ratio not in ("conditional", "per-class", "nearest-neighbours"):
-            raise UserError(f"ratio is {self.ratio!r}; it must be conditional, per-class or nearest-neighbours.")
 
     @property
     def resolved_dropout(self) -> float:

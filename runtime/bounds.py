@@ -6,7 +6,7 @@ import dataclasses
 import math
 import typing
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator
 
@@ -38,6 +38,8 @@ class Bound:
         if not math.isfinite(value):
             return "must be a finite number"
         why = f" ({self.why})" if self.why else ""
+        if self.low == self.high != value:
+            return f"must be {self.low:,}{why}"
         if value < self.low or (self.above and value == self.low):
             return f"must be {'above ' if self.above else ''}{self.low:,}{'' if self.above else ' or more'}{why}"
         if value > self.high or (self.below and value == self.high):
@@ -61,11 +63,17 @@ Width = Annotated[float, AfterValidator(Bound(0, 64, above=True))]  # a factor o
 
 
 def bound_problems(settings: Any, between: str = " ") -> list[str]:
-    """A text for each field of a settings dataclass outside the bounds of its type.  `between`: name and value."""
+    """A text for each field of a settings dataclass outside the bounds or the choices of its type.
+
+    between: what stands between name and value.
+    """
     hints = typing.get_type_hints(type(settings), include_extras=True)
     found = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
+        known = typing.get_args(hints[field.name])
+        if typing.get_origin(hints[field.name]) is Literal and value not in known:
+            found.append(f"{field.name}{between}{value!r} must be {', '.join(known[:-1])} or {known[-1]}")
         for bound in _bounds(hints[field.name]):
             for one in value if isinstance(value, tuple) else (value,):
                 if text := bound.problem(one):

@@ -12,6 +12,7 @@ never names a setting of it.
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -141,3 +142,9 @@ class Registry(Generic[Entry]):
         if not isinstance(name, str) or name.endswith(FAMILY):
             return False
         return name in self._lines or name.partition(":")[0] + FAMILY in self._lines
+
+
+def component(registry: Registry[Any], name: str, help: str, **given: Any) -> Any:
+    """A field of a settings dataclass that holds a Choice, by default the entry `name` with the settings given."""
+    metadata = {"help": help, "unit": "", "registry": registry}
+    return dataclasses.field(default=registry.choose(name, given), metadata=metadata)

@@ -35,13 +35,17 @@ class NoSettings:
 
 @dataclass(frozen=True)
 class Setting:
-    """One field; `kind` is its type with its bounds, and takes lists as text with commas."""
+    """One field; `kind` is its type with its bounds, and takes lists as text with commas.
+
+    `registry`: whose entry the field holds, as a Choice.
+    """
 
     name: str
     kind: Any
     default: Any
     help: str
     unit: str
+    registry: Any = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ def settings_of(settings: type) -> list[Setting]:
             field.default if field.default_factory is dataclasses.MISSING else field.default_factory(),
             field.metadata.get("help", ""),
             field.metadata.get("unit", ""),
+            field.metadata.get("registry"),
         )
         for field in dataclasses.fields(settings)
     ]
@@ -98,6 +103,12 @@ def fill(base: Settings, given: Mapping[str, Any], whose: str) -> Settings:
     if problems:
         raise UnfitSettings(whose, problems)
     return dataclasses.replace(base, **values)  # type: ignore[type-var]
+
+
+def as_json(settings: Any) -> dict[str, Any]:
+    """For cards: the fields by name, a chosen entry with its settings as {"name": ..., ...}."""
+    values = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
+    return {name: value.to_json() if hasattr(value, "to_json") else value for name, value in values.items()}
 
 
 def split_commas(value: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from runtime.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from student_trainer.networks.tinygan import GENERATORS as GENERATORS
+    from student_trainer.networks import GENERATORS as GENERATORS
     from student_trainer.settings import StudentSettings as StudentSettings
     from student_trainer.trainer import check_student as check_student
     from student_trainer.trainer import load_student as load_student
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __getattr__, __all__ = lazy_exports(
     __name__,
     {
-        "GENERATORS": "student_trainer.networks.tinygan",
+        "GENERATORS": "student_trainer.networks",
         "StudentSettings": "student_trainer.settings",
         "build_student": "student_trainer.training_state",
         "check_student": "student_trainer.trainer",

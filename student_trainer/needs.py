@@ -8,9 +8,8 @@ import numpy as np
 import torch
 
 from interfaces import LabelSpace
-from layers.discriminator import ProjectionDiscriminator
 from student_trainer.settings import StudentSettings
-from student_trainer.training_state import build_student
+from student_trainer.training_state import build_discriminator, build_student
 from training.memory import training_needs
 
 _COPIES = 5  # weights, gradients, Adam's two moments, EMA
@@ -27,9 +26,7 @@ def student_needs(
 ) -> dict[str, Any]:
     """MB of memory, but for white-box terms.  label: one label (1, or 1 x d) in the user's units."""
     student = build_student(settings, label_space, image_shape, latent_dim).train()
-    discriminator = ProjectionDiscriminator(
-        image_shape[1], image_shape[0], settings.discriminator_width, label_space.kind, label_space.width, widens=True
-    )
+    discriminator = build_discriminator(settings, label_space, image_shape)
 
     def step(count: int) -> torch.Tensor:
         """A pair and an unpaired batch, each of which D looks at beside the teacher's images."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,10 @@ from interfaces.white_box import WhiteBoxTerms
 from runtime.errors import UserError
 from runtime.progress import progress
 from runtime.ranks import ALONE, Ranks
+from runtime.settings import as_json
 from student_trainer import losses
 from student_trainer.data import PairSource, StudentData
-from student_trainer.networks.tinygan import GENERATORS
+from student_trainer.networks import GENERATORS
 from student_trainer.settings import StudentSettings
 from student_trainer.training_state import TrainingState, build_student, network_arguments
 from training.checkpoints import CheckpointFolder
@@ -74,7 +74,7 @@ def train_student(
             scalars = state.train_step(step)
             done = step + 1
             note = ""
-            if done % settings.log_every == 0 or done == settings.steps:
+            if done % settings.log_every_steps == 0 or done == settings.steps:
                 values = _finite(ranks.mean(scalars), done)
                 log.write({"step": done, **values})
                 note = f"loss {values['loss']:.3f}"
@@ -82,7 +82,8 @@ def train_student(
                 ranks.main
                 and done < settings.steps
                 and (
-                    done % settings.checkpoint_every == 0 or time.monotonic() - saved_at >= settings.checkpoint_seconds
+                    done % settings.checkpoint_every_steps == 0
+                    or time.monotonic() - saved_at >= settings.checkpoint_every_seconds
                 )
             ):
                 state.save(folder, done)
@@ -102,10 +103,10 @@ def check_student(
     label_space: LabelSpace,
     settings: StudentSettings,
     allowed_augmentations: Sequence[str] = (),
-) -> None:
-    """Raise the UserError with which `train_student` would refuse all this, before any folder is made."""
+) -> nn.Module:
+    """The untrained student; raises the UserError with which `train_student` would refuse all this."""
     data = StudentData(pairs, real, label_space, settings, torch.device("cpu"), allowed_augmentations)
-    build_student(settings, label_space, data.image_shape, data.latent_dim)
+    return build_student(settings, label_space, data.image_shape, data.latent_dim)
 
 
 @torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded
@@ -151,7 +152,7 @@ def paired_quality(data: StudentData, student: nn.Module) -> dict[str, Any]:
 
 def _card(data: StudentData, settings: StudentSettings, student: nn.Module, trained_on: dict[str, Any]) -> TeacherCard:
     return TeacherCard(
-        architecture=settings.network,
+        architecture=settings.generator.name,
         arguments=network_arguments(settings, data.label_space, data.image_shape, data.latent_dim),
         resolution_px=data.image_shape[1],
         channels=data.image_shape[0],
@@ -167,6 +168,6 @@ def _card(data: StudentData, settings: StudentSettings, student: nn.Module, trai
             "pairs": len(data.kept),
             "real_images": 0 if data.real is None else len(data.real),
             "images_seen": settings.steps * settings.batch_size,
-            "settings": asdict(settings),
+            "settings": as_json(settings),
         },
     )

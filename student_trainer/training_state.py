@@ -14,40 +14,29 @@ from interfaces import LabelSpace
 from interfaces.white_box import WhiteBoxTerms
 from layers.batch_statistics import share_statistics
 from layers.diffaugment import diff_augment
-from layers.discriminator import ProjectionDiscriminator
+from layers.discriminators import DISCRIMINATORS
 from layers.gan_losses import hinge_discriminator, hinge_generator, r1_penalty
 from runtime.precision import passes
 from runtime.seeds import seed_step, torch_generator
 from student_trainer import losses
 from student_trainer.data import Batch, StudentData
-from student_trainer.networks.tinygan import GENERATORS, canvas_for
+from student_trainer.networks import GENERATORS
 from student_trainer.settings import StudentSettings
 from training.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
 from training.ema import ExponentialMovingAverage, accumulate_standing_statistics
-
-DISCRIMINATOR_SLOPE = 0.2  # of negative inputs; with plain ReLUs D died, and then says the same of every image
 
 
 def network_arguments(
     settings: StudentSettings, label_space: LabelSpace, image_shape: tuple[int, int, int], latent_dim: int
 ) -> dict[str, Any]:
     """The constructor arguments of the student's network, as they go into its card.  image_shape: (C, H, W)."""
-    canvas_px = canvas_for(image_shape[1])
     return {
-        **({} if canvas_px == image_shape[1] else {"canvas_px": canvas_px}),
         "resolution_px": image_shape[1],
         "channels": image_shape[0],
         "latent_dim": latent_dim,
         "label_kind": label_space.kind,
         "label_width": label_space.width,
-        "base_width": settings.base_width,
-        "max_width": settings.max_width,
-        "start_channels": settings.start_channels,
-        "start_hidden": settings.start_hidden,
-        "embedding_dim": settings.embedding_dim,
-        "latent_conditions": settings.latent_conditions,
-        "convolutions": settings.convolutions,
-        "upsampling": settings.upsampling,
+        **settings.generator.arguments(),
     }
 
 
@@ -55,7 +44,16 @@ def build_student(
     settings: StudentSettings, label_space: LabelSpace, image_shape: tuple[int, int, int], latent_dim: int
 ) -> nn.Module:
     """An untrained student of these settings, e.g. for `white_box.build_terms` or to count its parameters."""
-    return GENERATORS.get(settings.network)(**network_arguments(settings, label_space, image_shape, latent_dim))
+    arguments = network_arguments(settings, label_space, image_shape, latent_dim)
+    network: nn.Module = GENERATORS.get(settings.generator.name)(**arguments)
+    return network
+
+
+def build_discriminator(settings: StudentSettings, label_space: LabelSpace, image_shape: tuple[int, int, int]) -> Any:
+    """An untrained discriminator of these settings.  image_shape: (C, H, W)."""
+    return DISCRIMINATORS.build(
+        settings.discriminator, image_shape[1], image_shape[0], label_space.kind, label_space.width
+    )
 
 
 @dataclass(frozen=True)
@@ -74,22 +72,10 @@ class TrainingState:
     def __init__(self, data: StudentData, settings: StudentSettings, white_box: WhiteBoxTerms | None) -> None:
         self.data, self.settings, self.white_box, self.ranks = data, settings, white_box, data.ranks
         seed_step(settings.seed, "student-init", 0)
-        channels, resolution = data.image_shape[0], data.image_shape[1]
         self.student = build_student(settings, data.label_space, data.image_shape, data.latent_dim)
         self.student = self.student.to(data.device).to(memory_format=torch.channels_last)  # a third faster on a CPU
-        self.discriminator = (
-            ProjectionDiscriminator(
-                resolution,
-                channels,
-                settings.discriminator_width,
-                data.label_space.kind,
-                data.label_space.width,
-                slope=DISCRIMINATOR_SLOPE,
-                widens=True,
-            )
-            .to(data.device)
-            .to(memory_format=torch.channels_last)
-        )
+        self.discriminator = build_discriminator(settings, data.label_space, data.image_shape)
+        self.discriminator.to(data.device).to(memory_format=torch.channels_last)
         self.average = ExponentialMovingAverage(self.student, settings.ema_half_life_images)  # before any hook
         self.student = share_statistics(self.student, self.ranks, data.device)
         self.adapters = nn.Module()
@@ -106,14 +92,15 @@ class TrainingState:
             lr=settings.lr_discriminator,
             betas=(settings.beta1_discriminator, settings.beta2),
         )
-        maps = sum(1 for _ in self.discriminator.blocks)
+        maps = len(self.discriminator.blocks)
         self.map_weights = losses.feature_weights(maps)
 
     def train_step(self, step: int) -> dict[str, torch.Tensor]:
         """One step of the student, after one of the discriminator where it is its turn; returns the raw terms."""
         settings = self.settings
         seed_step(settings.seed, self.ranks.purpose("student-step"), step)
-        factor = losses.learning_rate_factor((step + 1) / settings.steps, settings.lr_warm_up, settings.lr_decay_from)
+        part = (step + 1) / settings.steps
+        factor = losses.learning_rate_factor(part, settings.warmup_fraction, settings.lr_decay_from)
         self.optimizer.param_groups[0]["lr"] = settings.lr * factor
         pair = self.data.pair_batch(step)
         with self._passes():
@@ -124,7 +111,7 @@ class TrainingState:
             step / settings.steps, settings.pixel_weight, settings.pixel_floor, settings.pixel_decay_until
         )}  # fmt: skip
         scalars: dict[str, torch.Tensor] = {}
-        if step >= settings.games_from * settings.steps and (step + 1) % settings.discriminator_every == 0:
+        if step >= settings.adversarial_from * settings.steps and (step + 1) % settings.discriminator_every == 0:
             turn = (step + 1) // settings.discriminator_every
             adversarial = turn % settings.adversarial_every == 0
             games = self._games(step, pair, made, adversarial)
@@ -149,12 +136,12 @@ class TrainingState:
     def _games(self, step: int, pair: Batch, made: torch.Tensor, adversarial: bool) -> dict[str, _Game]:
         settings = self.settings
         games = {"pair": _Game(pair, made, settings.discriminator_pair_weight, settings.adversarial_weight)}
-        if settings.discriminator_fresh_weight > 0:
+        if settings.discriminator_unpaired_weight > 0:
             fresh = self.data.fresh_batch(step)
-            with torch.set_grad_enabled(adversarial and settings.adversarial_fresh_weight > 0), self._passes():
+            with torch.set_grad_enabled(adversarial and settings.adversarial_unpaired_weight > 0), self._passes():
                 made_fresh = self.student(fresh.latents, fresh.encoded).float()
             games["fresh"] = _Game(
-                fresh, made_fresh, settings.discriminator_fresh_weight, settings.adversarial_fresh_weight
+                fresh, made_fresh, settings.discriminator_unpaired_weight, settings.adversarial_unpaired_weight
             )
         return games
 

@@ -39,7 +39,7 @@ def load_teacher(reference: str | Path, device: torch.device) -> Teacher:
 
 def _load_network(folder: Path, card: TeacherCard, label_space: LabelSpace, device: torch.device) -> NetworkGenerator:
     try:
-        network = TEACHERS.get(card.architecture)(card.arguments, label_space)
+        network = TEACHERS.get(card.architecture)(label_space, **card.arguments)
         dimension = int(card.latent["dimension"])
         if dimension != network.latent_dim:
             raise ValueError(f"latent dimension {dimension} is not that of its network")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from runtime.bounds import Seed, check_bounds
 from runtime.errors import UserError
+from runtime.settings import setting
 
 KERNEL_ROWS = ("position", "sample")
 
@@ -22,12 +23,18 @@ class WhiteBoxSettings:
     1.19 with kernel_alignment=0.02, and 1.8 with feature_l2 at 0.01 or 0.1, which narrows the classes.
     """
 
-    white_box_losses: tuple[str, ...] = ("kernel_alignment=0.02",)  # each loss as NAME=WEIGHT
-    white_box_taps: tuple[str, ...] = ()  # TEACHER_PATH:STUDENT_PATH module pairs; empty: blocks of equal size
-    kernel_rows: str = "position"  # rows of kernel alignment: position (N x H x W rows of C) or sample (N rows)
-    kernel_centred: bool = True  # centre the columns of kernel alignment (linear CKA)
-    resize_maps: bool = False  # average the larger of two maps of unequal size to the smaller; else that is an error
-    seed: Seed = 0
+    white_box_losses: tuple[str, ...] = setting(("kernel_alignment=0.02",), "Each loss as NAME=WEIGHT.")
+    white_box_taps: tuple[str, ...] = setting(
+        (), "TEACHER_PATH:STUDENT_PATH pairs of modules; left out: the blocks of equal size."
+    )
+    kernel_rows: str = setting(
+        "position", "Rows of kernel alignment: position (N x H x W rows of C) or sample (N rows)."
+    )
+    kernel_centred: bool = setting(True, "Centre the columns of kernel alignment (linear CKA).")
+    resize_maps: bool = setting(
+        False, "Average the larger of two maps of unequal size to the smaller; else that is an error."
+    )
+    seed: Seed = setting(0, "The adapters start from it.")
 
     def __post_init__(self) -> None:
         if not self.white_box_losses:

@@ -8,16 +8,15 @@ divided by N, so that the gradient's expectation does not depend on which rows m
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 import torch
 from torch.nn import functional
 
+from classifiers.distillation import DISTILLERS
+from classifiers.distillation.settings import HardLabelSettings, SoftTargetSettings
 from interfaces.distillation import Outputs
-from runtime.errors import UserError
-from runtime.registry import Registry
 
 
 class Distiller(Protocol):
@@ -27,9 +26,6 @@ class Distiller(Protocol):
     def needs_teacher(self) -> bool: ...
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Outputs) -> dict[str, torch.Tensor]: ...
-
-
-DISTILLERS: Registry[Callable[..., Distiller]] = Registry("distiller")
 
 
 def hard_loss(
@@ -67,39 +63,27 @@ def soft_loss(
     return (weights * rows).mean() * temperature**2
 
 
-@DISTILLERS.register("none")
+@DISTILLERS.register("none", settings=HardLabelSettings)
 @dataclass(frozen=True)
-class HardLabels:
+class HardLabels(HardLabelSettings):
     """NOKD: the labels alone.  `label_smoothing` in [0, 1) for classes; it does nothing for continuous labels."""
 
-    label_smoothing: float = 0.0
     needs_teacher: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        _check_range("label_smoothing", self.label_smoothing, 0.0, 0.999)
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Outputs) -> dict[str, torch.Tensor]:
         return {"loss": hard_loss(student["output"], batch["labels"], self.label_smoothing, batch.get("weights"))}
 
 
-@DISTILLERS.register("blkd")
+@DISTILLERS.register("blkd", settings=SoftTargetSettings)
 @dataclass(frozen=True)
-class SoftTargets:
-    """BLKD: hard_weight x CE + soft_weight x KL_T; the defaults are those of RepDistiller (cGAN-KD's journal version).
+class SoftTargets(SoftTargetSettings):
+    """BLKD: hard_weight x CE + soft_weight x KL_T.
 
     Continuous labels have no soft targets in the literature that cGAN-KD compares with.  Here the soft term is then
     the squared error to the teacher's prediction, so that the whole is MSE to a target mixed of label and teacher.
     """
 
-    hard_weight: float = 0.1
-    soft_weight: float = 0.9
-    temperature: float = 4.0
     needs_teacher: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        _check_range("hard_weight", self.hard_weight, 0.0, 1e6)
-        _check_range("soft_weight", self.soft_weight, 0.0, 1e6)
-        _check_range("temperature", self.temperature, 0.01, 1e3)
 
     def __call__(self, student: Outputs, teacher: Outputs, batch: Outputs) -> dict[str, torch.Tensor]:
         weights = batch.get("weights")
@@ -109,23 +93,3 @@ class SoftTargets:
         else:
             soft = squared_loss(student["output"], teacher["output"], weights)
         return {"loss": self.hard_weight * hard + self.soft_weight * soft, "hard": hard, "soft": soft}
-
-
-def _check_range(name: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise UserError(f"{name} {value:g} lies outside {low:g} to {high:g}; put it right in the distiller's weights.")
-
-
-def weight_names(name: str) -> list[str]:
-    """The weights that the distiller `name` has."""
-    maker = DISTILLERS.get(name)
-    return [field.name for field in fields(maker)] if isinstance(maker, type) else []  # type: ignore[arg-type]
-
-
-def build_distiller(name: str, weights: Mapping[str, float] | None = None) -> Distiller:
-    """The distiller `name` with its weights; a UserError names the weights that it has where one is unknown."""
-    maker, known = DISTILLERS.get(name), weight_names(name)
-    unknown = sorted(set(weights or {}) - set(known))
-    if unknown:
-        raise UserError(f"distiller {name!r} has no weight {', '.join(unknown)}; it has {', '.join(known) or 'none'}.")
-    return maker(**(weights or {}))

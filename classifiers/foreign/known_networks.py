@@ -78,7 +78,7 @@ class KnownNetwork:
         space: LabelSpace = ContinuousLabels(0.0, 1.0, dimension=self.outputs)
         if not self.continuous or self.form == "cifar":
             space = ClassLabels(tuple(str(index) for index in range(self.outputs)))
-        student = build_student(self.name, self.channels, self.resolution_px, space, self.width)
+        student = build_student(self.name, self.channels, self.resolution_px, space, width=self.width)
         core = OwnCore(student.backbone, student.head)
         if self.form == "cifar" and self.name.startswith("resnet"):
             stem: Any = core.backbone.stem

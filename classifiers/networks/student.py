@@ -12,55 +12,54 @@ predicts the lowest label for ever; the predictor clips to [0, 1] instead.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any
 
 import torch
 from torch import nn
 
+from classifiers.networks import STUDENTS
+from classifiers.networks.settings import TimmSettings, TrunkSettings
 from interfaces import LabelSpace
 from layers.backbones import TIMM_PREFIX, build_backbone
-from runtime.registry import Registry
+from runtime.registry import Choice
 
 _REGRESSION_HIDDEN = 128
 
 
-class BackboneMaker(Protocol):
-    """(in_channels, resolution_px, width) -> module with `feature_dim`."""
-
-    def __call__(self, in_channels: int, resolution_px: int, width: float) -> nn.Module: ...
-
-
-STUDENTS: Registry[BackboneMaker] = Registry("student network")
-
-
-@STUDENTS.register("resnet8")
+@STUDENTS.register("resnet8", settings=TrunkSettings)
 def resnet8(in_channels: int, resolution_px: int, width: float) -> nn.Module:
     """ResNet-8, 78 thousand parameters at width 1."""
     return build_backbone("resnet8", in_channels, resolution_px, width)
 
 
-@STUDENTS.register("resnet20")
+@STUDENTS.register("resnet20", settings=TrunkSettings)
 def resnet20(in_channels: int, resolution_px: int, width: float) -> nn.Module:
     """ResNet-20, 272 thousand parameters at width 1."""
     return build_backbone("resnet20", in_channels, resolution_px, width)
 
 
-@STUDENTS.register("vgg8")
+@STUDENTS.register("vgg8", settings=TrunkSettings)
 def vgg8(in_channels: int, resolution_px: int, width: float) -> nn.Module:
     """VGG-8, 3.9 million parameters at width 1."""
     return build_backbone("vgg8", in_channels, resolution_px, width)
 
 
-@STUDENTS.register("vgg8_quarter")
+@STUDENTS.register("vgg8_quarter", settings=TrunkSettings)
 def vgg8_quarter(in_channels: int, resolution_px: int, width: float) -> nn.Module:
     """VGG-8 with a quarter of its channels (16-32-64-128-128), 246 thousand parameters at width 1."""
     return build_backbone("vgg8", in_channels, resolution_px, width / 4)
 
 
-@STUDENTS.register("mobilenetv3")
+@STUDENTS.register("mobilenetv3", settings=TimmSettings)
 def mobilenetv3(in_channels: int, resolution_px: int, width: float) -> nn.Module:
     """timm's MobileNetV3-small at half width, its early strides taken out; `width` must stay 1."""
     return build_backbone("timm:mobilenetv3_small_050", in_channels, resolution_px, width)
+
+
+@STUDENTS.register("timm:NAME", settings=TimmSettings)
+def timm_network(name: str, in_channels: int, resolution_px: int, width: float) -> nn.Module:
+    """Any timm model that fits."""
+    return build_backbone(TIMM_PREFIX + name, in_channels, resolution_px, width)
 
 
 class StudentNetwork(nn.Module):
@@ -94,11 +93,11 @@ def _head(feature_dim: int, label_space: LabelSpace) -> nn.Module:
 
 
 def build_student(
-    name: str, in_channels: int, resolution_px: int, label_space: LabelSpace, width: float = 1.0
+    network: str | Choice, in_channels: int, resolution_px: int, label_space: LabelSpace, **settings: Any
 ) -> StudentNetwork:
-    """A student with random weights.  `name`: an entry of STUDENTS, or "timm:NAME" for any timm model that fits."""
-    if name.startswith(TIMM_PREFIX):
-        backbone = build_backbone(name, in_channels, resolution_px, width)
-    else:
-        backbone = STUDENTS.get(name)(in_channels, resolution_px, width)
-    return StudentNetwork(backbone, label_space)
+    """A student with random weights.  `network`: a choice of STUDENTS, or the name of an entry and its settings.
+
+    UserError for a name, a setting or a resolution that is not possible.
+    """
+    choice = network if isinstance(network, Choice) else STUDENTS.choose(network, settings)
+    return StudentNetwork(STUDENTS.build(choice, in_channels=in_channels, resolution_px=resolution_px), label_space)

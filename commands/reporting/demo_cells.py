@@ -106,8 +106,7 @@ def run_cell(cell: Cell) -> None:
 
 def _student(plan: DemoPlan) -> dict[str, Any]:
     return {
-        "network": plan.network,
-        "width": plan.width,
+        "network": {"name": plan.network, "width": plan.width},
         "steps": plan.classifier_steps,
         "nfake_per_class": plan.nfake_per_class,
         "real_share": plan.real_share,
@@ -116,7 +115,7 @@ def _student(plan: DemoPlan) -> dict[str, Any]:
 
 def _searched(plan: DemoPlan) -> dict[str, Any]:
     options = _student(plan)
-    return {"networks": (options.pop("network"),), "seeds": (0, 1), "rhos": plan.rhos, **options}
+    return {"networks": options.pop("network"), "seeds": (0, 1), "rhos": plan.rhos, **options}
 
 
 def _rows(cell: Cell, rho: float) -> None:
@@ -139,7 +138,7 @@ def _soft_teacher(cell: Cell, rho: float) -> Path:
     The one of lower cross entropy on the validation images.
     """
     mixed = cell.workspace / "teacher-of-soft-labels"
-    large = {**_student(cell.plan), "network": cell.plan.teacher_network, "width": 1.0}
+    large = {**_student(cell.plan), "network": cell.plan.teacher_network}
     call("distill", **cell.shared(), **large, out=mixed, train_on="mixed", method="none", rho=rho, test=False)
     predictor = (cell.workspace / "predictor" / "latest").resolve()
     cross_entropy = {
@@ -156,7 +155,7 @@ def _without_real_images(cell: Cell, sampling: dict[str, Any]) -> None:
     common = {**cell.shared(), **_student(plan), "fakes": fakes, "rho": 1.0, "train_on": "fakes"}
     call("distill", **common, method="none", out=cell.row(NO_REAL))
     teacher = cell.workspace / "predictor-from-fakes"
-    large = {"network": plan.teacher_network, "width": 1.0}
+    large = {"network": plan.teacher_network}
     call("distill", **{**common, **large}, method="none", out=teacher, test=False)
     call("distill", **common, method="blkd", predictor=teacher, out=cell.row(NO_REAL_BLKD))
 

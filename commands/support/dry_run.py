@@ -28,7 +28,7 @@ def work_begins(
 ) -> None:
     """Called by every command after its last check and before its first write or long computation.
 
-    Does nothing in a run.  In a dry run it raises WorkBegins, which `commands.support.options.execute` expects.
+    Does nothing in a run.  In a dry run it raises WorkBegins, which `commands.support.command_line.execute` expects.
     """
     if options.dry_run:
         raise WorkBegins(checked, folder, finished, needs() if needs is not None and not finished else None)

@@ -22,8 +22,9 @@ from typing import Any
 
 from commands.support.artefact_kinds import FLAGS, WANTED, check_kind, given_folders
 from commands.support.dry_run import work_begins
-from commands.support.options import PLUMBING, SharedOptions, plain, resolve
+from commands.support.options import PLUMBING, SharedOptions, plain
 from commands.support.record import COMMAND_FILE, check_record, read_record, write_record
+from commands.support.resolving import resolve
 from commands.support.table import COMMANDS
 from image_data.seen_names import SEEN_FILE
 from runtime.atomic import guarded, remove_leftovers, write_bytes

@@ -10,8 +10,6 @@ next larger ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,17 +18,12 @@ from torch import nn
 from layers.conditional_norm import ConditionalBatchNorm2d
 from layers.label_embedding import LabelEmbedding
 from runtime.errors import UserError
-from runtime.registry import Registry
-
-LatentConditions = Literal["none", "chunk", "all"]
-Upsampling = Literal["bilinear", "nearest"]
-Convolutions = Literal["depthwise", "full"]
+from student_trainer.networks import GENERATORS
+from student_trainer.networks.settings import Convolutions, LatentConditions, TinyGanSettings, Upsampling
 
 RESOLUTIONS_PX = (16, 32, 64, 128)
 LEAST_PX = 8
 START_PX = 4
-
-GENERATORS: Registry[Callable[..., nn.Module]] = Registry("student generator")
 
 
 def canvas_for(resolution_px: int) -> int:
@@ -100,7 +93,7 @@ class UpBlock(nn.Module):
         return main + self._up(self.shortcut(x))
 
 
-@GENERATORS.register("tinygan")
+@GENERATORS.register("tinygan", settings=TinyGanSettings)
 class TinyGan(nn.Module):
     """network(latents N x z, encoded labels) -> images N x C x H x W in [-1, 1].
 
@@ -109,7 +102,7 @@ class TinyGan(nn.Module):
     widens them; with `start_hidden` above 0 it is a perceptron with that many hidden units, which also sees the label.
     `latent_conditions` says what of z joins the label
     embedding in the conditional norms: nothing, one chunk a block (BigGAN), or all of it.  `canvas_px`: the side at
-    which the blocks work, where that is not `resolution_px` itself; the middle of the canvas is the image.
+    which the blocks work, by default the next that they can have; the middle of the canvas is the image.
     Taps: "blocks.0", ...
     """
 
@@ -134,11 +127,11 @@ class TinyGan(nn.Module):
         _check_choice("latent_conditions", latent_conditions, ("none", "chunk", "all"))
         _check_choice("convolutions", convolutions, ("depthwise", "full"))
         _check_choice("upsampling", upsampling, ("bilinear", "nearest"))
-        canvas_px = canvas_px or resolution_px
-        if canvas_px < resolution_px:
+        self.canvas_px = canvas_px or canvas_for(resolution_px)
+        if self.canvas_px < resolution_px:
             raise UserError(f"student generator: canvas_px {canvas_px} is below the image's {resolution_px}.")
-        widths = block_widths(canvas_px, base_width, max_width)
-        self.border_px = (canvas_px - resolution_px) // 2
+        widths = block_widths(self.canvas_px, base_width, max_width)
+        self.border_px = (self.canvas_px - resolution_px) // 2
         blocks = len(widths) - 1
         self.resolution_px, self.channels, self.latent_dim = resolution_px, channels, latent_dim
         self.latent_conditions = latent_conditions

@@ -112,7 +112,7 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
     tensors = {name: tensors[name].float() for name in expected}
     space = ClassLabels(class_label_names(request, layout.classes))
     arguments = _arguments(layout)
-    network = TEACHERS.get(arch)(arguments, space)
+    network = TEACHERS.get(arch)(space, **arguments)
     state = convert(tensors, layout)
     for name, value in state.items():
         if not bool(torch.isfinite(value).all()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,7 +16,8 @@ from layers.label_embedding import LabelEmbedding
 from layers.spectral_norm import spectral
 from layers.upsampled_conv import UpsampledConv2d
 from runtime.errors import UserError
-from teacher_sampler.networks.registry import TEACHERS
+from teacher_sampler.networks import TEACHERS
+from teacher_sampler.networks.settings import BigGanSettings
 
 START_PX = 4
 # Channels at 4x4 and after each block, in multiples of `width`.  From 32 pixels on these are the published ones; the
@@ -110,9 +111,9 @@ class BigGANGenerator(nn.Module):
         return torch.tanh(self.conv(relu(self.norm(h))))
 
 
-@TEACHERS.register("biggan")
-def build_biggan(arguments: Mapping[str, Any], label_space: LabelSpace) -> BigGANGenerator:
-    """`arguments`: the keyword arguments of BigGANGenerator but for those that the label space gives."""
+@TEACHERS.register("biggan", settings=BigGanSettings)
+def build_biggan(label_space: LabelSpace, **arguments: Any) -> BigGANGenerator:
+    """`arguments`: those of BigGANGenerator but for those that the label space gives."""
     return BigGANGenerator(label_kind=label_space.kind, label_width=label_space.width, **arguments)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -16,8 +16,9 @@ from layers.label_embedding import LabelEmbedding
 from layers.spectral_norm import spectral
 from layers.upsampled_conv import UpsampledConv2d
 from runtime.errors import UserError
+from teacher_sampler.networks import TEACHERS
 from teacher_sampler.networks.biggan import START_PX, attended_stages, channel_widths, orthogonal, relu
-from teacher_sampler.networks.registry import TEACHERS
+from teacher_sampler.networks.settings import BigGanDeepSettings
 
 NARROWING = 4  # the inside of a block has a fourth of the channels that come in
 
@@ -121,7 +122,7 @@ class BigGANDeepGenerator(nn.Module):
         return torch.tanh(self.conv(relu(self.norm(h))))
 
 
-@TEACHERS.register("biggan-deep")
-def build_biggan_deep(arguments: Mapping[str, Any], label_space: LabelSpace) -> BigGANDeepGenerator:
-    """`arguments`: the keyword arguments of BigGANDeepGenerator but for those that the label space gives."""
+@TEACHERS.register("biggan-deep", settings=BigGanDeepSettings)
+def build_biggan_deep(label_space: LabelSpace, **arguments: Any) -> BigGANDeepGenerator:
+    """`arguments`: those of BigGANDeepGenerator but for those that the label space gives."""
     return BigGANDeepGenerator(label_kind=label_space.kind, label_width=label_space.width, **arguments)

@@ -6,7 +6,7 @@ into every conditional norm) and the naive one (NLI: the label added to the firs
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from interfaces import LabelSpace
 from layers.attention import SelfAttention2d
 from runtime.errors import UserError
+from teacher_sampler.networks import TEACHERS
 from teacher_sampler.networks.biggan import UpBlock
-from teacher_sampler.networks.registry import TEACHERS
 
 NORM_GROUPS = 8
 NORM_EPS = 1e-5
@@ -114,8 +114,8 @@ class CcGANGenerator(nn.Module):
 
 
 @TEACHERS.register("ccgan")
-def build_ccgan(arguments: Mapping[str, Any], label_space: LabelSpace) -> CcGANGenerator:
-    """`arguments`: the keyword arguments of CcGANGenerator; the label must be one continuous value."""
+def build_ccgan(label_space: LabelSpace, **arguments: Any) -> CcGANGenerator:
+    """`arguments`: those of CcGANGenerator; the label must be one continuous value."""
     if label_space.kind != "continuous" or label_space.width != 1:
         raise UserError("ccgan takes one continuous label, and this label space is another; use biggan for it.")
     return CcGANGenerator(**arguments)

@@ -7,7 +7,6 @@ square root of 2 after activations of the mapping) are part of the weights here;
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any, Literal, cast, get_args
 
@@ -17,7 +16,7 @@ from torch.nn import functional as F
 
 from interfaces import LabelSpace
 from runtime.errors import UserError
-from teacher_sampler.networks.registry import TEACHERS
+from teacher_sampler.networks import TEACHERS
 
 START_PX = 4
 LARGEST_PX = 1024
@@ -269,8 +268,8 @@ def resample_filter() -> torch.Tensor:
 
 
 @TEACHERS.register("stylegan2-ada")
-def build_stylegan2(arguments: Mapping[str, Any], label_space: LabelSpace) -> StyleGAN2Generator:
-    """`arguments`: the keyword arguments of StyleGAN2Generator.  UserError where the labels are not its classes."""
+def build_stylegan2(label_space: LabelSpace, **arguments: Any) -> StyleGAN2Generator:
+    """`arguments`: those of StyleGAN2Generator.  UserError where the labels are not its classes."""
     network = StyleGAN2Generator(**arguments)
     classes = 1 if network.mapping.embedding is None else network.mapping.embedding.num_embeddings
     if label_space.kind != "classes" or label_space.width != classes:

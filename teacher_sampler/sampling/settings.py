@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from runtime.bounds import Count, Seed, ShareAboveZero
 from runtime.errors import UserError
+from runtime.settings import setting
 
 _UNIT_BYTES = 32 << 20  # pixels of one unit's candidates
 _UNIT_CANDIDATES = 8192
@@ -22,23 +23,39 @@ _NO_EFFECT = ("max_candidates_per_label",)  # fields that the bytes do not depen
 class SamplerSettings:
     """`None` stands for a value that `resolve` works out from the plan; digests are "" for parts that are not used."""
 
-    seed: Seed = 0
-    block_size: Count | None = None  # candidates that the networks see at once; 256, or fewer for a small dataset
-    unit_candidates: Count | None = None  # candidates of each label in one unit of work, i.e. one shard
-    group_size: Count | None = None  # labels in one unit of work (1 for classes, up to 16 for continuous labels)
-    store_latents: bool = True  # store the latents, for students trained on pairs
-    pilot_candidates: Count | None = None  # candidates of each label in the pilot that sets the ceilings
-    ceiling_quantile: ShareAboveZero = 0.999  # quantile of the pilot's density ratios that becomes the ceiling
-    ceiling_neighbours: Count | None = None  # continuous labels: a ceiling pools the pilots of so many nearest labels
-    running_max: bool = False  # the published ceiling, a running maximum, begun anew in each unit
-    dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # of the teacher's forward pass (autocast)
-    tf32: bool = False  # let a GPU round float32 products to TF32
-    threads: Count = 1  # threads of each worker process; more workers are better than more threads
-    max_candidates_per_label: Count | None = None  # a label that needs more is reported as starving
-    take_available: bool = False  # ready images without a filter: take all of a label that has fewer than asked for
-    teacher_digest: str = ""
-    filter_digest: str = ""
-    predictor_digest: str = ""
+    seed: Seed = setting(0, "Every random draw follows from it.")
+    block_size: Count | None = setting(
+        None, "Candidates that the networks see at once; left open: 256, fewer for a small dataset.", "candidates"
+    )
+    unit_candidates: Count | None = setting(
+        None, "Candidates of each label in one unit of work, which is one shard.", "candidates"
+    )
+    group_size: Count | None = setting(
+        None, "Labels in one unit of work; left open: 1 for classes, up to 16 for continuous labels.", "labels"
+    )
+    store_latents: bool = setting(True, "Store the latents, for students trained on pairs.")
+    pilot_candidates: Count | None = setting(
+        None, "Candidates of each label in the pilot that sets the ceilings.", "candidates"
+    )
+    ceiling_quantile: ShareAboveZero = setting(
+        0.999, "Quantile of the pilot's density ratios that becomes the ceiling."
+    )
+    ceiling_neighbours: Count | None = setting(
+        None, "Continuous labels: a ceiling pools the pilots of so many nearest labels.", "labels"
+    )
+    running_max: bool = setting(False, "The published ceiling: a running maximum, begun anew in each unit.")
+    dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "Of the teacher's forward pass (autocast).")
+    tf32: bool = setting(False, "Let a GPU round float32 products to TF32.")
+    threads: Count = setting(1, "Threads of each worker process; more workers are better than more threads.", "threads")
+    max_candidates_per_label: Count | None = setting(
+        None, "A label that needs more candidates is reported as starving.", "candidates"
+    )
+    take_available: bool = setting(
+        False, "Ready images without a filter: take all of a label that has fewer than asked for."
+    )
+    teacher_digest: str = setting("", "Digest of the teacher.")
+    filter_digest: str = setting("", "Digest of the filter.")
+    predictor_digest: str = setting("", "Digest of the predictor.")
 
     def resolve(self, labels: int, per_label: int, classes: bool, image_bytes: int) -> SamplerSettings:
         """The same settings without `None` (the cap apart).  Raises UserError for settings that make no sense."""

@@ -22,11 +22,10 @@ def teacher_needs(
 ) -> dict[str, Any]:
     """MB of memory.  The larger step is the generator's where D is small, and D's with real and fake images else."""
     run = _Run(data, label_space, settings, torch.device("cpu"), ALONE)
-    latent_dim = int(run.arguments["latent_dim"])
 
     def step(count: int) -> torch.Tensor:
         encoded = label_space.encode(data.labels[np.zeros(count, dtype=np.int64)])
-        fake = run.generator(torch.zeros(count, latent_dim), encoded)
+        fake = run.generator(torch.zeros(count, run.latent_dim), encoded)
         twice = torch.cat([fake.detach(), fake])
         return run.discriminator(twice, torch.cat([encoded, encoded]))
 

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from layers.discriminators import DISCRIMINATORS
 from runtime.bounds import (
     BatchSize,
-    Channels,
     Count,
-    CountOrNone,
     NotNegative,
     Positive,
     Seed,
@@ -19,55 +18,51 @@ from runtime.bounds import (
     check_bounds,
 )  # fmt: skip
 from runtime.errors import UserError
+from runtime.registry import Choice, component
+from runtime.settings import setting
+from teacher_sampler.networks import TEACHERS
 
 AUTO_BELOW_IMAGES = 500
-TRAINABLE = ("biggan", "biggan-deep")  # entries of TEACHERS that take these settings; the others are only loaded
 
 
 @dataclass(frozen=True)
 class TeacherSettings:
     """Names and units of `train-teacher`.  A step is `discriminator_steps` updates of D and one of G."""
 
-    architecture: str = "biggan"  # one that can be trained; `list` names them
-    width: Channels = 16  # of the generator: channels of its last block; earlier blocks are wider
-    discriminator_width: Channels = 16  # channels of the discriminator's first block; later blocks are wider
-    latent_dim: Channels = 64  # numbers in z
-    label_dim: Channels = 32  # numbers in the generator's shared label embedding
-    attention_px: CountOrNone = 0  # resolution with self-attention in both networks; 0 for none
-    spectral_generator: bool = True  # spectral norm in the generator too
-    steps: Count = 1300  # generator updates
-    batch_size: BatchSize = 32  # images, real and fake each
-    discriminator_steps: Count = 2  # discriminator updates for each generator update
-    lr_g: Positive = 5e-4  # Adam's rate for the generator
-    lr_d: Positive = 1e-3  # Adam's rate for the discriminator
-    lr_decay_from: Share = 0.6  # part of the steps after which both rates fall linearly to zero; 1 for never
-    beta1: ShareBelowOne = 0.0  # Adam
-    beta2: ShareBelowOne = 0.999  # Adam
-    ema_half_life_images: Positive = 5_000.0  # of the average of the generator's weights
-    r1_weight: NotNegative = 0.0  # of the gradient penalty on real images (half of gamma); 0 leaves it out
-    diffaugment: tuple[str, ...] = ("auto",)  # auto, or of color, translation, cutout and, where allowed, flip
-    vicinity: Literal["soft", "hard"] = "soft"  # continuous labels: weights exp(-nu d^2), or 1
-    vicinity_gaps: Positive = 2.0  # continuous labels: kappa = this * largest gap between neighbouring labels
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the networks' passes; weights and updates are float32
-    standing_batches: Count = 50  # forward passes for the batch-norm statistics of the average
-    seed: Seed = 0
-    stats_every_steps: Count = 50  # a line in stats.jsonl
-    checkpoint_every_steps: Count = 500  # and every 30 seconds
+    generator: Choice = component(TEACHERS, "biggan", "The teacher's architecture.")
+    discriminator: Choice = component(DISCRIMINATORS, "projection", "The discriminator.")
+    steps: Count = setting(1300, "Updates of the generator.", "steps")
+    batch_size: BatchSize = setting(32, "Real images of one update, and as many fakes.", "images")
+    discriminator_steps: Count = setting(2, "Updates of the discriminator for each of the generator.", "updates")
+    lr: Positive = setting(5e-4, "Adam's rate for the generator.")
+    lr_discriminator: Positive = setting(1e-3, "Adam's rate for the discriminator.")
+    lr_decay_from: Share = setting(0.6, "From here on the rates fall linearly to 0; 1 for never.", "of the steps")
+    beta1: ShareBelowOne = setting(0.0, "Adam's beta1 for both.")
+    beta2: ShareBelowOne = setting(0.999, "Adam's beta2 for both.")
+    ema_half_life_images: Positive = setting(5_000.0, "Half-life of the EMA of the generator's weights.", "images")
+    r1_weight: NotNegative = setting(
+        0.0, "Weight of the gradient penalty on real images (half of gamma); 0 leaves it out."
+    )
+    diffaugment: tuple[str, ...] = setting(
+        ("auto",), "What D sees: auto, or of color, translation, cutout and, where allowed, flip."
+    )
+    vicinity: Literal["soft", "hard"] = setting("soft", "Continuous labels: weights exp(-nu d^2), or 1.")
+    vicinity_gaps: Positive = setting(
+        2.0, "Continuous labels: kappa is this times the largest gap between neighbouring labels.", "gaps"
+    )
+    precision: Literal["float32", "bfloat16"] = setting(
+        "float32", "Of the networks' passes; weights and updates are float32."
+    )
+    standing_batches: Count = setting(50, "Forward passes for the batch-norm statistics of the EMA.", "batches")
+    seed: Seed = setting(0, "Every random draw follows from it.")
+    log_every_steps: Count = setting(50, "Steps between two lines of stats.jsonl.", "steps")
+    checkpoint_every_steps: Count = setting(500, "Steps between two checkpoints; one more every 30 seconds.", "steps")
 
     def check(self, allowed_augmentations: Sequence[str]) -> None:
         """Raise a UserError where a value is impossible, or an augmentation is not allowed on the data."""
         from layers.diffaugment import check_policy  # torch stays unloaded until a value is checked
-        from teacher_sampler.networks import TEACHERS
 
         check_bounds(self, "train-teacher")
-        TEACHERS.get(self.architecture)
-        if self.architecture not in TRAINABLE:
-            raise UserError(
-                f"--architecture {self.architecture} cannot be trained here, only loaded (import-teacher); those that "
-                f"can are {' and '.join(TRAINABLE)}."
-            )
-        if self.vicinity not in ("soft", "hard"):
-            raise UserError(f"vicinity {self.vicinity!r} is unknown; use soft or hard.")
         if self.diffaugment != ("auto",):
             check_policy(self.diffaugment)
         if "flip" in self.diffaugment and "flip" not in allowed_augmentations:

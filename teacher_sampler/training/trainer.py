@@ -10,7 +10,6 @@ import math
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,14 @@ from image_data.sources import ImageSource
 from interfaces import LabelSpace, TeacherCard
 from layers.batch_statistics import share_statistics
 from layers.diffaugment import diff_augment
-from layers.discriminator import ProjectionDiscriminator
+from layers.discriminators import DISCRIMINATORS
 from layers.gan_losses import hinge_discriminator, hinge_generator, r1_penalty
 from runtime.errors import UserError
 from runtime.precision import passes
 from runtime.progress import progress
 from runtime.ranks import ALONE, Ranks
 from runtime.seeds import seed_step, torch_generator
+from runtime.settings import as_json
 from teacher_sampler.networks import TEACHERS
 from teacher_sampler.training.batches import LabelledBatch, batch_drawer
 from teacher_sampler.training.settings import TeacherSettings
@@ -74,7 +74,7 @@ def train_teacher(
     saved_at = time.monotonic()
     with progress("teacher", settings.steps, start) as bar:
         for step in range(start, settings.steps):
-            entry = run.step(step, measure=(step + 1) % settings.stats_every_steps == 0)
+            entry = run.step(step, measure=(step + 1) % settings.log_every_steps == 0)
             if entry:
                 log.write(entry)
             bar.advance(1, f"D {entry['loss_d']:.2f} G {entry['loss_g']:.2f}" if entry else "")
@@ -104,29 +104,17 @@ class _Run:
         self.policy = s.policy(len(data))
         self.drawer = batch_drawer(data.labels, label_space, s.batch_size, s.seed, s.vicinity, s.vicinity_gaps)
         seed_step(s.seed, "teacher-initial", 0)
-        self.arguments = {
-            "resolution_px": self.resolution_px,
-            "channels": self.channels,
-            "width": s.width,
-            "latent_dim": s.latent_dim,
-            "label_dim": s.label_dim,
-            "attention_px": s.attention_px,
-            "spectral_normed": s.spectral_generator,
-        }
-        self.generator = TEACHERS.get(s.architecture)(self.arguments, label_space)
+        self.arguments = {"resolution_px": self.resolution_px, "channels": self.channels, **s.generator.arguments()}
+        self.generator = TEACHERS.get(s.generator.name)(label_space, **self.arguments)
+        self.latent_dim = int(self.generator.latent_dim)
         self.generator.to(device).to(memory_format=torch.channels_last)  # a third faster on the CPU
-        self.discriminator = ProjectionDiscriminator(
-            self.resolution_px,
-            self.channels,
-            s.discriminator_width,
-            label_space.kind,
-            label_space.width,
-            s.attention_px,
+        self.discriminator = DISCRIMINATORS.build(
+            s.discriminator, self.resolution_px, self.channels, label_space.kind, label_space.width
         )
         self.discriminator.to(device).to(memory_format=torch.channels_last)
         betas = (s.beta1, s.beta2)
-        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=s.lr_g, betas=betas)
-        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=s.lr_d, betas=betas)
+        self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=s.lr, betas=betas)
+        self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=s.lr_discriminator, betas=betas)
         self.average = ExponentialMovingAverage(self.generator, s.ema_half_life_images)
         self.generator = share_statistics(self.generator, ranks, device)
 
@@ -134,7 +122,7 @@ class _Run:
         """All updates of one step; a line for the log where `measure` is set, else an empty dict."""
         s = self.settings
         decay = _lr_factor(step, s.steps, s.lr_decay_from)
-        for optimizer, rate in ((self.optimizer_d, s.lr_d), (self.optimizer_g, s.lr_g)):
+        for optimizer, rate in ((self.optimizer_d, s.lr_discriminator), (self.optimizer_g, s.lr)):
             for group in optimizer.param_groups:
                 group["lr"] = rate * decay
         self.generator.train()
@@ -146,7 +134,7 @@ class _Run:
             return {}
         entry = {"step": step + 1, "loss_g": float(self.ranks.mean({"loss_g": loss})["loss_g"]), **entry}
         if not all(math.isfinite(entry[name]) for name in ("loss_g", "loss_d")):
-            raise UserError(f"teacher training diverged at step {step + 1}; use lower lr_g and lr_d.")
+            raise UserError(f"teacher training diverged at step {step + 1}; lower lr and lr_discriminator.")
         return entry
 
     def _update_discriminator(self, position: int, measure: bool) -> dict[str, Any]:
@@ -217,12 +205,12 @@ class _Run:
         s = self.settings
         seen = s.steps * s.discriminator_steps * s.batch_size
         return TeacherCard(
-            architecture=s.architecture,
+            architecture=s.generator.name,
             arguments=self.arguments,
             resolution_px=self.resolution_px,
             channels=self.channels,
             label_space=self.label_space.to_json(),
-            latent={"distribution": "normal", "dimension": s.latent_dim},
+            latent={"distribution": "normal", "dimension": self.latent_dim},
             truncation={},
             source_digest="",
             licence=str(trained_on.get("licence", "as the training data")),
@@ -231,7 +219,7 @@ class _Run:
                 **trained_on,
                 "images": len(self.data),
                 "images_seen": seen,
-                "settings": {**asdict(s), "diffaugment": list(self.policy)},
+                "settings": {**as_json(s), "diffaugment": list(self.policy)},
             },
         )
 
@@ -264,7 +252,7 @@ class _Run:
         return passes(self.settings.precision, self.device)
 
     def _latents(self, draws: torch.Generator) -> torch.Tensor:
-        latents = torch.randn(self.settings.batch_size, self.settings.latent_dim, generator=draws)
+        latents = torch.randn(self.settings.batch_size, self.latent_dim, generator=draws)
         return latents.to(self.device)
 
     def _real(self, batch: LabelledBatch) -> torch.Tensor:

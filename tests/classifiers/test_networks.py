@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from classifiers.distillation import DISTILLERS, build_distiller
+from classifiers.distillation import DISTILLERS
 from classifiers.networks import STUDENTS, build_student
 from classifiers.networks.student import StudentNetwork
 from image_data.labels import ClassLabels, ContinuousLabels
@@ -33,7 +33,7 @@ def test_student_contract(name: str) -> None:
     """Shapes at three resolutions, uint8 equals the same values as floats, gradients reach every parameter."""
     for kind, (resolution, channels) in (("classes", (16, 1)), ("continuous", (32, 3)), ("classes", (64, 3))):
         torch.manual_seed(0)
-        network = build_student(name, channels, resolution, SPACES[kind], _small(name))
+        network = build_student(name, channels, resolution, SPACES[kind], width=_small(name))
         images = torch.randint(0, 256, (4, channels, resolution, resolution), dtype=torch.uint8)
         output = network(images)
         assert output.shape == (4, SPACES[kind].width)
@@ -50,7 +50,7 @@ def test_student_contract(name: str) -> None:
 @pytest.mark.parametrize("kind", list(SPACES))
 def test_distiller_contract(name: str, kind: str) -> None:
     """A finite scalar "loss" that pulls on the student and never on the teacher."""
-    distiller = build_distiller(name)
+    distiller = DISTILLERS.build(DISTILLERS.choose(name))
     width = SPACES[kind].width
     student = torch.randn(6, width, requires_grad=True)
     teacher = torch.randn(6, width, requires_grad=False)
@@ -98,7 +98,7 @@ def test_blkd_equals_its_numpy_twin(rows: int, classes: int, hard: float, soft: 
     student, teacher = rng.normal(0, 3, (2, rows, classes))
     labels = rng.integers(0, classes, rows)
     weights = {"hard_weight": hard, "soft_weight": soft, "temperature": t}
-    found = build_distiller("blkd", weights)(
+    found = DISTILLERS.get("blkd")(**weights)(
         {"output": torch.from_numpy(student)},
         {"output": torch.from_numpy(teacher)},
         {"labels": torch.from_numpy(labels)},
@@ -111,8 +111,8 @@ def test_regression_losses_equal_their_numpy_twins() -> None:
     student, teacher, labels = rng.random((3, 7, 2))
     tensors = [torch.from_numpy(values) for values in (student, teacher, labels)]
     batch, outputs = {"labels": tensors[2]}, {"output": tensors[0]}
-    none = build_distiller("none")(outputs, {}, batch)["loss"].item()
-    blkd = build_distiller("blkd")(outputs, {"output": tensors[1]}, batch)["loss"].item()
+    none = DISTILLERS.get("none")()(outputs, {}, batch)["loss"].item()
+    blkd = DISTILLERS.get("blkd")()(outputs, {"output": tensors[1]}, batch)["loss"].item()
     to_label, to_teacher = np.mean((student - labels) ** 2), np.mean((student - teacher) ** 2)
     np.testing.assert_allclose(none, to_label)
     np.testing.assert_allclose(blkd, 0.1 * to_label + 0.9 * to_teacher)
@@ -123,7 +123,7 @@ def test_label_smoothing_equals_its_numpy_twin() -> None:
     logits, labels = rng.normal(0, 2, (5, 4)), rng.integers(0, 4, 5)
     target = np.eye(4)[labels] * 0.9 + 0.1 / 4
     twin = -np.mean(np.sum(target * np.log(_softmax(logits)), axis=1))
-    found = build_distiller("none", {"label_smoothing": 0.1})(
+    found = DISTILLERS.get("none")(label_smoothing=0.1)(
         {"output": torch.from_numpy(logits)}, {}, {"labels": torch.from_numpy(labels)}
     )["loss"]
     np.testing.assert_allclose(found.item(), twin)
@@ -131,7 +131,7 @@ def test_label_smoothing_equals_its_numpy_twin() -> None:
 
 def test_a_teacher_that_agrees_costs_nothing() -> None:
     logits = torch.randn(4, 5)
-    losses = build_distiller("blkd")({"output": logits}, {"output": logits}, {"labels": torch.tensor([0, 1, 2, 3])})
+    losses = DISTILLERS.get("blkd")()({"output": logits}, {"output": logits}, {"labels": torch.tensor([0, 1, 2, 3])})
     assert abs(losses["soft"].item()) < 1e-6
 
 
@@ -168,12 +168,12 @@ def test_impossible_backbones_are_refused(arguments: tuple[str, int, int], messa
 
 
 def test_unknown_distiller_weights_are_named() -> None:
-    with pytest.raises(UserError, match=r"temprature.*hard_weight"):
-        build_distiller("blkd", {"temprature": 3.0})
+    with pytest.raises(UserError, match=r"blkd has no setting temprature; it has temperature, hard_weight"):
+        DISTILLERS.choose("blkd", {"temprature": 3.0})
     with pytest.raises(UserError, match="known are blkd, none"):
-        build_distiller("crd")
+        DISTILLERS.choose("crd")
     with pytest.raises(UserError, match="temperature"):
-        build_distiller("blkd", {"temperature": 0.0})
+        DISTILLERS.choose("blkd", {"temperature": 0.0})
 
 
 def test_the_shortcut_is_a_strided_convolution() -> None:

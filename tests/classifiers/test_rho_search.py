@@ -19,7 +19,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifiers import ClassifierSettings, train_classifier
+from classifiers import STUDENTS, ClassifierSettings, train_classifier
 from classifiers.rho_choice import choose, render, rho_lines, write_choice
 from classifiers.rho_search import Cell, CellReport, CellResult, grid, read_results, search
 from commands.reporting.rho_plot import plot_rho
@@ -59,8 +59,9 @@ def training_cell(cell: Cell, report: CellReport) -> dict[str, Any]:
     data = load_real("digits", real_per_class=10)
     keep = data.train.subset(np.arange(round(cell.rho * len(data.train))))
     options = ClassifierSettings(
-        student=cell.student, width=0.0625, steps=8, batch_size=16, seed=cell.seed, validate_every_steps=4
-    )
+        network=STUDENTS.choose(cell.student, {"width": 0.0625}),
+        steps=8, batch_size=16, seed=cell.seed, validate_every_steps=4,
+    )  # fmt: skip
     folder = report.folder / "training"
     found = train_classifier(
         keep, data.val, data.label_space, options, folder, torch.device("cpu"), (), on_validation=report

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import classifiers.trainer
-from classifiers import ClassifierSettings, load_classifier, train_classifier
+from classifiers import STUDENTS, ClassifierSettings, load_classifier, train_classifier
 from classifiers.distillation import DISTILLERS
 from classifiers.leak_guard import refuse_seen_images, seen_line
 from image_data.real import RealData, load_real
@@ -26,7 +26,9 @@ from image_data.sources import ArraySource, Concatenation
 from runtime.errors import UserError
 
 CPU = torch.device("cpu")
-QUICK: dict[str, Any] = {"student": "vgg8", "width": 0.0625, "batch_size": 16, "warmup_fraction": 0.1}
+QUICK: dict[str, Any] = {
+    "network": STUDENTS.choose("vgg8", {"width": 0.0625}), "batch_size": 16, "warmup_fraction": 0.1
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,8 @@ def angles() -> RealData:
 
 def train(data: RealData, out: Path, steps: int = 12, **more: Any) -> dict[str, Any]:
     extra = {name: more.pop(name) for name in ("teacher", "on_validation", "source_counts") if name in more}
+    if "width" in more:
+        more["network"] = STUDENTS.choose("vgg8", {"width": more.pop("width")})
     settings = ClassifierSettings(**{**QUICK, "steps": steps, **more})
     return train_classifier(
         data.train, data.val, data.label_space, settings, out, CPU, data.allowed_augmentations, **extra
@@ -84,11 +88,11 @@ def test_a_stopped_run_continues_to_the_same_weights(digits: RealData, tmp_path:
 KILLED = """
 import sys, torch
 from pathlib import Path
-from classifiers import ClassifierSettings, train_classifier
+from classifiers import STUDENTS, ClassifierSettings, train_classifier
 from image_data.real import load_real
 torch.set_num_threads(1)
 d = load_real("digits", real_per_class=10)
-quick = {"student": "vgg8", "width": 0.0625, "batch_size": 16, "warmup_fraction": 0.1}
+quick = {"network": STUDENTS.choose("vgg8", {"width": 0.0625}), "batch_size": 16, "warmup_fraction": 0.1}
 s = ClassifierSettings(**quick, steps=12, checkpoint_every_steps=5)
 train_classifier(d.train, d.val, d.label_space, s, Path(sys.argv[1]), torch.device("cpu"), d.allowed_augmentations)
 """
@@ -190,7 +194,7 @@ def test_a_trained_folder_serves_as_teacher(kind: str, request: pytest.FixtureRe
     data: RealData = request.getfixturevalue(kind)
     train(data, tmp_path / "teacher", steps=10)
     teacher = load_classifier(tmp_path / "teacher", CPU)
-    train(data, tmp_path / "student", steps=6, distiller="blkd", teacher=teacher)
+    train(data, tmp_path / "student", steps=6, method=DISTILLERS.choose("blkd"), teacher=teacher)
     card = json.loads((tmp_path / "student" / "card.json").read_text())
     assert card["teacher"] == teacher.card["source_digest"]
     line = json.loads((tmp_path / "student" / "stats.jsonl").read_text().splitlines()[0])
@@ -215,7 +219,7 @@ def test_the_teacher_sees_the_augmented_view(digits: RealData, tmp_path: Path, m
             return torch.zeros(len(images), 10)
 
     monkeypatch.setattr(classifiers.trainer, "augment", spy)
-    train(digits, tmp_path / "s", steps=2, distiller="blkd", teacher=Teacher())
+    train(digits, tmp_path / "s", steps=2, method=DISTILLERS.choose("blkd"), teacher=Teacher())
     assert all(torch.equal(view, image) for view, image in zip(views, shown[1:], strict=True))
     assert "blkd" in DISTILLERS
 
@@ -233,7 +237,7 @@ def test_fine_tuning_starts_from_the_given_weights(digits: RealData, tmp_path: P
 def test_bad_inputs_are_refused_before_work(digits: RealData, angles: RealData, tmp_path: Path) -> None:
     out = tmp_path / "none"
     with pytest.raises(UserError, match="needs a teacher"):
-        train(digits, out, distiller="blkd")
+        train(digits, out, method=DISTILLERS.choose("blkd"))
     empty = digits.train.subset(np.array([], dtype=np.int64))
     wrong = ArraySource(digits.train.pixels, digits.train.labels + 5)
     plain, choosing = ClassifierSettings(), ClassifierSettings(selection="best-validation")
@@ -246,14 +250,14 @@ def test_bad_inputs_are_refused_before_work(digits: RealData, angles: RealData, 
             train_classifier(source, None, digits.label_space, settings, out, CPU, ())
     train(angles, tmp_path / "angles", steps=1)
     with pytest.raises(UserError, match="the teacher gives 1 outputs"):
-        train(digits, out, distiller="blkd", teacher=load_classifier(tmp_path / "angles", CPU))
+        train(digits, out, method=DISTILLERS.choose("blkd"), teacher=load_classifier(tmp_path / "angles", CPU))
     assert not out.exists()
 
 
 def test_all_faulty_settings_are_named_at_once() -> None:
     with pytest.raises(UserError) as caught:
-        ClassifierSettings(student="resnet9", lr=-1.0, steps=0, distiller_weights={"alpha": 1.0}, selection="test")  # type: ignore[arg-type]
-    for part in ("resnet9", "lr -1.0", "steps 0", "alpha", "selection 'test'"):
+        ClassifierSettings(lr=-1.0, steps=0, selection="test")  # type: ignore[arg-type]
+    for part in ("lr -1.0", "steps 0", "selection 'test' must be last or best-validation"):
         assert part in str(caught.value)
 
 

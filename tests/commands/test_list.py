@@ -9,9 +9,10 @@ import pytest
 
 import cli
 from classifiers import DISTILLERS, STUDENTS
+from layers.discriminators import DISCRIMINATORS
+from runtime.settings import settings_of
 from student_trainer import GENERATORS
 from teacher_sampler import TEACHERS
-from teacher_sampler.training.settings import TRAINABLE
 from white_box import WHITE_BOX_LOSSES
 
 pytestmark = pytest.mark.xdist_group("workspace")
@@ -20,24 +21,42 @@ pytestmark = pytest.mark.xdist_group("workspace")
 def test_the_list_is_whole_and_says_the_use(capsys: Any) -> None:
     assert cli.main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    for registry in (STUDENTS, DISTILLERS, GENERATORS, TEACHERS, WHITE_BOX_LOSSES):
+    for registry in (STUDENTS, DISTILLERS, GENERATORS, DISCRIMINATORS, TEACHERS, WHITE_BOX_LOSSES):
         assert list(found[registry.kind]) == list(registry)
+        for name, entry in found[registry.kind].items():
+            settings = settings_of(registry.settings(name))
+            assert [one["name"] for one in entry["settings"]] == [one.name for one in settings]
+    width = found["student generator"]["tinygan"]["settings"][0]
+    assert width.pop("help").startswith("Channels of the last block")
+    assert width == {"name": "base_width", "default": 8, "unit": "channels"}
     assert cli.main(["list"]) == 0
     shown = capsys.readouterr().out
-    assert "teacher architecture: biggan, biggan-deep  (train-teacher --architecture)" in shown
+    assert "teacher architecture: biggan, biggan-deep  (train-teacher --generator)" in shown
     assert "ccgan, stylegan2-ada  (loaded" in shown
+
+
+def test_one_entry_or_one_kind_alone(capsys: Any) -> None:
+    assert cli.main(["list", "tinygan"]) == 0
+    one = capsys.readouterr().out
+    assert "base-width" in one
+    assert "biggan" not in one
+    assert cli.main(["list", "student generator"]) == 0
+    assert capsys.readouterr().out == one
+    assert cli.main(["list", "nothing"]) == 2
+    assert "'nothing' is no entry" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", list(TEACHERS))
 def test_a_teacher_trains_or_is_refused_with_those_that_do(name: str, capsys: Any, tmp_path: Any) -> None:
     sizes = "--steps 1 --batch-size 4 --width 4 --discriminator-width 4 --standing-batches 1 --real-per-class 2"
-    words = ["train-teacher", "--architecture", name, *sizes.split(), "--out", str(tmp_path / "t")]
-    assert cli.main(words) == (0 if name in TRAINABLE else 2)
+    words = ["train-teacher", "--generator", name, *sizes.split(), "--out", str(tmp_path / "t")]
+    loaded = TEACHERS.only(name)
+    assert cli.main(words) == (2 if loaded else 0)
     told = capsys.readouterr().err
-    if name not in TRAINABLE:
+    if loaded:
         assert told.strip().splitlines() == [
-            f"error: --architecture {name} cannot be trained here, only loaded (import-teacher); those that can are "
-            f"biggan and biggan-deep."
+            f"error: --generator: teacher architecture {name} is only loaded from a checkpoint (import-teacher), not "
+            "trained here; give biggan or biggan-deep."
         ]
         assert not (tmp_path / "t").exists()
 

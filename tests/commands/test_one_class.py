@@ -18,7 +18,8 @@ from image_data.fake import open_fakes
 from image_data.labels import ClassLabels
 from image_data.quarter_turns import TURNS, turn
 from image_data.sources import ArraySource
-from teacher_sampler import load_teacher
+from layers.discriminators import DISCRIMINATORS
+from teacher_sampler import TEACHERS, load_teacher
 from teacher_sampler.training import train_teacher
 from teacher_sampler.training.settings import TeacherSettings
 
@@ -39,7 +40,10 @@ def real() -> ArraySource:
 @pytest.fixture(scope="module")
 def teacher(real: ArraySource, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("one") / "teacher"
-    small = TeacherSettings(steps=2, batch_size=8, width=4, discriminator_width=4, standing_batches=2)
+    small = TeacherSettings(
+        TEACHERS.choose("biggan", {"width": 4}), DISCRIMINATORS.choose("projection", {"width": 4}),
+        steps=2, batch_size=8, standing_batches=2,
+    )  # fmt: skip
     train_teacher(real, ALL, small, folder, CPU, (), {"name": "wedges"})
     return folder
 

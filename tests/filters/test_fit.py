@@ -34,9 +34,9 @@ SMALL = FilterSettings(
     ratio_batch=64,
     fakes_per_real=2,
     fakes_at_least=600,
-    evaluate_every_steps=20,
+    validate_every_steps=20,
 )
-TINY = dataclasses.replace(SMALL, extractor_steps=6, ratio_steps=8, fakes_at_least=200, evaluate_every_steps=2)
+TINY = dataclasses.replace(SMALL, extractor_steps=6, ratio_steps=8, fakes_at_least=200, validate_every_steps=2)
 
 
 @pytest.fixture(scope="module")

@@ -30,7 +30,7 @@ SMALL = FilterSettings(
     feature_dim=64,
     fakes_per_real=2,
     fakes_at_least=1000,
-    evaluate_every_steps=20,
+    validate_every_steps=20,
 )
 
 

@@ -33,9 +33,9 @@ SMALL = FilterSettings(
     ratio_batch=32,
     fakes_per_real=2,
     fakes_at_least=800,
-    evaluate_every_steps=10,
+    validate_every_steps=10,
 )
-TINY = dataclasses.replace(SMALL, extractor_steps=4, ratio_steps=4, fakes_at_least=100, evaluate_every_steps=2)
+TINY = dataclasses.replace(SMALL, extractor_steps=4, ratio_steps=4, fakes_at_least=100, validate_every_steps=2)
 
 STOPPED = dataclasses.replace(TINY, checkpoint_every_steps=3)
 

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from classifiers import ClassifierSettings, train_classifier
+from classifiers import STUDENTS, ClassifierSettings, train_classifier
 from classifiers.distillation import HardLabels, SoftTargets
 from filters import select
 from filters.weights import importance_weights
@@ -113,7 +113,7 @@ def test_rows_of_weight_zero_teach_nothing(tmp_path: Path) -> None:
             source,
             clean,
             space,
-            ClassifierSettings(student="vgg8_quarter", width=0.5, steps=60, batch_size=32),
+            ClassifierSettings(STUDENTS.choose("vgg8_quarter", {"width": 0.5}), steps=60, batch_size=32),
             tmp_path / name,
             torch.device("cpu"),
             (),

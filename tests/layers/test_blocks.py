@@ -9,7 +9,7 @@ from torch import nn
 
 from layers.attention import SelfAttention2d
 from layers.conditional_norm import ConditionalBatchNorm2d
-from layers.discriminator import ProjectionDiscriminator
+from layers.discriminators.projection import ProjectionDiscriminator
 from layers.label_embedding import LabelEmbedding
 from layers.spectral_norm import fold_spectral, spectral
 
@@ -103,7 +103,7 @@ def test_attention_equals_its_numpy_twin_and_starts_as_the_identity():
 def test_discriminator_judges_each_image_alone(resolution_px, kind):
     torch.manual_seed(0)
     width = 5 if kind == "classes" else 2
-    network = ProjectionDiscriminator(resolution_px, 3, 2, kind, width, attention_px=8).eval()
+    network = ProjectionDiscriminator(resolution_px, 3, kind, width, 2, attention_px=8).eval()
     x = torch.randn(3, 3, resolution_px, resolution_px)
     y = torch.tensor([0, 4, 2]) if kind == "classes" else torch.rand(3, 2)
     logits = network(x, y)
@@ -116,14 +116,14 @@ def test_discriminator_judges_each_image_alone(resolution_px, kind):
     torch.testing.assert_close(network.logits(maps[-1], y), logits)
 
 
-def test_discriminator_refuses_an_odd_size():
-    with pytest.raises(ValueError, match="power of two"):
-        ProjectionDiscriminator(24, 1, 4, "classes", 2)
+def test_discriminator_refuses_what_it_cannot_halve():
+    with pytest.raises(ValueError, match="too small"):
+        ProjectionDiscriminator(4, 1, "classes", 2, 4)
 
 
 @pytest.mark.parametrize("size", [8, 13, 24, 28, 33])
 def test_a_widening_discriminator_takes_any_size(size: int) -> None:
-    network = ProjectionDiscriminator(size, 1, 4, "classes", 2, widens=True)
+    network = ProjectionDiscriminator(size, 1, "classes", 2, 4)
     images = torch.rand(3, 1, size, size, requires_grad=True)
     network(images, torch.tensor([0, 1, 1])).sum().backward()
     assert network.features(images)[-1].shape[2] == 4

@@ -112,7 +112,7 @@ def test_conditional_norm_starts_near_the_unconditional_one() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"resolution_px": 24}, "16, 32, 64 or 128"),
+        ({"resolution_px": 4}, "8 to 128 are possible"),
         ({"convolutions": "none"}, "use depthwise, full"),
         ({"upsampling": "cubic"}, "use bilinear, nearest"),
         ({"latent_conditions": "some"}, "use none, chunk, all"),

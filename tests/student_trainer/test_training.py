@@ -19,6 +19,7 @@ from image_data.labels import ClassLabels, ContinuousLabels
 from image_data.real import load_real
 from image_data.sources import ArraySource
 from interfaces import Teacher, TeacherCard
+from layers.discriminators import DISCRIMINATORS
 from runtime.errors import UserError
 from student_trainer import GENERATORS, StudentSettings, load_student, train_student
 from training.generator_folder import NetworkGenerator, read_card, save_generator
@@ -28,10 +29,13 @@ CPU = torch.device("cpu")
 LATENT = 8
 SPACE = ClassLabels(tuple("0123456789"))
 SMALL = StudentSettings(
-    base_width=4, start_channels=0, start_hidden=0, embedding_dim=4, latent_conditions="chunk", discriminator_width=4,
-    steps=12, batch_size=8, checkpoint_every=5, checkpoint_seconds=1e9, log_every=2, standing_batches=3,
-    holdout_fraction=0.1, games_from=0.0, feature_weight=1.0, adversarial_weight=0.1, discriminator_pair_weight=1.0,
-    diffaugment=("color", "translation", "cutout"), pixel_floor=0.1,
+    GENERATORS.choose("tinygan", {
+        "base_width": 4, "start_channels": 0, "start_hidden": 0, "embedding_dim": 4, "latent_conditions": "chunk",
+    }),
+    DISCRIMINATORS.choose("projection", {"width": 4, "slope": 0.2}),
+    steps=12, batch_size=8, checkpoint_every_steps=5, checkpoint_every_seconds=1e9, log_every_steps=2,
+    standing_batches=3, holdout_fraction=0.1, adversarial_from=0.0, feature_weight=1.0, adversarial_weight=0.1,
+    discriminator_pair_weight=1.0, diffaugment=("color", "translation", "cutout"), pixel_floor=0.1,
 )  # fmt: skip
 
 
@@ -185,7 +189,7 @@ def test_without_real_images(tmp_path: Path) -> None:
 
 
 def test_training_lowers_the_paired_distance(tmp_path: Path) -> None:
-    settings = replace(SMALL, steps=60, adversarial_weight=0.0, adversarial_fresh_weight=0.0, pixel_weight=1.0,
+    settings = replace(SMALL, steps=60, adversarial_weight=0.0, adversarial_unpaired_weight=0.0, pixel_weight=1.0,
                        pixel_floor=1.0, feature_weight=0.0, lr=5e-3)  # fmt: skip
     train(tmp_path / "student", settings)
     lines = [json.loads(line) for line in (tmp_path / "student" / "stats.jsonl").read_text().splitlines()]
@@ -223,7 +227,7 @@ def test_continuous_labels(tmp_path: Path) -> None:
 
 def test_r1_and_rare_adversarial_steps(tmp_path: Path) -> None:
     settings = replace(
-        SMALL, steps=12, r1_weight=0.1, r1_every=2, discriminator_every=2, adversarial_every=2, log_every=2
+        SMALL, steps=12, r1_weight=0.1, r1_every=2, discriminator_every=2, adversarial_every=2, log_every_steps=2
     )
     train(tmp_path / "student", settings)
     lines = [json.loads(line) for line in (tmp_path / "student" / "stats.jsonl").read_text().splitlines()]
@@ -252,7 +256,7 @@ def test_r1_and_rare_adversarial_steps(tmp_path: Path) -> None:
             "real images: labels run",
         ),
         (lambda out: train_student(Pairs(count=1), None, SPACE, SMALL, out, CPU), "too few"),
-        (lambda out: train(out, replace(SMALL, network="none")), "known are tinygan"),
+        (lambda out: train(out, replace(SMALL, generator=GENERATORS.choose("none"))), "known are tinygan"),
     ],
 )
 def test_bad_input_is_refused_before_work(tmp_path: Path, make, message: str) -> None:
@@ -266,8 +270,8 @@ def test_bad_input_is_refused_before_work(tmp_path: Path, make, message: str) ->
     [
         {"steps": 0}, {"batch_size": 1}, {"lr": 0.0}, {"lr": float("nan")}, {"pixel_weight": -1.0},
         {"lr_decay_from": 1.5}, {"diffaugment": ("sparkle",)}, {"truncation": 0.0}, {"holdout_fraction": -0.1},
-        {"games_from": 0.5, "feature_weight": 1.0, "pixel_weight": 0.0}, {"games_from": 2.0},
-        {"feature_weight": 0.0, "pixel_weight": 0.0, "adversarial_weight": 0.0, "adversarial_fresh_weight": 0.0},
+        {"adversarial_from": 0.5, "feature_weight": 1.0, "pixel_weight": 0.0}, {"adversarial_from": 2.0},
+        {"feature_weight": 0.0, "pixel_weight": 0.0, "adversarial_weight": 0.0, "adversarial_unpaired_weight": 0.0},
         {"discriminator_every": 2, "pixel_floor": 0.0}, {"discriminator_every": 0},
     ],
 )  # fmt: skip
@@ -278,7 +282,7 @@ def test_bad_settings(bad: dict) -> None:
 
 def test_divergence_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no longer a finite number at step 2"):
-        train(tmp_path / "student", replace(SMALL, feature_weight=1e38, lr=1e9, lr_warm_up=0.0))
+        train(tmp_path / "student", replace(SMALL, feature_weight=1e38, lr=1e9, warmup_fraction=0.0))
 
 
 def test_a_card_that_is_no_students(tmp_path: Path) -> None:

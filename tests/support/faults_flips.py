@@ -137,8 +137,8 @@ def _seen(kind: str, folder: Path) -> Iterator[Kind]:
 
 
 def _records(workspace: Path) -> Iterator[Kind]:
-    from commands.support.options import resolve
     from commands.support.record import COMMAND_FILE, read_record
+    from commands.support.resolving import resolve
     from runtime.safe_files import read_sealed_json
 
     for kind, name in (("classifier", "result.json"), ("evaluation", "result.json"), ("rho", "choice.json")):

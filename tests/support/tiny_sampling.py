@@ -36,7 +36,7 @@ def save_tiny_teacher(folder: Path, space: LabelSpace, resolution_px: int = 16, 
         "spectral_normed": False,
     }
     torch.manual_seed(5)
-    network = TEACHERS.get("biggan")(arguments, space)
+    network = TEACHERS.get("biggan")(space, **arguments)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.12 * torch.randn_like(parameter))

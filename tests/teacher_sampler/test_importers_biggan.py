@@ -261,15 +261,15 @@ def test_attention_at_several_resolutions_and_as_one_number():
     space = ClassLabels(("a", "b"))
     for arch, indices in (("biggan", ["1", "2"]), ("biggan-deep", ["3", "5"])):
         build = TEACHERS.get(arch)
-        network = build({"resolution_px": 32, "channels": 1, "width": 2, "attention_px": [32, 16]}, space)
+        network = build(space, resolution_px=32, channels=1, width=2, attention_px=[32, 16])
         assert list(network.attention) == indices
-        one = build({"resolution_px": 32, "channels": 1, "width": 2, "attention_px": 16}, space)
+        one = build(space, resolution_px=32, channels=1, width=2, attention_px=16)
         assert list(one.attention) == indices[:1]
-        assert not build({"resolution_px": 32, "channels": 1, "width": 2, "attention_px": []}, space).attention
+        assert not build(space, resolution_px=32, channels=1, width=2, attention_px=[]).attention
         with pytest.raises(UserError, match="attention at 24"):
-            build({"resolution_px": 32, "channels": 1, "width": 2, "attention_px": [16, 24]}, space)
+            build(space, resolution_px=32, channels=1, width=2, attention_px=[16, 24])
     with pytest.raises(UserError, match="depth 0"):
-        TEACHERS.get("biggan-deep")({"resolution_px": 32, "channels": 1, "depth": 0}, space)
+        TEACHERS.get("biggan-deep")(space, resolution_px=32, channels=1, depth=0)
 
 
 def test_a_read_layout_loses_no_tensor():

@@ -100,7 +100,7 @@ def test_sngan_with_improved_label_input(tmp_path, more, embed):
     teacher = IMPORTERS.get("ccgan-sngan")(request)
     check_same_images(teacher, plain, embedding)
     assert teacher.label_space == ContinuousLabels(0.0, 90.0, "degrees")
-    rebuilt = TEACHERS.get("ccgan")(teacher.arguments, teacher.label_space)
+    rebuilt = TEACHERS.get("ccgan")(teacher.label_space, **teacher.arguments)
     rebuilt.load_state_dict(teacher.network.state_dict())
     assert {"blocks.0", "blocks.3"} <= {name for name, _ in rebuilt.named_modules()}
 
@@ -318,10 +318,10 @@ def test_hostile_and_damaged_files_are_refused_and_nothing_runs(tmp_path):
 def test_impossible_networks_are_refused(change, message):
     arguments = {"latent_dim": 5, "widths": [8, 4, 2], "channels": 1, "embedding_dim": 8, **change}
     with pytest.raises(UserError, match=message):
-        TEACHERS.get("ccgan")(arguments, ContinuousLabels(0.0, 1.0))
+        TEACHERS.get("ccgan")(ContinuousLabels(0.0, 1.0), **arguments)
     for space in (ClassLabels(("a", "b")), ContinuousLabels(0.0, 1.0, dimension=2)):
         with pytest.raises(UserError, match="one continuous label"):
-            TEACHERS.get("ccgan")({}, space)
+            TEACHERS.get("ccgan")(space)
 
 
 @pytest.mark.parametrize("pairs_at_once", [1, 150, 1 << 24])

@@ -52,7 +52,7 @@ def tiny_teacher(folder: Path, space: LabelSpace, name: str = "biggan", resoluti
     if name == "ccgan":
         del arguments["resolution_px"]  # follows from its widths
     torch.manual_seed(0)
-    network = TEACHERS.get(name)(arguments, space)
+    network = TEACHERS.get(name)(space, **arguments)
     card = TeacherCard(
         name,
         arguments,
@@ -111,9 +111,7 @@ def test_options_of_the_network(tmp_path, more):
 
 
 def test_every_latent_number_reaches_the_image():
-    network = TEACHERS.get("biggan")(
-        {"resolution_px": 16, "channels": 1, "width": 4, "latent_dim": 17}, SPACES["classes"]
-    )
+    network = TEACHERS.get("biggan")(SPACES["classes"], resolution_px=16, channels=1, width=4, latent_dim=17)
     latents = torch.randn(8, 17, requires_grad=True)
     network(latents, torch.zeros(8, dtype=torch.int64)).square().sum().backward()
     assert network.chunks == [6, 6, 5]
@@ -122,7 +120,7 @@ def test_every_latent_number_reaches_the_image():
 
 def test_folding_keeps_the_images_to_the_bit():
     network = TEACHERS.get("biggan")(
-        {"resolution_px": 32, "channels": 3, "width": 2, "latent_dim": 20, "attention_px": 16}, SPACES["classes"]
+        SPACES["classes"], resolution_px=32, channels=3, width=2, latent_dim=20, attention_px=16
     )
     latents, classes = torch.randn(4, 20), torch.tensor([0, 1, 2, 0])
     network.train()(latents, classes)
@@ -142,7 +140,7 @@ def test_folding_keeps_the_images_to_the_bit():
 )
 def test_impossible_networks_are_refused(arguments, message):
     with pytest.raises(UserError, match=message):
-        TEACHERS.get("biggan")({"channels": 1, "width": 1, **arguments}, SPACES["classes"])
+        TEACHERS.get("biggan")(SPACES["classes"], channels=1, width=1, **arguments)
 
 
 def _without_card(folder: Path) -> str:

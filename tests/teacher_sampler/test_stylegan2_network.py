@@ -167,10 +167,10 @@ def test_impossible_truncations_are_refused(truncation):
 
 def test_label_spaces_must_be_the_networks_classes():
     arguments = read_arguments(TINY, Path("x"))[0]
-    assert TEACHERS.get("stylegan2-ada")(arguments, ClassLabels(("a", "b", "c"))).latent_dim == 5
+    assert TEACHERS.get("stylegan2-ada")(ClassLabels(("a", "b", "c")), **arguments).latent_dim == 5
     for space in (ClassLabels(("a", "b")), ContinuousLabels(0.0, 1.0)):
         with pytest.raises(UserError, match="has 3 classes"):
-            TEACHERS.get("stylegan2-ada")(arguments, space)
+            TEACHERS.get("stylegan2-ada")(space, **arguments)
 
 
 def test_from_snapshot_to_folder_to_the_same_images(tmp_path):

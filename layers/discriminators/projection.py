@@ -1,4 +1,4 @@
-"""The projection discriminator of teachers and students."""
+"""The projection discriminator."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from layers.attention import SelfAttention2d
+from layers.discriminators import DISCRIMINATORS
+from layers.discriminators.settings import ProjectionSettings
 from layers.label_embedding import LabelEmbedding
 from layers.spectral_norm import spectral
 
-WIDEST = 8  # times the base width
+WIDEST = 8  # times the first width
 
 
 class DownBlock(nn.Module):
@@ -36,12 +38,13 @@ class DownBlock(nn.Module):
         return h + self.shortcut(x)
 
 
+@DISCRIMINATORS.register("projection", settings=ProjectionSettings)
 class ProjectionDiscriminator(nn.Module):
     """D(x, y) = linear(f) + <e(y), f>, f the last map summed over positions (Miyato and Koyama 2018, eq. 5).
 
     forward(x, encoded): float N x C x H x W in [-1, 1] and encoded labels -> N logits.  Blocks halve the image down
-    to 4 x 4, one more follows; with `widens`, images of sizes between first repeat their border pixels.  Widths double
-    from `base_width` up to `WIDEST` times it.  Spectral norm everywhere, no batch norm, so no image's logit depends on
+    to 4 x 4, one more follows; images of sizes between powers of two first repeat their border pixels.  Widths double
+    from `width` up to `WIDEST` times it.  Spectral norm everywhere, no batch norm, so no image's logit depends on
     another image.  `slope`: of the ReLUs, for negative inputs.
     features(x): the map after each block.
 
@@ -53,32 +56,31 @@ class ProjectionDiscriminator(nn.Module):
         self,
         resolution_px: int,
         channels: int,
-        base_width: int,
         label_kind: Literal["classes", "continuous"],
         label_width: int,
+        width: int = 16,
         attention_px: int = 0,
         slope: float = 0.0,
-        widens: bool = False,
     ) -> None:
         super().__init__()
         self.slope = slope
         halvings = (-(-resolution_px // 4) - 1).bit_length()
-        if halvings < 1 or not (widens or resolution_px == 4 << halvings):
-            raise ValueError(f"resolution {resolution_px} is not a power of two from 8 on")
+        if halvings < 1:
+            raise ValueError(f"resolution {resolution_px} is too small; a discriminator halves the image down to 4 px")
         missing = (4 << halvings) - resolution_px
         self.border = (missing // 2, missing - missing // 2) * 2
-        widths = [base_width * min(1 << index, WIDEST) for index in range(halvings)]
+        widths = [width * min(1 << index, WIDEST) for index in range(halvings)]
         widths.append(widths[-1])
         blocks: list[nn.Module] = []
         previous, size = channels, 4 << halvings
-        for index, width in enumerate(widths):
+        for index, wide in enumerate(widths):
             down = index < halvings
-            block: nn.Module = DownBlock(previous, width, down=down, first=index == 0, slope=slope)
+            block: nn.Module = DownBlock(previous, wide, down=down, first=index == 0, slope=slope)
             size = size // 2 if down else size
             if down and size == attention_px:
-                block = nn.Sequential(block, SelfAttention2d(width))
+                block = nn.Sequential(block, SelfAttention2d(wide))
             blocks.append(block)
-            previous = width
+            previous = wide
         self.blocks = nn.ModuleList(blocks)
         self.linear = spectral(nn.Linear(previous, 1))
         self.embedding = LabelEmbedding(label_kind, label_width, previous, spectral_normed=True)
