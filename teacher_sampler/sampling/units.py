@@ -37,7 +37,8 @@ from teacher_sampler.sampling.plan import (
 from teacher_sampler.sampling.settings import SamplerSettings
 
 _LARGEST_HALF = 65504.0
-SCORED_AT_ONCE = 64  # a unit's accepted rows are few, and its last block is filled up with rows that are not needed
+SCORED_AT_ONCE = 64  # accepted images that the predictor sees at once
+_SCORED_BY = 16  # their last block is filled up to a multiple of this: odd sizes have other kernels, other last bits
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,8 +147,10 @@ def predict(
     """The arrays of a score file for uint8 images N x C x H x W, in blocks of at most `size`, the last filled up."""
     outputs = []
     size = min(size, SCORED_AT_ONCE)
+    step = min(size, _SCORED_BY)
     for start in range(0, len(images), size):
-        fill = np.minimum(np.arange(start, start + size), len(images) - 1)
+        filled = min(size, -(-(len(images) - start) // step) * step)
+        fill = np.minimum(np.arange(start, start + filled), len(images) - 1)
         outputs.append(predictor(torch.from_numpy(images[fill]))[: len(images) - start].float().cpu())
     if not outputs:
         width = predictor(torch.zeros((size, *images.shape[1:]), dtype=torch.uint8)).shape[1:]

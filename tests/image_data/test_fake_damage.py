@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from image_data.fake import export_h5, open_fakes, verify_fakes
-from image_data.fake.sealed import SCORE_LAYOUT, SHARD_LAYOUT, locate
+from image_data.fake.sealed import SCORE_LAYOUT, SHARD_LAYOUT, array_crc32, locate
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from teacher_sampler.sampling.sampler import sample
@@ -141,7 +141,7 @@ def test_hostile_shards_are_refused(copy: Path, tmp_path: Path) -> None:
         external = [(str(secret), 0, secret.stat().st_size)]
         file.create_dataset("fake_images", shape=shape, dtype=np.uint8, external=external)
         for name, array in arrays.items():
-            file.create_dataset(name, data=array)
+            file.create_dataset(name, data=array).attrs["crc32"] = np.uint32(array_crc32(array))
     with pytest.raises(UserError, match="another file"):
         open_fakes(copy).images(np.array([0]))
     path.unlink()
