@@ -41,8 +41,8 @@ def run(options: Options) -> dict[str, Any]:
     if kept is not None:
         result["kept"] = kept
     if options.plots is not None:
-        from commands.reporting.calibration_parts import plots_of
         from evaluation.report import write_png
+        from evaluation.report.calibration_parts import plots_of
 
         drawn = plots_of(found)
         result["plots"] = [str(write_png(part, options.plots / f"{name}.png")) for name, part in drawn.items()]

@@ -32,31 +32,31 @@ def run(options: Options) -> dict[str, Any]:
         check_replaceable(target)
     device = pick_device(options.device)
     set_threads(options.workers)
-    found = gather.Found.in_workspace(options.workspace)
-    if not any(found.folders.values()):
+    artefacts = gather.Artefacts.in_workspace(options.workspace)
+    if not any(artefacts.folders.values()):
         raise UserError(f"{options.workspace} is empty; run `python cli.py sample` first or give --workspace DIR.")
     data = load_data(options)
-    rho = options.rho or gather.chosen_rho(found) or 0.9
+    rho = options.rho or gather.chosen_rho(artefacts) or 0.9
     made = provenance()
     work_begins(options)
-    parts, (verdict, tone) = gather.filters(found, options.workspace, data, device, rho)
+    parts, (verdict, tone) = gather.filters(artefacts, options.workspace, data, device, rho)
     page = ReportData(
         title="Retort report",
         subtitle=str(options.workspace),
         verdict=verdict,
         verdict_tone=tone,
-        stages=gather.stages(found, data, rho),
-        grids=gather.grids(found, data, device, rho),
-        methods=gather.classifier_tables(options.workspace, found.problems),
+        stages=gather.stages(artefacts, data, rho),
+        grids=gather.grids(artefacts, data, device, rho),
+        methods=gather.classifier_tables(options.workspace, artefacts.problems),
         **parts,
-        **gather.quality(found),
-        costs=gather.costs(found, device),
-        curves=gather.training_curves(found),
-        rho=gather.rho_parts(found),
+        **gather.quality(artefacts),
+        costs=gather.costs(artefacts, device),
+        curves=gather.training_curves(artefacts),
+        rho=gather.rho_parts(artefacts),
         provenance=gather.provenance_lines(made),
-        commands=gather.command_lines(found),
+        commands=gather.command_lines(artefacts),
     )
-    problems = gather.card_problems(found)
+    problems = gather.card_problems(artefacts)
     page = replace(page, notes=[*(f"{text}." for text in problems), *page.notes])
     write_report(page, target)
     warnings = [*problems, *parts.get("warnings", [])]

@@ -79,8 +79,8 @@ def run(options: Options) -> dict[str, Any]:
     from classifiers.leak_guard import seen_line
     from classifiers.rho_choice import choose, render, write_choice
     from classifiers.rho_search import grid, read_results, search
-    from commands.reporting.rho_plot import plot_rho
     from commands.support.engine import make_engine
+    from evaluation.report import RhoCurve, write_svg
     from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.devices import set_threads
     from runtime.safe_files import write_sealed_json
@@ -118,7 +118,8 @@ def run(options: Options) -> dict[str, Any]:
         choice = choose(read_results(cells, made.folder))
         unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
         if not made.finished:
-            plot_rho(choice, made.folder / "rho.svg", unit=unit, scale=scale)
+            curve = RhoCurve.of_choice(choice.to_dict(), f"validation {unit}", scale)
+            write_svg(curve, made.folder / "rho.svg")
             write_sealed_json(made.folder / "choice.json", {**choice.to_dict(), "seen": seen})
             write_choice(choice, made.folder / "choice.yaml")
     return {

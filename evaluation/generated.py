@@ -8,7 +8,8 @@ import torch
 from image_data.sources import ArraySource
 from interfaces import Teacher
 from layers.pixels import quantise
-from runtime.seeds import numbered_keys
+from runtime.errors import UserError
+from runtime.seeds import derive_seed, numbered_keys
 
 _BLOCK_ROWS = 128
 
@@ -23,7 +24,7 @@ def generated_images(
     """
     labels = np.asarray(labels)
     keys = numbered_keys(labels)
-    found = []
+    blocks = []
     for start in range(0, len(labels), block_rows):
         rows = np.arange(start, start + block_rows)
         rows = np.where(rows < len(labels), rows, start)
@@ -31,5 +32,22 @@ def generated_images(
         images = generator.generate(latents, labels[rows], keys[rows], seed)
         if not torch.isfinite(images).all():
             raise ValueError("the generator returned values that are not finite numbers")
-        found.append(quantise(images)[: len(labels) - start].cpu().numpy())
-    return ArraySource(np.concatenate(found), labels)
+        blocks.append(quantise(images)[: len(labels) - start].cpu().numpy())
+    return ArraySource(np.concatenate(blocks), labels)
+
+
+def draw_images(generator: Teacher, per_label: int, seed: int) -> ArraySource:
+    """Images of a generator: classes in equal numbers, or ten evenly spaced label values.
+
+    Ready images are as many as there are.
+    """
+    space = generator.label_space
+    if space.kind == "classes":
+        values = np.arange(space.width)
+    else:
+        values = np.linspace(space.to_json()["low"], space.to_json()["high"], 10)
+    there = generator.candidates(values)
+    counts = np.full(len(values), per_label) if there is None else np.minimum(per_label, there)
+    if not counts.any():
+        raise UserError("the teacher has no images of the labels that are evaluated; leave --teacher out.")
+    return generated_images(generator, np.repeat(values, counts), derive_seed(seed, "evaluation"))

@@ -9,7 +9,8 @@ from evaluation.features import FeatureNetwork
 from evaluation.judge import Judge
 from evaluation.metrics import ImageSets, all_metrics
 from evaluation.metrics.registry import Row, cell
-from evaluation.table import Cell, Column, Table
+from evaluation.report.data import Intervals
+from evaluation.table import Cell, Column, Measured, Table
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
 from runtime.digests import digest_of
@@ -74,6 +75,17 @@ def metric_guide(rows: Mapping[str, Row]) -> dict[str, str]:
         bar = f" ± is the {metric.error_bar}." if metric.error_bar else ""
         guide[", ".join(column.name for column in columns)] = f"{metric.explanation}{bar}"
     return guide
+
+
+def metric_plots(rows: Mapping[str, Row]) -> list[Intervals]:
+    """The metrics that have error bars, side by side for all rows."""
+    results = list(rows.values())
+    return [
+        Intervals(column, values)
+        for metric in all_metrics().values()
+        for key, column in metric.titled(results).items()
+        if (values := {name: value for name, row in rows.items() if isinstance(value := cell(row, key), Measured)})
+    ]
 
 
 def refusals(rows: Mapping[str, Row]) -> list[str]:

@@ -142,11 +142,11 @@ def _write_report(
     device, product = torch.device("cpu"), plan.root / "product"
     teacher = plan.cell(cells.BLACK_BOX, 0) / "teacher" / "latest"
     search = plan.cell(cells.BLACK_BOX, 0) / "rho" / "latest"
-    found = gather.Found.in_workspace(product, teacher=teacher, rho=search)
+    artefacts = gather.Artefacts.in_workspace(product, teacher=teacher, rho=search)
     data = load_real("digits", fold=0)
-    rho = gather.chosen_rho(found) or 1.0
-    pictures = gather.grids(found, data, device, min(rho, 0.9))
-    parts, _ = gather.filters(found, product, data, device, min(rho, 0.9))
+    rho = gather.chosen_rho(artefacts) or 1.0
+    pictures = gather.grids(artefacts, data, device, min(rho, 0.9))
+    parts, _ = gather.filters(artefacts, product, data, device, min(rho, 0.9))
     write_report(
         ReportData(
             title="Retort: the whole path on real digits",
@@ -154,17 +154,17 @@ def _write_report(
             verdict=verdict,
             verdict_tone=tone,
             verdict_details=details,
-            stages=gather.stages(found, data, rho),
+            stages=gather.stages(artefacts, data, rho),
             grids=pictures,
             methods=[_method_table(scores)],
             **parts,
-            **gather.quality(found),
-            costs=gather.costs(found, device),
-            curves=gather.training_curves(found),
-            rho=gather.rho_parts(found),
+            **gather.quality(artefacts),
+            costs=gather.costs(artefacts, device),
+            curves=gather.training_curves(artefacts),
+            rho=gather.rho_parts(artefacts),
             protocol=[protocol(plan), *seen_lines(plan)],
             provenance=gather.provenance_lines(provenance()),
-            commands=["python cli.py demo", *gather.command_lines(found)],
+            commands=["python cli.py demo", *gather.command_lines(artefacts)],
         ),
         target,
     )

@@ -98,6 +98,7 @@ def set_names(options: Any, found: dict[str, Path | None]) -> dict[str, str]:
 
 def image_set(kind: str, options: Any, found: dict[str, Path | None], device: Any) -> ImageSource:
     """Images of one kind: all the teacher makes, accepted, kept by rho, or the student's; equally many of each kind."""
+    from evaluation.generated import draw_images
     from filters import select
     from image_data.fake import open_fakes
 
@@ -129,20 +130,3 @@ def _subset(fakes: Any, rows: Any, per_label: int, seed: int) -> ImageSource:
     drawn = [rng.permutation(rows[group == index])[:per_label] for index in range(int(group.max()) + 1)]
     chosen = np.sort(np.concatenate(drawn))
     return fakes.view(Selection(chosen, fakes.labels[chosen], {"evaluated": per_label, "seed": seed}, fakes.digest))
-
-
-def draw_images(generator: Any, per_label: int, seed: int) -> ImageSource:
-    """Fresh images of a generator: classes in equal numbers, or ten evenly spaced label values.
-
-    Ready images are as many as there are.
-    """
-    from evaluation.generated import generated_images
-    from runtime.seeds import derive_seed
-
-    space = generator.label_space
-    values = np.arange(space.width) if space.kind == "classes" else np.linspace(space.low, space.high, 10)
-    there = generator.candidates(values)
-    counts = np.full(len(values), per_label) if there is None else np.minimum(per_label, there)
-    if not counts.any():
-        raise UserError("the teacher has no images of the labels that are evaluated; leave --teacher out.")
-    return generated_images(generator, np.repeat(values, counts), derive_seed(seed, "evaluation"))

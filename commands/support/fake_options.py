@@ -88,7 +88,7 @@ def _ratios(result: dict[str, Any]) -> str:
 
 def _labels(result: dict[str, Any]) -> str:
     """One line a label; of more than twenty the worst fifteen."""
-    from commands.reporting.calibration import own_errors
+    from evaluation.report.calibration import own_errors
     from image_data.fake.warnings import label_name
 
     entries, errors, ratios = result["by_label"], own_errors(result)[1], result["candidate_ratio"] is not None

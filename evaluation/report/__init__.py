@@ -4,23 +4,23 @@ from evaluation.report.data import (
     Curve,
     Histogram,
     ImageGrid,
-    KeyFigure,
+    Intervals,
     Ranked,
     ReportData,
     RhoCurve,
     Spread,
     Stage,
 )
-from evaluation.report.grids import grid_of, image_grid, picture_strip
+from evaluation.report.grids import grid_of, picture_strip
 from evaluation.report.page import render, write_report
-from evaluation.report.plots import write_png
+from evaluation.report.plots import write_png, write_svg
 from evaluation.report.replacing import check_replaceable
 
 __all__ = [
     "Curve",
     "Histogram",
     "ImageGrid",
-    "KeyFigure",
+    "Intervals",
     "Ranked",
     "ReportData",
     "RhoCurve",
@@ -28,9 +28,9 @@ __all__ = [
     "Stage",
     "check_replaceable",
     "grid_of",
-    "image_grid",
     "picture_strip",
     "render",
     "write_png",
     "write_report",
+    "write_svg",
 ]

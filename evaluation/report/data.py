@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from evaluation.table import Table
+from evaluation.table import Column, Measured, Table
 
 Tone = Literal["good", "mixed", "bad", "plain"]
 GridRole = Literal["real", "accepted", "rejected", "filtered out", "student", "other"]
@@ -73,15 +74,43 @@ class Ranked:
 
 @dataclass(frozen=True)
 class RhoCurve:
-    """Validation score over rho: mean and standard error over seeds; lower is better."""
+    """Validation score over rho: mean and standard error over seeds, and the means of each student; lower is better."""
 
     measure: str
     rhos: Sequence[float]
     means: Sequence[float]
     errors: Sequence[float]
     chosen: float | None = None
-    references: Mapping[str, float] = field(default_factory=dict)  # e.g. {"real data alone": 0.12}
+    by_student: Mapping[str, Sequence[float]] = field(default_factory=dict)  # NaN: not measured
     caption: str = ""
+
+    @staticmethod
+    def of_choice(choice: Mapping[str, Any], measure: str = "validation error", scale: float = 1.0) -> RhoCurve:
+        """From the choice that a rho search wrote; rhos with missing cells are left out."""
+        lines = [line for line in choice["lines"] if line["mean"] is not None]
+        several = choice["students"] if len(choice["students"]) > 1 else ()
+        return RhoCurve(
+            measure,
+            [line["rho"] for line in lines],
+            [scale * line["mean"] for line in lines],
+            [scale * line["standard_error"] for line in lines],
+            choice["rho"],
+            {name: [scale * line["by_student"].get(name, math.nan) for line in lines] for name in several},
+        )
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """One metric of several sets of images side by side, with error bars; numbers as in its table's column."""
+
+    column: Column
+    values: Mapping[str, Measured]
+    caption: str = ""
+
+    @property
+    def title(self) -> str:
+        """The plot's heading."""
+        return f"{self.column.name[:1].upper()}{self.column.name[1:]} with its error bar"
 
 
 @dataclass(frozen=True)
@@ -93,15 +122,6 @@ class Curve:
     y_label: str
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     caption: str = ""
-
-
-@dataclass(frozen=True)
-class KeyFigure:
-    """One large number at the head of the page, ready to print."""
-
-    value: str
-    label: str
-    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,6 @@ class ReportData:
     verdict: str = ""
     verdict_tone: Tone = "plain"
     verdict_details: Sequence[str] = ()
-    key_figures: Sequence[KeyFigure] = ()
     stages: Sequence[Stage] = ()
     grids: Sequence[ImageGrid] = ()
     methods: Sequence[Table] = ()
@@ -137,14 +156,12 @@ class ReportData:
     acceptance: Table | None = None  # per label: accepted share, clipped mass, mean ratio, error
     nearest: Table | None = None  # memorisation and near-duplicates
     nearest_grid: ImageGrid | None = None  # the fakes nearest to a training image, beside it
-    facts: Mapping[str, str] = field(default_factory=dict)  # of the fake dataset
     quality: Table | None = None
     metric_guide: Mapping[str, str] = field(default_factory=dict)  # column titles -> how to read them
+    metric_plots: Sequence[Intervals] = ()
     costs: Table | None = None
     curves: Sequence[Curve] = ()
     rho: RhoCurve | None = None
-    rho_table: Table | None = None
     protocol: Sequence[str] = ()
-    leads: Mapping[str, str] = field(default_factory=dict)  # section key -> its opening text, in place of the usual one
     provenance: Mapping[str, str] = field(default_factory=dict)
     commands: Sequence[str] = ()

@@ -1,9 +1,8 @@
-"""Image grids as PNG: equal bytes for equal images, hard pixel edges, one row for each label."""
+"""Image grids, one row for each label, and as PNG: equal bytes for equal images, hard pixel edges."""
 
 from __future__ import annotations
 
 import io
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,27 +10,17 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from evaluation.report.data import GridRole, ImageGrid
+from image_data.fake import FakeDataset
+from image_data.fake.warnings import label_name
 from image_data.sources import ImageSource
-from interfaces import LabelSpace
-from runtime.seeds import numpy_generator
+from interfaces import LabelSpace, Teacher
+from layers.pixels import quantise
+from runtime.seeds import label_bits
 
+PER_LABEL = 8  # images a row
+_ROWS = 10
 _INK, _PAPER = (28, 31, 35), (255, 255, 255)
 _MARGIN_PX = 12
-
-
-def image_grid(images: np.ndarray, columns: int = 10, scale: int = 3, labels: Sequence[str] | None = None) -> bytes:
-    """uint8 N x C x H x W -> a PNG on white, row by row; `labels` stands at the left, one text a row.
-
-    Each pixel becomes scale x scale pixels.  Greyscale and RGB images.
-    """
-    tile = _scaled(_tile(_checked(images), columns, gap=1), scale)
-    picture = Image.fromarray(tile, "RGBA")
-    font = _font(max(11, 4 * scale + 2))
-    left = 2 * _MARGIN_PX + max(_text_width(font, text) for text in labels) if labels else _MARGIN_PX
-    page = Image.new("RGB", (left + picture.width + _MARGIN_PX, picture.height + 2 * _MARGIN_PX), _PAPER)
-    page.paste(picture, (left, _MARGIN_PX), picture)
-    _draw_row_labels(page, labels or (), left, _MARGIN_PX, (images.shape[2] + 1) * scale, font)
-    return _png(page)
 
 
 def picture_strip(grids: Sequence[ImageGrid], scale: int = 3) -> bytes:
@@ -66,8 +55,7 @@ def arrange(grid: ImageGrid) -> tuple[np.ndarray, list[str]]:
     labels = np.array([names.index(label) for label in grid.labels], dtype=int)
     rows = []
     for index in range(len(names)):
-        mine = images[labels == index][: grid.columns]
-        rows.append(_tile(mine, grid.columns, gap=1))
+        rows.append(_tile(images[labels == index][: grid.columns], grid.columns, gap=1))
     gap = np.zeros((1, rows[0].shape[1], 4), np.uint8) if rows else np.zeros((1, 1, 4), np.uint8)
     pieces = [piece for row in rows for piece in (row, gap)][:-1] if rows else [gap]
     return np.concatenate(pieces), names
@@ -85,37 +73,61 @@ def grid_of(
     title: str,
     role: GridRole = "other",
     *,
-    columns: int = 8,
-    max_rows: int = 10,
-    seed: int = 0,
-    rows: np.ndarray | None = None,
-    caption: str = "",
+    columns: int = PER_LABEL,
+    order: np.ndarray | None = None,
 ) -> ImageGrid:
-    """A seeded choice of a source's images (of `rows`): `columns` for each class, or each of up to `max_rows` ranges.
+    """Images of a source as `picture_rows` chooses them."""
+    rows, names = picture_rows(np.asarray(source.labels), label_space, columns, order)
+    return ImageGrid(title, source.images(rows), names, role, columns=columns)
 
-    With more classes than `max_rows`, evenly spaced classes are shown.  Vector labels go by their first coordinate.
+
+def picture_rows(
+    labels: np.ndarray, label_space: LabelSpace, per_label: int = PER_LABEL, order: np.ndarray | None = None
+) -> tuple[np.ndarray, list[str]]:
+    """(numbers, names of their rows) of the first `per_label` images, in `order`, of each of up to ten labels.
+
+    Of more labels ten are shown, evenly spaced.  Images of continuous labels stand in the row of the nearest of these,
+    the nearest first; vector labels go by their first coordinate.
     """
-    pool = np.arange(len(source)) if rows is None else np.asarray(rows)
-    labels = np.asarray(source.labels)[pool]
-    if label_space.kind == "classes":
-        names = [str(name) for name in label_space.to_json()["names"]]
-        shown = np.unique(np.linspace(0, len(names) - 1, min(max_rows, len(names))).round().astype(int))
-        groups = [(names[index], pool[labels == index]) for index in shown]
-    else:
-        space = label_space.to_json()
-        first = labels.reshape(len(labels), -1)[:, 0] if len(labels) else labels
-        edges = np.linspace(space["low"], space["high"], min(max_rows, 10) + 1)
-        places = np.clip(np.searchsorted(edges, first, side="right") - 1, 0, len(edges) - 2)
-        middles = [f"{(a + b) / 2:g}" for a, b in itertools.pairwise(edges)]
-        groups = [(name, pool[places == index]) for index, name in enumerate(middles)]
-    chosen: list[int] = []
-    texts: list[str] = []
-    for name, members in groups:
-        order = numpy_generator(seed, "report-grid", name).permutation(len(members))[:columns]
-        chosen += members[np.sort(order)].tolist()
-        texts += [name] * len(order)
-    images = source.images(np.array(chosen, dtype=np.int64)) if chosen else np.zeros((0, 1, 1, 1), np.uint8)
-    return ImageGrid(title, images, texts, role, caption, columns)
+    order = np.arange(len(labels)) if order is None else order
+    labels = labels.reshape(len(labels), -1)[order, 0] if len(labels) else labels
+    values = np.unique(labels)
+    values = values[np.linspace(0, len(values) - 1, min(_ROWS, len(values))).round().astype(int)]
+    chosen, names = [np.zeros(0, dtype=np.int64)], []
+    for value in values:
+        members = np.flatnonzero(labels == value)
+        if label_space.kind != "classes":
+            near = np.flatnonzero(np.abs(labels[:, None] - values).argmin(axis=1) == np.searchsorted(values, value))
+            members = near[np.argsort(np.abs(labels[near] - value), kind="stable")]
+        chosen.append(order[members[:per_label]])
+        names += [label_name(label_space.to_json(), float(f"{value:.3g}"))] * len(chosen[-1])
+    return np.concatenate(chosen), names
+
+
+def fake_grids(fakes: FakeDataset, teacher: Teacher | None, rho: float) -> list[ImageGrid]:
+    """Accepted fakes, rejected candidates (with their `teacher`), and the accepted ones that rho leaves out."""
+    space = fakes.label_space
+    grids = [grid_of(fakes, space, "Teacher, accepted", "accepted")]
+    rejected = None if teacher is None else _rejected(fakes, teacher)
+    if rejected is not None:
+        grids.append(rejected)
+    if fakes.score_sets() and rho < 1:
+        worst = np.argsort(-fakes.scores().error, kind="stable")
+        grids.append(grid_of(fakes, space, "Filtered out", "filtered out", order=worst))
+    return grids
+
+
+def _rejected(fakes: FakeDataset, teacher: Teacher) -> ImageGrid | None:
+    """The rejected candidates of lowest ratio of each label, drawn again by the ledger's candidate numbers."""
+    units = [(unit.label[~unit.accepted], unit.k[~unit.accepted], unit.r[~unit.accepted]) for unit in fakes.ledger()]
+    labels, numbers, ratios = (np.concatenate(column) for column in zip(*units, strict=True))
+    if not len(numbers):
+        return None
+    rows, names = picture_rows(labels, fakes.label_space, order=np.argsort(ratios, kind="stable"))
+    seed = int(fakes.manifest.content["settings"]["seed"])
+    keys = np.stack([label_bits(labels[rows]), numbers[rows]], axis=1)
+    images = teacher.generate(teacher.latents(keys, seed), labels[rows], keys, seed)
+    return ImageGrid("Teacher, rejected", quantise(images).cpu().numpy(), names, "rejected")
 
 
 def _checked(images: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evaluation.report import explanations, plots
-from evaluation.report.data import GridRole, Histogram, ImageGrid, ReportData
+from evaluation.report.data import Histogram, ImageGrid, ReportData, RhoCurve, Spread
+from evaluation.report.drawings import Plotted, colour_index, drawing_of, means_of
 from evaluation.report.grids import native_png
 from evaluation.report.replacing import marked
 from evaluation.table import Column, ShownRow, Table, shown_rows, thousands
@@ -104,7 +105,7 @@ def render(data: ReportData) -> str:
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     style = Markup((folder / "style.css.j2").read_text(encoding="utf-8"))
-    sections = [replace(s, lead=data.leads.get(s.key, s.lead)) for s in _sections(data) if s.filled()]
+    sections = [section for section in _sections(data) if section.filled()]
     page = environment.get_template("page.html.j2").render(data=data, sections=sections, style=style)
     page = re.sub(r"(?<=\d) %", "\u00a0%", page)  # a number keeps its per cent sign at the end of a line
     return "\n".join(line.rstrip() for line in page.splitlines() if line.strip()) + "\n"
@@ -121,8 +122,18 @@ def _sections(data: ReportData) -> list[Section]:
         ),
         Section("methods", "The methods", explanations.METHODS, first_tables=_tables(*data.methods)),
         _filter_section(data),
-        _student_section(data),
-        _rho_section(data),
+        Section(
+            "student",
+            "The student generator",
+            explanations.STUDENT,
+            first_tables=_tables(data.quality),
+            facts_title="How to read the measures",
+            facts=data.metric_guide,
+            plots=_figures("metric", *data.metric_plots),
+            last_tables=_tables(data.costs),
+            last_plots=_figures("curve", *data.curves),
+        ),
+        Section("rho", "The search for rho", explanations.RHO, plots=_figures("rho", data.rho)),
         Section(
             "protocol",
             "Protocol and provenance",
@@ -137,83 +148,57 @@ def _sections(data: ReportData) -> list[Section]:
 
 
 def _filter_section(data: ReportData) -> Section:
-    figures = []
-    if data.density_ratio is not None:
-        figures.append(_histogram(data.density_ratio, "ratio", explanations.RATIO_CAPTION))
-    for index, ranked in enumerate(data.ranked):
-        svg = Markup(plots.svg(ranked, f"ranked{index}"))
-        figures.append(ShownPlot(ranked.title, svg, [], ranked.caption))
-    if data.errors is not None:
-        spread = data.errors
-        caption = spread.caption or explanations.errors_caption(bool(spread.cuts))
-        figures.append(ShownPlot(spread.title, Markup(plots.svg(spread, "errors")), [], caption))
-    closing = []
-    if data.distances is not None:
-        closing.append(_histogram(data.distances, "distances", explanations.DISTANCES_CAPTION))
     return Section(
         "filters",
         "What the filters did",
         explanations.FILTERS,
         warnings=data.warnings,
         first_tables=_tables(data.filter_quality),
-        plots=figures,
+        plots=[
+            *_figures("ratio", data.density_ratio, caption=explanations.RATIO_CAPTION),
+            *_figures("ranked", *data.ranked),
+            *_figures("errors", data.errors),
+        ],
         last_tables=_tables(data.ratio_means, data.acceptance, data.nearest),
-        last_plots=closing,
+        last_plots=_figures("distances", data.distances, caption=explanations.DISTANCES_CAPTION),
         notes=data.notes,
         last_grids=[] if data.nearest_grid is None else [_grid(data.nearest_grid)],
-        facts_title="The fake dataset",
-        facts=data.facts,
     )
-
-
-def _student_section(data: ReportData) -> Section:
-    figures = []
-    for index, curve in enumerate(data.curves):
-        legend = _legend([(name, "") for name in curve.series]) if len(curve.series) > 1 else []
-        figures.append(ShownPlot(curve.title, Markup(plots.svg(curve, f"curve{index}")), legend, curve.caption))
-    return Section(
-        "student",
-        "The student generator",
-        explanations.STUDENT,
-        first_tables=_tables(data.quality, data.costs),
-        plots=figures,
-        facts_title="How to read the measures",
-        facts=data.metric_guide,
-    )
-
-
-def _rho_section(data: ReportData) -> Section:
-    figures = []
-    if data.rho is not None:
-        svg = Markup(plots.svg(data.rho, "rho"))
-        figures.append(
-            ShownPlot("Validation score for each rho", svg, [], data.rho.caption or explanations.RHO_CAPTION)
-        )
-    return Section("rho", "The search for rho", explanations.RHO, plots=figures, last_tables=_tables(data.rho_table))
 
 
 def _tables(*tables: Table | None) -> list[ShownTable]:
     return [ShownTable(t.title, t.columns, shown_rows(t), t.caption) for t in tables if t is not None]
 
 
-def _histogram(histogram: Histogram, prefix: str, caption: str) -> ShownPlot:
-    notes = [
-        (name, "no values" if mean is None else f"mean {mean:.2f} of {thousands(count)}")
-        for name, mean, count in plots.means_of(histogram)
-    ]
-    svg = Markup(plots.svg(histogram, prefix))
-    return ShownPlot(histogram.title, svg, _legend(notes, histogram.roles), histogram.caption or caption)
+def _figures(prefix: str, *parts: Plotted | None, caption: str = "") -> list[ShownPlot]:
+    """Every plot that is there, drawn; `caption` is for those without their own."""
+    figures = []
+    for index, part in enumerate(parts):
+        if part is None:
+            continue
+        if isinstance(part, RhoCurve):
+            caption = explanations.RHO_CAPTION
+        elif isinstance(part, Spread):
+            caption = explanations.errors_caption(bool(part.cuts))
+        svg = Markup(plots.svg(part, f"{prefix}{index}"))
+        figures.append(ShownPlot(drawing_of(part).title, svg, _legend(part), part.caption or caption))
+    return figures
 
 
-def _legend(entries: Sequence[tuple[str, str]], roles: Mapping[str, GridRole] | None = None) -> list[dict[str, Any]]:
+def _legend(part: Plotted) -> list[dict[str, Any]]:
+    entries = [(name, "", colour) for name, colour in drawing_of(part).legend]
+    if isinstance(part, Histogram):
+        entries = [
+            (
+                name,
+                "no values" if mean is None else f"mean {mean:.2f} of {thousands(count)}",
+                colour_index(name, index, part.roles),
+            )
+            for index, (name, mean, count) in enumerate(means_of(part))
+        ]
     return [
-        {
-            "name": name,
-            "note": note,
-            "colour": plots.colour_index(name, index, roles or {}) + 1,
-            "dash": _DASHES[index % len(_DASHES)],
-        }
-        for index, (name, note) in enumerate(entries)
+        {"name": name, "note": note, "colour": colour + 1, "dash": _DASHES[index % len(_DASHES)]}
+        for index, (name, note, colour) in enumerate(entries)
     ]
 
 

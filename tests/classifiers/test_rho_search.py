@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from classifiers import STUDENTS, ClassifierSettings, train_classifier
 from classifiers.rho_choice import choose, render, rho_lines, write_choice
 from classifiers.rho_search import Cell, CellReport, CellResult, grid, read_results, search
-from commands.reporting.rho_plot import plot_rho
+from evaluation.report import RhoCurve, write_png, write_svg
 from image_data.real import load_real
 from runtime.claims import STALE_AFTER_SECONDS, is_stale, process_start, try_claim
 from runtime.engines import LocalEngine
@@ -248,9 +248,11 @@ def test_students_are_averaged_before_seeds_and_can_be_asked_alone(tmp_path: Pat
         assert open_seal(written)
         assert written == wanted
     assert json.loads(json.dumps(both.to_dict()))["rho"] == 0.5
-    for ending, head in (("png", b"\x89PNG"), ("svg", b"<?xml")):
-        plot_rho(both, tmp_path / f"rho.{ending}", nokd=0.25)
-        assert (tmp_path / f"rho.{ending}").read_bytes().startswith(head)
+    curve = RhoCurve.of_choice(both.to_dict(), "validation error, %", 100.0)
+    assert set(curve.by_student) == set(both.students)
+    assert write_png(curve, tmp_path / "rho.png").read_bytes().startswith(b"\x89PNG")
+    assert write_svg(curve, tmp_path / "rho.svg").read_bytes().startswith(b"<?xml")
+    assert write_svg(curve, tmp_path / "rho.svg").read_bytes() == (tmp_path / "rho.svg").read_bytes()
 
 
 def test_unfinished_rhos_are_not_chosen() -> None:

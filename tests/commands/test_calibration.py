@@ -14,7 +14,8 @@ from PIL import Image
 
 import cli
 from commands.reporting.calibration import calibration_of
-from commands.reporting.calibration_parts import filter_parts
+from evaluation.report.calibration_parts import filter_parts
+from filters import load_filter
 from image_data.percentiles import values_from
 from image_data.real import load_real
 from tests.conftest import Workspace
@@ -91,7 +92,8 @@ def test_a_card_of_an_older_version_still_reads(measured, capsys, tmp_path):
     assert found["filter"]["mean_ratio"] == card["mean_ratio"]
     assert any("fit-filter" in text for text in found["missing"])
     known = calibration_of(Path(found["fakes"]), [old])
-    ratios = filter_parts(known, load_real("digits"), torch.device("cpu"), 0.9)["density_ratio"]
+    ratio = load_filter(known.filter, torch.device("cpu"))
+    ratios = filter_parts(known, load_real("digits"), ratio, 0.9)["density_ratio"]
     assert set(ratios.series) == {"fakes, all candidates", "real, training role", "real, validation (unseen)"}
 
 

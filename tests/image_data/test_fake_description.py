@@ -10,13 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from commands.reporting.calibration import calibration_of
-from commands.reporting.calibration_parts import filter_parts, label_table, plots_of
 from commands.support.fake_options import describe_text
 from evaluation.report import Ranked, ReportData, render, write_png
+from evaluation.report.calibration_parts import filter_parts, label_table, plots_of
 from image_data.fake import FakeDataset, describe_fakes, open_fakes
 from image_data.fake.describe import label_of_rows, rows_by_label
 from image_data.fake.variety import label_variety
@@ -187,7 +186,7 @@ def test_without_filter_and_predictor(bare: FakeDataset) -> None:
     assert "density ratio" not in text
     json.dumps(known.to_json(), allow_nan=False)
     digits = load_real("digits")
-    parts = filter_parts(known, digits, torch.device("cpu"), 0.9)
+    parts = filter_parts(known, digits, None, 0.9)
     assert parts["acceptance"] is parts["density_ratio"] is parts["errors"] is None
     assert "What the filters did" in render(ReportData(**parts))  # the notes say what is missing
 

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
-from commands.reporting.calibration import Calibration, own_errors, worst_first
 from evaluation.filter_effect import SIGMAS
 from evaluation.quality import quality_table
-from evaluation.report import Histogram, ImageGrid, Ranked, Spread
+from evaluation.report.calibration import Calibration, own_errors, worst_first
+from evaluation.report.data import Histogram, ImageGrid, Ranked, Spread
 from evaluation.report.explanations import errors_caption
 from evaluation.table import Column, Table
 from image_data.fake.warnings import label_name
 from image_data.percentiles import values_from
-
-if TYPE_CHECKING:
-    import torch
-
-    from image_data.real import RealData
-    from image_data.sources import ImageSource
+from image_data.real import RealData
+from image_data.sources import ImageSource
+from interfaces import DensityRatio
 
 _LABELS_LISTED = 20  # rows of the table of labels; of more labels the worst
 _GROUPS_DRAWN = 24  # rows of the error plot; of more classes the worst and the best
@@ -32,64 +30,59 @@ _SAME = 1e-3  # relative difference at which two computations of one distance ar
 Plots = dict[str, Histogram | Ranked | Spread]
 
 
-def plots_of(found: Calibration, rho: float = 1.0) -> Plots:
+def plots_of(known: Calibration, rho: float = 1.0) -> Plots:
     """Every plot that the dataset's numbers allow, by the name of its file."""
     drawn: dict[str, Histogram | Ranked | Spread | None] = {
-        "density_ratio": ratio_histogram(found),
-        "acceptance": acceptance_ranked(found),
-        "clipped_mass": clipped_ranked(found),
-        "errors": error_spread(found, rho),
-        "training_distance": distance_histogram(found),
+        "density_ratio": ratio_histogram(known),
+        "acceptance": acceptance_ranked(known),
+        "clipped_mass": clipped_ranked(known),
+        "errors": error_spread(known, rho),
+        "training_distance": distance_histogram(known),
     }
     return {name: part for name, part in drawn.items() if part is not None}
 
 
-def filter_parts(found: Calibration, data: RealData, device: torch.device, rho: float) -> dict[str, Any]:
-    """The parts of `ReportData` that tell what the filters did."""
-    on_reals = {"real, validation (unseen)": real_ratios(found, data.val, device)}
-    if found.card is not None and "ratio_percentiles" not in found.card:  # an older card: compute them again
-        on_reals = {"real, training role": real_ratios(found, data.train, device)} | on_reals
-    ranked = [part for part in (acceptance_ranked(found), clipped_ranked(found)) if part is not None]
+def filter_parts(known: Calibration, data: RealData, ratio: DensityRatio | None, rho: float) -> dict[str, Any]:
+    """The parts of `ReportData` that tell what the filters did; `ratio` is the filter of these fakes."""
+    on_reals = {"real, validation (unseen)": real_ratios(known, data.val, ratio)}
+    if known.card is not None and "ratio_percentiles" not in known.card:  # an older card: compute them again
+        on_reals = {"real, training role": real_ratios(known, data.train, ratio)} | on_reals
+    ranked = [part for part in (acceptance_ranked(known), clipped_ranked(known)) if part is not None]
     return {
-        "warnings": found.sentences,
-        "notes": [f"{text[:1].upper()}{text[1:]}." for text in found.missing],
-        "filter_quality": effect_table(found),
-        "density_ratio": ratio_histogram(found, on_reals),
-        "ratio_means": ratio_table(found),
-        "ranked": ranked if len(found.described["by_label"]) > _LABELS_LISTED else [],  # else the table has bars
-        "errors": error_spread(found, rho),
-        "distances": distance_histogram(found),
-        "acceptance": label_table(found),
-        "nearest": nearest_table(found),
-        "nearest_grid": nearest_grid(found, data.train, device),
+        "warnings": known.sentences,
+        "notes": [f"{text[:1].upper()}{text[1:]}." for text in known.missing],
+        "filter_quality": effect_table(known),
+        "density_ratio": ratio_histogram(known, on_reals),
+        "ratio_means": ratio_table(known),
+        "ranked": ranked if len(known.described["by_label"]) > _LABELS_LISTED else [],  # else the table has bars
+        "errors": error_spread(known, rho),
+        "distances": distance_histogram(known),
+        "acceptance": label_table(known),
+        "nearest": nearest_table(known),
+        "nearest_grid": nearest_grid(known, data.train, ratio),
     }
 
 
-def real_ratios(found: Calibration, source: ImageSource, device: torch.device) -> np.ndarray | None:
-    """float32 N: the filter's ratios on these real images; None without the filter, or where they do not fit it."""
+def real_ratios(known: Calibration, source: ImageSource, ratio: DensityRatio | None) -> np.ndarray | None:
+    """float32 N: the ratios of these real images; None without the filter, or where they do not fit it."""
     shape = tuple(source.images(np.arange(1)).shape[1:]) if len(source) else ()
-    if found.filter is None or shape != found.fakes.image_shape:
+    if ratio is None or shape != known.fakes.image_shape:
         return None
-    import torch
-
-    from commands.support.builders import load_density_ratio
-
-    ratio = load_density_ratio(found.filter, device)
     rows = np.arange(len(source))
     blocks = [rows[start : start + 1024] for start in range(0, len(rows), 1024)]
     pieces = [ratio(torch.from_numpy(source.images(block)), source.labels[block]).numpy() for block in blocks]
     return np.concatenate(pieces) if pieces else None
 
 
-def ratio_histogram(found: Calibration, on_reals: Mapping[str, np.ndarray | None] | None = None) -> Histogram | None:
+def ratio_histogram(known: Calibration, on_reals: Mapping[str, np.ndarray | None] | None = None) -> Histogram | None:
     """The density ratio on all candidates, on the filter's training and held-out reals, and on more real images."""
-    ratio = found.described["candidate_ratio"]
+    ratio = known.described["candidate_ratio"]
     if ratio is None:
         return None
     candidates = "fakes, all candidates"
     series = {candidates: values_from(ratio["percentiles"])}
-    means, counts = {candidates: ratio["mean"]}, {candidates: found.described["candidates"]}
-    card = found.card or {}
+    means, counts = {candidates: ratio["mean"]}, {candidates: known.described["candidates"]}
+    card = known.card or {}
     for key, name, images in (
         ("train_reals", "real, training", "train"),
         ("held_out_reals", "real, held out for stopping", "held_out"),
@@ -101,9 +94,9 @@ def ratio_histogram(found: Calibration, on_reals: Mapping[str, np.ndarray | None
     return Histogram("Density ratio r(x, y)", "r", series, means=means, counts=counts)
 
 
-def ratio_table(found: Calibration) -> Table | None:
+def ratio_table(known: Calibration) -> Table | None:
     """Mean density ratio on candidates and real images, beside what theory says of it."""
-    ratio, card = found.described["candidate_ratio"], found.card or {}
+    ratio, card = known.described["candidate_ratio"], known.card or {}
     if ratio is None:
         return None
     columns = [
@@ -112,7 +105,7 @@ def ratio_table(found: Calibration) -> Table | None:
         *(Column(name, decimals=2) for name in ("5 %", "median", "95 %")),
         Column("theory says", numeric=False),
     ]
-    on_reals = f"{found.expected_on_reals:.2f}: mean r² / mean r of the candidates"
+    on_reals = f"{known.expected_on_reals:.2f}: mean r² / mean r of the candidates"
     points = [ratio["percentiles"][place] for place in (5, 50, 95)]
     rows: list[Sequence[Any]] = [["fakes, all candidates", ratio["mean"], *points, "1"]]
     for key, name, theory in (
@@ -127,48 +120,48 @@ def ratio_table(found: Calibration) -> Table | None:
     return Table("Density ratio: what it says and what theory says", columns, rows)
 
 
-def acceptance_ranked(found: Calibration) -> Ranked | None:
+def acceptance_ranked(known: Calibration) -> Ranked | None:
     """Accepted share of each label; None where nothing was rejected."""
-    if not found.described["rejects"]:
+    if not known.described["rejects"]:
         return None
-    values = _by_name(found, "acceptance_rate")
+    values = _by_name(known, "acceptance_rate")
     text = "Share of the candidates of each label that the density ratio lets through."
-    marks = {"all labels": found.described["acceptance_rate"]}
+    marks = {"all labels": known.described["acceptance_rate"]}
     return Ranked("Acceptance by label", "accepted, %", values, text, 100.0, marks)
 
 
-def clipped_ranked(found: Calibration) -> Ranked | None:
+def clipped_ranked(known: Calibration) -> Ranked | None:
     """Clipped mass of each label; None where there is no ceiling that clips."""
-    if not found.described["rejects"] or found.described["settings"]["running_max"]:
+    if not known.described["rejects"] or known.described["settings"]["running_max"]:
         return None
-    values = _by_name(found, "clipped_mass")
+    values = _by_name(known, "clipped_mass")
     text = "Share of the density ratios' sum that lies above the ceiling M: 0 where acceptance follows r exactly."
-    marks = {"all labels": found.described["clipped_mass"]}
+    marks = {"all labels": known.described["clipped_mass"]}
     return Ranked("Clipped mass by label", "clipped, %", values, text, 100.0, marks)
 
 
-def _by_name(found: Calibration, key: str) -> dict[str, float]:
-    space = found.described["label_space"]
-    return {label_name(space, entry["label"]): float(entry[key]) for entry in found.described["by_label"]}
+def _by_name(known: Calibration, key: str) -> dict[str, float]:
+    space = known.described["label_space"]
+    return {label_name(space, entry["label"]): float(entry[key]) for entry in known.described["by_label"]}
 
 
-def error_spread(found: Calibration, rho: float = 1.0) -> Spread | None:
+def error_spread(known: Calibration, rho: float = 1.0) -> Spread | None:
     """The teacher error on the accepted fakes of each label, with the cut that rho makes.
 
     Of many classes the worst and the best are drawn, with one row for all; many values are drawn in ranges.
     """
     from image_data.fake.describe import rows_by_label
 
-    digest, quantiles = own_errors(found.described)
+    digest, quantiles = own_errors(known.described)
     if digest is None:
         return None
-    error = found.fakes.errors(digest)
-    space, labels = found.described["label_space"], [entry["label"] for entry in found.described["by_label"]]
+    error = known.fakes.errors(digest)
+    space, labels = known.described["label_space"], [entry["label"] for entry in known.described["by_label"]]
     classes, text = space["kind"] == "classes", ""
-    rows = rows_by_label(found.fakes)
+    rows = rows_by_label(known.fakes)
     groups: dict[str, np.ndarray]
     if len(rows) <= _GROUPS_DRAWN:
-        groups = {label_name(space, label): error[mine] for label, mine in zip(labels, rows, strict=True)}
+        groups = {label_name(space, label): error[own] for label, own in zip(labels, rows, strict=True)}
     elif classes:
         order = sorted(range(len(rows)), key=lambda place: -quantiles[place].get("q0.5", 0.0))
         worst, best = order[:_WORST_DRAWN], order[-_BEST_DRAWN:]
@@ -187,19 +180,19 @@ def error_spread(found: Calibration, rho: float = 1.0) -> Spread | None:
         }
     cuts = {}
     if rho < 1.0:
-        cuts = {name: float(np.sort(mine)[int(np.ceil(rho * len(mine))) - 1]) for name, mine in groups.items()}
+        cuts = {name: float(np.sort(errors)[int(np.ceil(rho * len(errors))) - 1]) for name, errors in groups.items()}
     unit = "cross entropy" if classes else f"absolute error, {space.get('unit', '')}".rstrip(", ")
     return Spread("Teacher error of accepted fakes", unit, groups, errors_caption(bool(cuts)) + text, cuts)
 
 
-def label_table(found: Calibration) -> Table | None:
+def label_table(known: Calibration) -> Table | None:
     """Candidates, acceptance, clipped mass, mean ratio and errors of each label; of many the worst."""
-    described = found.described
+    described = known.described
     errors = own_errors(described)[1]
     entries = described["by_label"]
     order, caption = list(range(len(entries))), ""
     if len(entries) > _LABELS_LISTED:
-        order = worst_first(described, found.warnings, errors)[:_LABELS_LISTED]
+        order = worst_first(described, known.warnings, errors)[:_LABELS_LISTED]
         caption = f"The worst {len(order)} of {len(entries)} labels. "
     columns = [Column("label", numeric=False), Column("fakes", decimals=0)]
     if described["rejects"]:
@@ -229,19 +222,19 @@ def label_table(found: Calibration) -> Table | None:
     return Table("Label by label", columns, rows, caption=caption) if len(columns) > 2 else None
 
 
-def effect_table(found: Calibration) -> Table | None:
+def effect_table(known: Calibration) -> Table | None:
     """The metrics of the fakes as drawn, accepted, and kept, with what each filter is worth."""
-    if not found.effects:
+    if not known.effects:
         return None
-    rows = {name: row for name, row in (found.rows or {}).items() if name != "student"}
+    rows = {name: row for name, row in (known.rows or {}).items() if name != "student"}
     names = {name: f"kept by the error filter, {name.removeprefix('accepted, ')}" for name in rows}
     names["teacher"] = "as the teacher draws them"
-    names["accepted"] = "accepted by the density ratio" if found.described["rejects"] else f"{names['teacher']}, stored"
+    names["accepted"] = "accepted by the density ratio" if known.described["rejects"] else f"{names['teacher']}, stored"
     table = quality_table(rows, "Before and after each filter", names)
-    verdicts = {effect.after: effect.verdict for effect in found.effects}
+    verdicts = {effect.after: effect.verdict for effect in known.effects}
     columns = [*table.columns, Column("this filter", numeric=False)]
     cells = [[*cells, verdicts.get(name, "")] for name, cells in zip(rows, table.rows, strict=True)]
-    deciding = " or ".join(dict.fromkeys(change.column.name for effect in found.effects for change in effect.changes))
+    deciding = " or ".join(dict.fromkeys(change.column.name for effect in known.effects for change in effect.changes))
     caption = (
         f"Measured by a judge that neither filtered nor labelled anything. A filter helps where {deciding} gets better "
         f"by {SIGMAS:g} standard errors and nothing else of these gets worse by as much; measures without an error bar "
@@ -250,9 +243,9 @@ def effect_table(found: Calibration) -> Table | None:
     return Table(table.title, columns, cells, caption=caption.strip())
 
 
-def nearest_table(found: Calibration) -> Table | None:
+def nearest_table(known: Calibration) -> Table | None:
     """Memorisation and near-duplicates: over all fakes, and the labels that have most of them."""
-    nearest = found.described["nearest"]
+    nearest = known.described["nearest"]
     if nearest is None:
         return None
     columns = [
@@ -262,8 +255,9 @@ def nearest_table(found: Calibration) -> Table | None:
         Column("near-duplicates", "% among all fakes", scale=100),
     ]
     keys = ("memorised_share", "duplicate_share_sparse", "duplicate_share")
-    worst = sorted(nearest["by_label"], key=lambda entry: tuple(-entry[key] for key in keys))[: _LABELS_LISTED // 2]
-    space = found.described["label_space"]
+    guilty = [entry for entry in nearest["by_label"] if any(entry[key] for key in keys)]
+    worst = sorted(guilty, key=lambda entry: tuple(-entry[key] for key in keys))[: _LABELS_LISTED // 2]
+    space = known.described["label_space"]
     rows: list[Sequence[Any]] = [["all labels", *(nearest[key] for key in keys)]]
     rows += [[label_name(space, entry["label"]), *(entry[key] for key in keys)] for entry in worst]
     caption = (
@@ -274,33 +268,33 @@ def nearest_table(found: Calibration) -> Table | None:
     return Table("Memorisation and near-duplicates", columns, rows, caption=caption)
 
 
-def distance_histogram(found: Calibration) -> Histogram | None:
+def distance_histogram(known: Calibration) -> Histogram | None:
     """Distance of each fake to its nearest training image, in units of the 1 % quantile of fresh real images."""
     from image_data.fake.distances import read_distances
 
-    if found.described["nearest"] is None:
+    if known.described["nearest"] is None:
         return None
-    values = read_distances(found.fakes).memorisation
+    values = read_distances(known.fakes).memorisation
     step = max(1, len(values) // _FAKES_DRAWN)
     marks = {"1 % of fresh reals": 1.0}
     return Histogram("Nearest training image", "distance", {"fakes": values[::step]}, marks=marks)
 
 
-def nearest_grid(found: Calibration, train: ImageSource, device: torch.device) -> ImageGrid | None:
+def nearest_grid(known: Calibration, train: ImageSource, ratio: DensityRatio | None) -> ImageGrid | None:
     """Each of the fakes nearest to a training image, beside that image; None where `train` are not those images."""
     from image_data.fake.distances import read_distances
 
-    nearest = found.described["nearest"]
-    if nearest is None or found.filter is None or not nearest["nearest_pairs"]:
+    nearest = known.described["nearest"]
+    if nearest is None or ratio is None or not nearest["nearest_pairs"]:
         return None
     fake_rows, real_rows = (
         np.array([pair[side] for pair in nearest["nearest_pairs"][:_PAIRS_DRAWN]]) for side in (0, 1)
     )
     if real_rows.max() >= len(train):
         return None
-    fakes, reals = found.fakes.images(fake_rows), train.images(real_rows)
-    stated = read_distances(found.fakes).training_distance[fake_rows]
-    if fakes.shape != reals.shape or not _are_apart(found.filter, fakes, reals, stated, device):
+    fakes, reals = known.fakes.images(fake_rows), train.images(real_rows)
+    stated = read_distances(known.fakes).training_distance[fake_rows]
+    if fakes.shape != reals.shape or not _are_apart(ratio, fakes, reals, stated):
         return None
     both = np.concatenate([fakes, reals])
     labels = ["fake"] * len(fakes) + ["real"] * len(reals)
@@ -311,13 +305,9 @@ def nearest_grid(found: Calibration, train: ImageSource, device: torch.device) -
     return ImageGrid("Nearest to training images", both, labels, "accepted", text, columns=_PAIRS_DRAWN)
 
 
-def _are_apart(folder: Any, fakes: np.ndarray, reals: np.ndarray, stated: np.ndarray, device: torch.device) -> bool:
+def _are_apart(ratio: DensityRatio, fakes: np.ndarray, reals: np.ndarray, stated: np.ndarray) -> bool:
     """Whether these pairs have the distances that the set says; if not, they are other images or another filter's."""
-    import torch
-
-    from commands.support.builders import load_density_ratio
-
-    phi = load_density_ratio(folder, device).features  # type: ignore[attr-defined]
+    phi = ratio.features  # type: ignore[attr-defined]
     a, b = (phi(torch.from_numpy(images)).double().flatten(1).cpu() for images in (fakes, reals))
     apart = (a - b).square().sum(dim=1).sqrt().numpy()
     return bool(np.allclose(apart, stated, rtol=_SAME, atol=_SAME * float(np.median(stated)) + 1e-9))
