@@ -94,14 +94,22 @@ def picture_rows(
     values = np.unique(labels)
     values = values[np.linspace(0, len(values) - 1, min(_ROWS, len(values))).round().astype(int)]
     chosen, names = [np.zeros(0, dtype=np.int64)], []
-    for value in values:
+    for value, name in zip(values, _row_names(values, label_space), strict=True):
         members = np.flatnonzero(labels == value)
         if label_space.kind != "classes":
             near = np.flatnonzero(np.abs(labels[:, None] - values).argmin(axis=1) == np.searchsorted(values, value))
             members = near[np.argsort(np.abs(labels[near] - value), kind="stable")]
         chosen.append(order[members[:per_label]])
-        names += [label_name(label_space.to_json(), float(f"{value:.3g}"))] * len(chosen[-1])
+        names += [name] * len(chosen[-1])
     return np.concatenate(chosen), names
+
+
+def _row_names(values: np.ndarray, label_space: LabelSpace) -> list[str]:
+    """Classes by name; other labels with as few decimals as tell them apart."""
+    decimals, space = 0, label_space.to_json()
+    while label_space.kind != "classes" and decimals < 6 and len(np.unique(values.round(decimals))) < len(values):
+        decimals += 1
+    return [label_name(space, float(value) + 0.0) for value in values.round(decimals)]  # + 0.0: no "-0"
 
 
 def fake_grids(fakes: FakeDataset, teacher: Teacher | None, rho: float) -> list[ImageGrid]:
