@@ -44,7 +44,11 @@ def test_inspect_shows_everything_in_few_lines(measured, capsys):
     assert [line for line in lines if line.startswith("warning: ")] == [
         f"warning: {w['text']}" for w in found["warnings"]
     ]
-    assert sum("FD-judge" in line for line in lines) == 3  # as drawn, accepted, kept
+    (head,) = [index for index, line in enumerate(lines) if "FD-judge" in line]
+    assert [re.split("  +", line)[0] for line in lines[head + 2 : head + 5]] == [
+        "as drawn",
+        *list(found["quality"]["rows"])[1:],
+    ]
     assert any(line.startswith("memorised") for line in lines)
     card = json.loads((measured.folder / "filter" / "latest" / "card.json").read_text())
     assert found["filter"]["mean_ratio"] == card["mean_ratio"]
