@@ -1,0 +1,35 @@
+"""scripts/: they parse, and the options of `sample` in the script for SLURM are options of `sample`."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from commands.sample import Options
+from commands.support.options import build_command
+
+SCRIPTS = sorted(path for path in (Path(__file__).resolve().parents[2] / "scripts").iterdir() if path.suffix != ".py")
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash here")
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_it_parses(path: Path) -> None:
+    subprocess.run(["bash", "-n", str(path)], check=True)
+
+
+def test_the_options_in_the_script_for_slurm_are_those_of_sample() -> None:
+    import commands.sample
+
+    (script,) = (path.read_text() for path in SCRIPTS if path.suffix == ".sbatch")
+    words = shlex.split(re.search(r"^sampling=\((.*?)\)", script, flags=re.MULTILINE)[1])
+    last = script.replace('"${sampling[@]}"', shlex.join(words)).replace("$address", "h:1").replace("$workspace", "w")
+    call = shlex.split(re.search(r'^"\$python" cli\.py sample (.*)$', last, flags=re.MULTILINE)[1])
+    context = build_command("sample", "", commands.sample).make_context("sample", call)
+    given = {name: value for name, value in context.params.items() if value is not None}
+    options = Options.model_validate(given)
+    assert (options.engine, options.ray_address, options.workspace) == ("ray", "h:1", Path("w"))
