@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from commands.sample import Options
-from commands.support.options import build_command
+from commands.support.command_line import build_command
 
 SCRIPTS = sorted(path for path in (Path(__file__).resolve().parents[2] / "scripts").iterdir() if path.suffix != ".py")
 
