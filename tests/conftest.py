@@ -34,6 +34,18 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put each test's group into its node id, where `--dist loadgroup` looks for it.
+
+    pytest-xdist 3.8 writes it into `_nodeid`, which pytest 9.2 no longer reads: without this, groups have no effect.
+    """
+    for item in items if getattr(config.option, "loadgroup", False) else []:
+        group = item.get_closest_marker("xdist_group")
+        if group is not None and "@" not in item.nodeid.rpartition("]")[2]:
+            item._id = type(item.id).parse(f"{item.nodeid}@{group.args[0]}")
+
+
 class Workspace:
     """A workspace and a way to type commands in it."""
 
