@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from image_data.real.cifar10 import cifar10_is_here, load_cifar10
+from image_data.real.cifar10 import cifar10_is_here
 from image_data.real.dataset import RealData
-from image_data.real.digits import load_digits, load_rotated_digits
 from image_data.real.folder import load_folder
 from image_data.real.hdf5 import load_hdf5
+from image_data.real.registry import REAL_DATASETS
 from image_data.real.request import LoadRequest
 from runtime.errors import UserError
-from runtime.registry import Registry
-
-REAL_DATASETS: Registry[Callable[[LoadRequest], RealData]] = Registry("dataset")
-REAL_DATASETS.register("digits")(load_digits)
-REAL_DATASETS.register("rotated-digits")(load_rotated_digits)
-REAL_DATASETS.register("cifar10")(load_cifar10)
 
 
 def load_real(

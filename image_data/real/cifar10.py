@@ -17,6 +17,7 @@ from image_data.labels import ClassLabels
 from image_data.real.dataset import RealData, assemble
 from image_data.real.decoding import RESIZING, check_shape_request, reshape_pixels
 from image_data.real.folder import load_image_folder
+from image_data.real.registry import REAL_DATASETS
 from image_data.real.request import LoadRequest, only_fold
 from image_data.real.roles import split_missing
 from image_data.seen import image_hashes
@@ -27,6 +28,7 @@ _AUGMENTATIONS = ("flip", "translate")
 _VAL_SHARE = 0.1
 
 
+@REAL_DATASETS.register("cifar10")
 def load_cifar10(request: LoadRequest) -> RealData:
     """Mirrors and shifts are allowed.  With `download`, torchvision fetches its copy where nothing is there yet."""
     only_fold(request)

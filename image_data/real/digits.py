@@ -14,6 +14,7 @@ import torch
 
 from image_data.labels import ClassLabels, ContinuousLabels
 from image_data.real.dataset import RealData, assemble
+from image_data.real.registry import REAL_DATASETS
 from image_data.real.request import LoadRequest
 from image_data.real.roles import cut_roles, rows_per_class
 from image_data.seen import image_hashes
@@ -34,6 +35,7 @@ _TIE = 1e-6  # rounds exact halves alike on every machine, whatever the order of
 _BLOCK = 500
 
 
+@REAL_DATASETS.register("digits")
 def load_digits(request: LoadRequest) -> RealData:
     """Classes 0 .. 9.  Small shifts are allowed; a mirrored digit is not a digit."""
     grey, classes, hashes, resolution_px, channels = _bundled(request)
@@ -45,6 +47,7 @@ def load_digits(request: LoadRequest) -> RealData:
     return assemble("digits", label_space, roles, allowed, request.real_per_class, request.seed, _notes(request))
 
 
+@REAL_DATASETS.register("rotated-digits")
 def load_rotated_digits(request: LoadRequest) -> RealData:
     """The label is the angle in degrees by which an upright digit was turned; positive is anticlockwise.
 

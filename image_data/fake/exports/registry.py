@@ -1,4 +1,4 @@
-"""What an export format must offer, and the registry of them: a format is one file here and one line in `__init__`."""
+"""What an export format must offer, and the registry: a format is one file in this folder and one line below."""
 
 from __future__ import annotations
 
@@ -34,6 +34,10 @@ class ExportFormat(ABC):
 
 
 EXPORT_FORMATS: Registry[Callable[[], ExportFormat]] = Registry("export format")
+EXPORT_FORMATS.declare("h5", "image_data.fake.exports.hdf5")
+EXPORT_FORMATS.declare("imagefolder", "image_data.fake.exports.imagefolder")
+EXPORT_FORMATS.declare("parquet", "image_data.fake.exports.parquet")
+EXPORT_FORMATS.declare("webdataset", "image_data.fake.exports.webdataset")
 
 
 def export_format(name: str) -> ExportFormat:
