@@ -1,9 +1,8 @@
 """The terms of a student generator's loss as pure functions of tensors.
 
 Sources: TinyGAN (Chang and Lu 2020), section 3; DiStyleGAN (Masouris et al. 2023).  S is the student, T the teacher's
-stored image, D the discriminator.  Two slips of the originals are avoided: the pixel weight falls with the FRACTION of
-the training done (one original lets it fall per iteration and so has no pixel loss after 20 of them), and D pools by
-the mean, so that its scale does not depend on the resolution.
+stored image, D the discriminator.  D pools by the mean, unlike the original's, so that its scale does not depend on
+the resolution.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ def feature_l1(
 ) -> torch.Tensor:
     """sum_i w_i mean |D_i(T) - D_i(S)| over lists of equally shaped maps -> scalar.  The teacher's side is detached."""
     terms = [
-        weight * (mine - theirs.detach()).abs().mean()
-        for mine, theirs, weight in zip(student, teacher, weights, strict=True)
+        weight * (ours - target.detach()).abs().mean()
+        for ours, target, weight in zip(student, teacher, weights, strict=True)
     ]
     return torch.stack(terms).sum()
 
@@ -35,23 +34,6 @@ def feature_l1(
 def pixel_l1(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
     """mean |T - S| over all entries of two N x C x H x W batches in [-1, 1] -> scalar."""
     return (student - teacher.detach()).abs().mean()
-
-
-def pixel_weight(fraction: float, start: float, floor: float, decay_until: float) -> float:
-    """The pixel term's weight when `fraction` (0 to 1) of the training is done.
-
-    Falls linearly from `start` to `floor` and reaches it at `decay_until`, the published 20 of 30 epochs being 2/3.
-    """
-    if decay_until <= 0:
-        return floor
-    return start + (floor - start) * min(1.0, max(0.0, fraction / decay_until))
-
-
-def learning_rate_factor(fraction: float, warm_up: float, decay_from: float) -> float:
-    """Linear warm-up over the first `warm_up` of the training, constant, then linear to 0 from `decay_from` on."""
-    rise = 1.0 if warm_up <= 0 else min(1.0, fraction / warm_up)
-    fall = 1.0 if decay_from >= 1 else min(1.0, (1.0 - fraction) / (1.0 - decay_from))
-    return max(0.0, min(rise, fall))
 
 
 def peak_signal_to_noise(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:

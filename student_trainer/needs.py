@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from interfaces import LabelSpace
+from student_trainer.building import build_discriminator, build_student
 from student_trainer.settings import StudentSettings
-from student_trainer.training_state import build_discriminator, build_student
 from training.memory import training_needs
 
 _COPIES = 5  # weights, gradients, Adam's two moments, EMA

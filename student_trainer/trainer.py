@@ -3,7 +3,7 @@
 The student copies (z, y) -> image: it is compared with the stored teacher image of the same latents and label in the
 pixels and in the features of a discriminator that is trained along with it.  The teacher itself is not needed.
 Killed at any moment and called again, the training ends with the same weights on a CPU.  Several ranks share each
-batch; the main one holds the average and writes.  See Chang and Lu (2020).
+batch; the main one holds the EMA and writes.  See Chang and Lu (2020).
 
 Pairs that a filter accepted are a biased sample of z, while a finished student is given all of z.  On the digits,
 keeping the best 60 % of each class by label error raised the student's Frechet distance from 10.3 to 14.1 (the kept
@@ -12,8 +12,6 @@ teacher images themselves: from 7.6 to 12.3) and its label accuracy from 99.6 to
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,18 +23,23 @@ from image_data.labels import label_space_from_json
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, TeacherCard
 from interfaces.white_box import WhiteBoxTerms
+from layers.batch_statistics import share_statistics
 from runtime.errors import UserError
-from runtime.progress import progress
+from runtime.precision import passes
 from runtime.ranks import ALONE, Ranks
+from runtime.seeds import seed_step
 from runtime.settings import as_json
 from student_trainer import losses
-from student_trainer.data import PairSource, StudentData
+from student_trainer.adversary import AdversarialBatch, Adversary, Term
+from student_trainer.building import build_discriminator, build_student, network_arguments
+from student_trainer.data import Batch, PairSource, StudentData
 from student_trainer.networks import GENERATORS
 from student_trainer.settings import StudentSettings
-from student_trainer.training_state import TrainingState, build_student, network_arguments
-from training.checkpoints import CheckpointFolder
+from training.ema import ExponentialMovingAverage, accumulate_standing_statistics
 from training.generator_folder import CARD_FILE, NetworkGenerator, load_weights, read_card, save_generator
-from training.stats_log import StatsLog
+from training.loop import Cadence, TrainingLoop, finish_training
+from training.schedules import between, linear_decay, ramp, set_learning_rate
+from training.state import NamedState
 
 EVALUATION_BATCH = 250
 
@@ -56,7 +59,7 @@ def train_student(
     """Train a student and write it to `out` as a generator's folder; returns `out`.
 
     pairs: uint8 N x C x H x W teacher images with labels (user's units) and float32 N x z latents.  real: the images
-    of the second adversarial game, or None: then teacher images stand in.  A finished folder is returned at once, an
+    of the unpaired adversarial loss, or None: then teacher images stand in.  A finished folder is returned at once, an
     unfinished one is continued.  `trained_on` goes into the card, its entry "licence" as the student's licence.
     UserError: pairs without latents, labels outside the space, images that no network here can make, divergence.
     """
@@ -64,37 +67,113 @@ def train_student(
     if (out / CARD_FILE).exists():
         return out
     data = StudentData(pairs, real, label_space, settings, device, allowed_augmentations, ranks)
-    state = TrainingState(data, settings, white_box)
-    folder = CheckpointFolder(out / "checkpoints")
-    first = state.begin(folder)
-    log = StatsLog(out / "stats.jsonl", range(first + 1, settings.steps + 1), ranks.main)
-    saved_at = time.monotonic()
-    with progress("train-student", settings.steps, first) as bar:
-        for step in range(first, settings.steps):
-            scalars = state.train_step(step)
-            done = step + 1
-            note = ""
-            if done % settings.log_every_steps == 0 or done == settings.steps:
-                values = _finite(ranks.mean(scalars), done)
-                log.write({"step": done, **values})
-                note = f"loss {values['loss']:.3f}"
-            if (
-                ranks.main
-                and done < settings.steps
-                and (
-                    done % settings.checkpoint_every_steps == 0
-                    or time.monotonic() - saved_at >= settings.checkpoint_every_seconds
-                )
-            ):
-                state.save(folder, done)
-                saved_at = time.monotonic()
-            bar.advance(1, note)
+    ema = _optimise(data, settings, white_box, out)
     if ranks.main:
-        student = state.finish()
-        save_generator(out, _card(data, settings, student, trained_on or {}), student)
-        folder.remove()
-    ranks.wait()
+        # Averaged weights have never been run: they get batch-norm statistics of their own.
+        accumulate_standing_statistics(ema, data.standing_inputs, settings.standing_batches)
+        save_generator(out, _card(data, settings, ema.eval(), trained_on or {}), ema)
+    finish_training(out, ranks)
     return out
+
+
+def _optimise(data: StudentData, settings: StudentSettings, white_box: WhiteBoxTerms | None, out: Path) -> nn.Module:
+    """The loop.  Returns the EMA of the student.
+
+    loss = w_pixel |S - T| + w_feature sum_i w_i |D_i(S) - D_i(T)| - sum_j w_j D(S)  (Chang and Lu 2020, section 3)
+    """
+    ranks, device = data.ranks, data.device
+    seed_step(settings.seed, "student-init", 0)
+    student = build_student(settings, data.label_space, data.image_shape, data.latent_dim)
+    student = student.to(device).to(memory_format=torch.channels_last)  # a third faster on a CPU
+    discriminator = build_discriminator(settings, data.label_space, data.image_shape)
+    discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
+    adversary = Adversary(discriminator, data, settings)
+    ema = ExponentialMovingAverage(student, settings.ema_half_life_images)  # a copy, so before any hook
+    student = share_statistics(student, ranks, device)
+    adapters = nn.Module()
+    if white_box is not None:
+        white_box.attach(student)
+        adapters = white_box.to(device) if isinstance(white_box, nn.Module) else adapters
+    trained = [*student.parameters(), *adapters.parameters()]
+    optimizer = torch.optim.Adam(trained, lr=settings.lr, betas=(settings.beta1, settings.beta2))
+    state = NamedState(
+        student=student,
+        discriminator=discriminator,
+        adapters=adapters,
+        ema=ema,
+        optimizer=optimizer,
+        optimizer_d=adversary.optimizer,
+    )
+    cadence = Cadence(settings.log_every_steps, settings.checkpoint_every_steps, settings.checkpoint_every_seconds)
+    loop = TrainingLoop("train-student", out, settings.steps, state, cadence, ranks)
+    for step in loop:
+        seed_step(settings.seed, ranks.purpose("student-step"), step)
+        pair = data.pair_batch(step)
+        with passes(settings.precision, device):
+            generated = student(pair.latents, pair.encoded).float()
+            white = {} if white_box is None else white_box(pair.latents, pair.encoded)
+        terms: dict[str, Term] = {"pixel": (pixel_weight(settings, step), losses.pixel_l1(generated, pair.images))}
+        figures: dict[str, torch.Tensor] = {}
+        if step >= settings.adversarial_from * settings.steps and (step + 1) % settings.discriminator_every == 0:
+            figures, others = _adversarial_part(step, data, settings, student, adversary, pair, generated)
+            terms |= others
+        loss = torch.stack([*(weight * value for weight, value in terms.values() if weight > 0), *white.values()]).sum()
+        set_learning_rate(optimizer, learning_rate(settings, step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        ranks.average_gradients(trained)
+        optimizer.step()
+        discriminator.requires_grad_(True)
+        if ranks.main:
+            ema.update(student, settings.batch_size)
+        values = {name: value for name, (_, value) in terms.items()}
+        loop.log(step, {"loss": loss, **figures, **values, **white})
+    if white_box is not None and hasattr(white_box, "close"):
+        white_box.close()
+    return ema.module
+
+
+def _adversarial_part(
+    step: int,
+    data: StudentData,
+    settings: StudentSettings,
+    student: nn.Module,
+    adversary: Adversary,
+    pair: Batch,
+    generated: torch.Tensor,
+) -> tuple[dict[str, torch.Tensor], dict[str, Term]]:
+    """D's step, then the student's terms from it.  Returns D's figures and these terms."""
+    turn = (step + 1) // settings.discriminator_every
+    for_student = turn % settings.adversarial_every == 0
+    weights = settings.discriminator_pair_weight, settings.adversarial_weight
+    batches = {"pair": AdversarialBatch(pair, generated, *weights)}
+    if settings.discriminator_unpaired_weight > 0:
+        true = data.fresh_batch(step)
+        weights = settings.discriminator_unpaired_weight, settings.adversarial_unpaired_weight
+        with torch.set_grad_enabled(for_student and weights[1] > 0), passes(settings.precision, data.device):
+            unpaired = student(true.latents, true.encoded).float()
+        batches["unpaired"] = AdversarialBatch(true, unpaired, *weights)
+    figures = adversary.train(step, turn, batches)
+    adversary.discriminator.requires_grad_(False)  # the student's terms pass through D and leave no gradient in it
+    terms = adversary.feature_term(pair, generated)
+    if for_student:
+        terms |= adversary.adversarial_terms(step, batches)
+    return figures, terms
+
+
+def learning_rate(settings: StudentSettings, step: int) -> float:
+    """Linear warm-up, constant, then linear to 0."""
+    done = (step + 1) / settings.steps
+    return settings.lr * min(ramp(done, settings.warmup_fraction), linear_decay(done, settings.lr_decay_from, 1.0))
+
+
+def pixel_weight(settings: StudentSettings, step: int) -> float:
+    """Linear from `pixel_weight` to `pixel_floor`, which is reached at `pixel_decay_until`.
+
+    It goes with the share of the steps that are done; published: 20 of 30 epochs, so 2/3.  One original lets it fall
+    per iteration and so has no pixel loss after 20 of them.
+    """
+    return between(settings.pixel_weight, settings.pixel_floor, ramp(step / settings.steps, settings.pixel_decay_until))
 
 
 def check_student(
@@ -124,17 +203,6 @@ def load_student(folder: Path, device: torch.device) -> NetworkGenerator:
     return NetworkGenerator(card, network, label_space_from_json(card.label_space), device)
 
 
-def _finite(scalars: dict[str, torch.Tensor], step: int) -> dict[str, float]:
-    """The scalars of a line of the log; a UserError where the training has diverged."""
-    values = {name: float(value) for name, value in scalars.items()}
-    broken = [name for name, value in values.items() if not math.isfinite(value)]
-    if broken:
-        raise UserError(
-            f"train-student: {broken[0]} is no longer a finite number at step {step}; lower lr or the weights."
-        )
-    return {name: round(value, 6) for name, value in values.items()}
-
-
 def paired_quality(data: StudentData, student: nn.Module) -> dict[str, Any]:
     """L1 (of images in [-1, 1]) and PSNR (dB, mean over images) on the held-out pairs; {} where there are none."""
     rows = data.held_out
@@ -144,9 +212,9 @@ def paired_quality(data: StudentData, student: nn.Module) -> dict[str, Any]:
     with torch.inference_mode():
         for start in range(0, len(rows), EVALUATION_BATCH):
             batch = data.read_pairs(rows[start : start + EVALUATION_BATCH])
-            made = student(batch.latents, batch.encoded)
-            distance += float(losses.pixel_l1(made, batch.images)) * len(made)
-            ratio += float(losses.peak_signal_to_noise(made, batch.images).sum())
+            images = student(batch.latents, batch.encoded)
+            distance += float(losses.pixel_l1(images, batch.images)) * len(images)
+            ratio += float(losses.peak_signal_to_noise(images, batch.images).sum())
     return {"paired_l1": distance / len(rows), "paired_psnr_db": ratio / len(rows), "paired_images": len(rows)}
 
 

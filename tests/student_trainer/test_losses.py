@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from student_trainer import losses
+from student_trainer import StudentSettings, losses
+from student_trainer.trainer import learning_rate, pixel_weight
 
 
 def maps(seed: int) -> list[torch.Tensor]:
@@ -41,34 +42,33 @@ def test_feature_weights_are_the_published_ones() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    fraction=st.floats(0, 1),
-    start=st.floats(0, 2),
-    floor=st.floats(0, 2),
-    until=st.floats(0.01, 1),
-)
-def test_the_pixel_weight_stays_between_start_and_floor(
-    fraction: float, start: float, floor: float, until: float
-) -> None:
-    weight = losses.pixel_weight(fraction, start, floor, until)
+@given(step=st.integers(0, 99), start=st.floats(0.01, 2), floor=st.floats(0.01, 2), until=st.floats(0.01, 1))
+def test_the_pixel_weight_stays_between_start_and_floor(step: int, start: float, floor: float, until: float) -> None:
+    options = StudentSettings(steps=100, pixel_weight=start, pixel_floor=floor, pixel_decay_until=until)
+    weight = pixel_weight(options, step)
     low, high = sorted((start, floor))
     assert low - 1e-9 <= weight <= high + 1e-9
-    if fraction >= until:
+    if step / 100 >= until:
         assert weight == pytest.approx(floor)
 
 
 def test_the_pixel_weight_follows_the_fraction_and_not_the_step() -> None:
     # 20 of the published 30 epochs; one original reaches zero after 20 iterations instead.
-    assert losses.pixel_weight(0.0, 0.2, 0.0, 2 / 3) == pytest.approx(0.2)
-    assert losses.pixel_weight(1 / 3, 0.2, 0.0, 2 / 3) == pytest.approx(0.1)
-    assert losses.pixel_weight(20 / 58_500, 0.2, 0.0, 2 / 3) > 0.19
-    assert losses.pixel_weight(0.5, 0.2, 0.05, 0.0) == 0.05
+    published = StudentSettings(
+        steps=58_500, pixel_weight=0.2, pixel_floor=0.0, feature_weight=1.0, adversarial_from=0.0
+    )
+    assert pixel_weight(published, 0) == pytest.approx(0.2)
+    assert pixel_weight(published, 19_500) == pytest.approx(0.1)
+    assert pixel_weight(published, 20) > 0.19
+    assert pixel_weight(StudentSettings(pixel_weight=0.2, pixel_floor=0.05, pixel_decay_until=0.0), 9) == pytest.approx(
+        0.05
+    )
 
 
 def test_the_learning_rate_rises_stays_and_falls() -> None:
-    factors = [losses.learning_rate_factor(fraction, 0.1, 0.5) for fraction in (0.05, 0.1, 0.5, 0.75, 1.0)]
-    assert factors == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
-    assert losses.learning_rate_factor(1.0, 0.0, 1.0) == 1.0
+    options = StudentSettings(steps=20, lr=1.0, warmup_fraction=0.1, lr_decay_from=0.5)
+    assert [learning_rate(options, step) for step in (0, 1, 9, 14, 19)] == pytest.approx([0.5, 1.0, 1.0, 0.5, 0.0])
+    assert learning_rate(StudentSettings(steps=20, lr=1.0, warmup_fraction=0.0, lr_decay_from=1.0), 19) == 1.0
 
 
 def test_peak_signal_to_noise_equals_its_twin() -> None:

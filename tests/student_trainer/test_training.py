@@ -135,7 +135,7 @@ def test_a_finished_student_is_a_teacher(whole: Path) -> None:
     assert card.measured_quality["paired_psnr_db"] > 0
     lines = [json.loads(line) for line in (out / "stats.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6, 8, 10, 12]
-    assert {"loss", "discriminator", "feature", "pixel", "adversarial_pair", "adversarial_fresh"} <= set(lines[-1])
+    assert {"loss", "discriminator", "feature", "pixel", "adversarial_pair", "adversarial_unpaired"} <= set(lines[-1])
 
     before = weights(out), os.stat(out / "weights.safetensors").st_mtime_ns
     train(out)
@@ -163,8 +163,8 @@ train(Path(sys.argv[1]))
 
 
 # In the middle of the second checkpoint; and between the weights and the card (the log's first write, one state.json
-# for each checkpoint, and the weights are the four renamed files).
-@pytest.mark.parametrize("point", ["checkpoint.before_commit:2", "atomic.after_rename:4"])
+# for each checkpoint, the last step's too, and the weights are the five renamed files).
+@pytest.mark.parametrize("point", ["checkpoint.before_commit:2", "atomic.after_rename:5"])
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, whole: Path, point: str) -> None:
     out = tmp_path / "killed"
     environment = {**os.environ, "RETORT_FAILURE_POINT": point, "OMP_NUM_THREADS": "1", "RETORT_PROGRESS": "off"}
