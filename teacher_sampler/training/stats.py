@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from runtime.ranks import ALONE, Ranks
+
 COLLAPSED_BELOW = 0.1  # spread of fakes within a label, as a part of that of real images
+
+
+def spreads(fake: torch.Tensor, real: torch.Tensor, labels: torch.Tensor, ranks: Ranks = ALONE) -> dict[str, Any]:
+    """`fake_spread` and `real_spread` of the whole batch, and a `warning` where the fakes have collapsed."""
+    labels = ranks.gather(labels).cpu()
+    fake_spread, real_spread = (spread_within_labels(ranks.gather(images).cpu(), labels) for images in (fake, real))
+    warning = collapse_warning(fake_spread, real_spread)
+    values = {"fake_spread": round(fake_spread, 4), "real_spread": round(real_spread, 4)}
+    return {**values, **({"warning": warning} if warning else {})}
 
 
 def spread_within_labels(images: torch.Tensor, labels: torch.Tensor) -> float:

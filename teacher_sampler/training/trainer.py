@@ -1,13 +1,12 @@
-"""Training a conditional GAN to be a teacher: hinge loss, projection discriminator, DiffAugment, averaged weights.
+"""Training a conditional GAN to be a teacher: hinge loss, projection discriminator, DiffAugment, EMA.
 
-Killed at any moment and called again, it ends with the weights of an undisturbed run (on the CPU, to the bit).
-Several ranks share each batch; the main one holds the average and writes.
+Sources: BigGAN (Brock et al. 2019); for continuous labels CcGAN (Ding et al. 2021).  Killed at any moment and called
+again, the training ends with the same weights on a CPU.  Several ranks share each batch; the main one holds the EMA
+and writes.
 """
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -25,26 +24,20 @@ from layers.discriminators import DISCRIMINATORS
 from layers.gan_losses import hinge_discriminator, hinge_generator, r1_penalty
 from runtime.errors import UserError
 from runtime.precision import passes
-from runtime.progress import progress
 from runtime.ranks import ALONE, Ranks
 from runtime.seeds import seed_step, torch_generator
 from runtime.settings import as_json
 from teacher_sampler.networks import TEACHERS
 from teacher_sampler.training.batches import LabelledBatch, batch_drawer
 from teacher_sampler.training.settings import TeacherSettings
-from teacher_sampler.training.stats import collapse_warning, spread_within_labels
-from training.checkpoints import (
-    CheckpointFolder,
-    load_module,
-    load_optimizer,
-    module_tensors,
-    optimizer_tensors,
-)
+from teacher_sampler.training.stats import spreads
 from training.ema import ExponentialMovingAverage, accumulate_standing_statistics
 from training.generator_folder import CARD_FILE, save_generator
-from training.stats_log import StatsLog
+from training.loop import Cadence, TrainingLoop, finish_training
+from training.schedules import linear_decay, set_learning_rate
+from training.state import NamedState
 
-CHECKPOINT_SECONDS = 30.0
+Images = tuple[torch.Tensor, torch.Tensor, torch.Tensor]  # this rank's fakes, real images, and their labels
 
 
 def train_teacher(
@@ -65,28 +58,28 @@ def train_teacher(
     if (out / CARD_FILE).exists():
         return out
     settings.check(allowed_augmentations)
-    out.mkdir(parents=True, exist_ok=True)
     run = _Run(data, label_space, settings, device, ranks)
-    checkpoints = CheckpointFolder(out / "checkpoints")
-    start = run.resume(checkpoints)
-    ranks.begin(start, [run.generator, run.discriminator])
-    log = StatsLog(out / "stats.jsonl", range(start + 1, settings.steps + 1), ranks.main)
-    saved_at = time.monotonic()
-    with progress("teacher", settings.steps, start) as bar:
-        for step in range(start, settings.steps):
-            entry = run.step(step, measure=(step + 1) % settings.log_every_steps == 0)
-            if entry:
-                log.write(entry)
-            bar.advance(1, f"D {entry['loss_d']:.2f} G {entry['loss_g']:.2f}" if entry else "")
-            late = time.monotonic() - saved_at > CHECKPOINT_SECONDS
-            if ranks.main and (late or (step + 1) % settings.checkpoint_every_steps == 0):
-                run.save(checkpoints, step + 1)
-                saved_at = time.monotonic()
+    state = NamedState(
+        generator=run.generator,
+        discriminator=run.discriminator,
+        ema=run.ema,
+        optimizer_g=run.optimizer_g,
+        optimizer_d=run.optimizer_d,
+    )
+    cadence = Cadence(settings.log_every_steps, settings.checkpoint_every_steps)
+    loop = TrainingLoop("teacher", out, settings.steps, state, cadence, ranks)
+    for step in loop:
+        decay = linear_decay(step, settings.lr_decay_from * settings.steps, settings.steps)
+        set_learning_rate(run.optimizer_d, settings.lr_discriminator * decay)
+        set_learning_rate(run.optimizer_g, settings.lr * decay)
+        for turn in range(settings.discriminator_steps):
+            figures, images = run.update_discriminator(step * settings.discriminator_steps + turn)
+        loss_g = run.update_generator(step)
+        if loop.log_due(step):
+            loop.log(step, {"loss_g": loss_g, **figures}, **spreads(*images, ranks))
     if ranks.main:
-        card = run.card(allowed_augmentations, trained_on)
-        save_generator(out, card, run.finished_generator())
-        checkpoints.remove()
-    ranks.wait()
+        save_generator(out, run.card(allowed_augmentations, trained_on), run.finished_generator())
+    finish_training(out, ranks)
     return out
 
 
@@ -115,29 +108,12 @@ class _Run:
         betas = (s.beta1, s.beta2)
         self.optimizer_g = torch.optim.Adam(self.generator.parameters(), lr=s.lr, betas=betas)
         self.optimizer_d = torch.optim.Adam(self.discriminator.parameters(), lr=s.lr_discriminator, betas=betas)
-        self.average = ExponentialMovingAverage(self.generator, s.ema_half_life_images)
+        self.ema = ExponentialMovingAverage(self.generator, s.ema_half_life_images)
         self.generator = share_statistics(self.generator, ranks, device)
 
-    def step(self, step: int, measure: bool) -> dict[str, Any]:
-        """All updates of one step; a line for the log where `measure` is set, else an empty dict."""
-        s = self.settings
-        decay = _lr_factor(step, s.steps, s.lr_decay_from)
-        for optimizer, rate in ((self.optimizer_d, s.lr_discriminator), (self.optimizer_g, s.lr)):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * decay
+    def update_discriminator(self, position: int) -> tuple[dict[str, torch.Tensor], Images]:
+        """One step of D: hinge loss, and R1 where it has a weight.  Returns figures, and the images behind them."""
         self.generator.train()
-        for turn in range(s.discriminator_steps):
-            last = turn == s.discriminator_steps - 1
-            entry = self._update_discriminator(step * s.discriminator_steps + turn, measure and last)
-        loss = self._update_generator(step)
-        if not measure:
-            return {}
-        entry = {"step": step + 1, "loss_g": float(self.ranks.mean({"loss_g": loss})["loss_g"]), **entry}
-        if not all(math.isfinite(entry[name]) for name in ("loss_g", "loss_d")):
-            raise UserError(f"teacher training diverged at step {step + 1}; lower lr and lr_discriminator.")
-        return entry
-
-    def _update_discriminator(self, position: int, measure: bool) -> dict[str, Any]:
         self.discriminator.train().requires_grad_(True)
         batch = self.drawer.discriminator(position).part(self.ranks)
         draws = torch_generator(self.settings.seed, "teacher-draws-d", position)
@@ -149,6 +125,7 @@ class _Run:
         penalised = self.settings.r1_weight > 0
         images.requires_grad_(penalised)
         with self._passes():
+            # Fakes are judged at the label of the real image beside them: CcGAN's vicinal loss, with weights.
             logits = self.discriminator(images, torch.cat([target, target]))
         real_logits, fake_logits = logits.float().chunk(2)
         loss = hinge_discriminator(
@@ -161,20 +138,11 @@ class _Run:
         total.backward()
         self.ranks.average_gradients(self.discriminator.parameters())
         self.optimizer_d.step()
-        if not measure:
-            return {}
-        means = {"loss_d": loss, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
-        labels = self.ranks.gather(self._tensor(batch.target)).cpu()
-        spreads = [spread_within_labels(self.ranks.gather(images).cpu(), labels) for images in (fake, real)]
-        warning = collapse_warning(*spreads)
-        return {
-            **{name: float(value.detach()) for name, value in self.ranks.mean(means).items()},
-            "fake_spread": round(spreads[0], 4),
-            "real_spread": round(spreads[1], 4),
-            **({"warning": warning} if warning else {}),
-        }
+        figures = {"loss_d": loss, "real_logit": real_logits.mean(), "fake_logit": fake_logits.mean()}
+        return figures, (fake, real, target)
 
-    def _update_generator(self, position: int) -> torch.Tensor:
+    def update_generator(self, position: int) -> torch.Tensor:
+        """One step of G on - mean D(G(z, y)), and of its EMA; returns the loss."""
         # In eval mode the discriminator is fixed, its spectral vectors too (it has no batch norm).
         self.discriminator.eval().requires_grad_(False)
         draws = torch_generator(self.settings.seed, "teacher-draws-g", position)
@@ -188,18 +156,18 @@ class _Run:
         self.ranks.average_gradients(self.generator.parameters())
         self.optimizer_g.step()
         if self.ranks.main:
-            self.average.update(self.generator, self.settings.batch_size)
+            self.ema.update(self.generator, self.settings.batch_size)
         return loss.detach()
 
     def finished_generator(self) -> nn.Module:
-        """The averaged generator, with batch statistics that are its own."""
+        """The EMA, with batch statistics that are its own."""
 
         def draw(index: int) -> tuple[torch.Tensor, ...]:
             draws = torch_generator(self.settings.seed, "teacher-standing", index)
             return self._latents(draws), self._tensor(self.drawer.generator(-1 - index))
 
-        accumulate_standing_statistics(self.average.module, draw, self.settings.standing_batches)
-        return self.average.module
+        accumulate_standing_statistics(self.ema.module, draw, self.settings.standing_batches)
+        return self.ema.module
 
     def card(self, allowed_augmentations: Sequence[str], trained_on: dict[str, Any]) -> TeacherCard:
         s = self.settings
@@ -223,31 +191,6 @@ class _Run:
             },
         )
 
-    def save(self, checkpoints: CheckpointFolder, step: int) -> None:
-        tensors = {
-            **module_tensors("generator", self.generator),
-            **module_tensors("discriminator", self.discriminator),
-            **module_tensors("average", self.average.module),
-            **optimizer_tensors("optimizer_g", self.optimizer_g),
-            **optimizer_tensors("optimizer_d", self.optimizer_d),
-        }
-        checkpoints.save(step, tensors, {"images_seen": self.average.images_seen})
-
-    def resume(self, checkpoints: CheckpointFolder) -> int:
-        """Finished steps: 0 where there is no checkpoint."""
-        found = checkpoints.load_latest()
-        if found is None:
-            return 0
-        load_module("generator", self.generator, found.tensors)
-        load_module("discriminator", self.discriminator, found.tensors)
-        load_module("average", self.average.module, found.tensors)
-        load_optimizer("optimizer_g", self.optimizer_g, found.tensors)
-        load_optimizer("optimizer_d", self.optimizer_d, found.tensors)
-        for optimizer in (self.optimizer_g, self.optimizer_d):
-            _lay_out_like_parameters(optimizer)
-        self.average.images_seen = found.scalars["images_seen"]
-        return found.step
-
     def _passes(self) -> AbstractContextManager[object]:
         return passes(self.settings.precision, self.device)
 
@@ -261,17 +204,3 @@ class _Run:
 
     def _tensor(self, values: Any) -> Any:
         return None if values is None else torch.from_numpy(values).to(self.device)
-
-
-def _lay_out_like_parameters(optimizer: torch.optim.Optimizer) -> None:
-    """Give loaded moments the memory format of their parameters, so that updates run as if never interrupted."""
-    for parameter, state in optimizer.state.items():
-        for name, value in state.items():
-            if value.shape == parameter.shape:
-                state[name] = torch.empty_like(parameter).copy_(value)
-
-
-def _lr_factor(step: int, steps: int, decay_from: float) -> float:
-    """1 until `decay_from` of the steps, then linearly down to 0 at the end."""
-    begin = decay_from * steps
-    return 1.0 if step < begin else (steps - step) / max(steps - begin, 1.0)
