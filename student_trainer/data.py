@@ -1,4 +1,4 @@
-"""What a student learns from: pairs, real images, fresh latents; each step's batches from its number alone."""
+"""What a student learns from: pairs, real images, unpaired latents; each step's batches from its number alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class PairSource(ImageSource, Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Images in [-1, 1], latents and encoded labels of one game, on the device."""
+    """Images in [-1, 1], latents and encoded labels of one batch, on the device."""
 
     images: torch.Tensor
     latents: torch.Tensor
@@ -75,8 +75,8 @@ class StudentData:
         encoded = self.label_space.encode(pair_labels(self.pairs, rows)).to(self.device)
         return Batch(self._images(self.pairs, rows), torch.from_numpy(latents).to(self.device), encoded)
 
-    def fresh_batch(self, step: int) -> Batch:
-        """Real images (teacher images where there are none), with fresh latents beside them: this rank's part.
+    def unpaired_batch(self, step: int) -> Batch:
+        """Real images (teacher images where there are none), with unpaired latents beside them: this rank's part.
 
         Real images are not augmented: a student would learn to make shifted images.  DiffAugment, which changes true
         and made images alike, takes that place.
@@ -87,21 +87,21 @@ class StudentData:
             source, rows = self.pairs, self.kept[rows]
         encoded = self.label_space.encode(pair_labels(source, rows)).to(self.device)
         images = self._images(source, rows)
-        return Batch(images, self.ranks.part(self.fresh_latents("student-latents", step)), encoded)
+        return Batch(images, self.ranks.part(self.unpaired_latents("student-latents", step)), encoded)
 
-    def fresh_latents(self, purpose: str, index: int) -> torch.Tensor:
+    def unpaired_latents(self, purpose: str, index: int) -> torch.Tensor:
         """Standard normals times the truncation for a whole batch, a pure function of (seed, purpose, index)."""
         generator = torch_generator(self.settings.seed, purpose, index)
         normals = torch.randn(self.settings.batch_size, self.latent_dim, generator=generator)
         return (normals * (self.settings.truncation or 1.0)).to(self.device)
 
     def standing_inputs(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Fresh latents and labels of the pairs, for the batch-norm statistics."""
+        """Unpaired latents and labels of the pairs, for the batch-norm statistics."""
         rows = self.kept[numpy_generator(self.settings.seed, "student-standing", index).integers(
             len(self.kept), size=self.settings.batch_size
         )]  # fmt: skip
         encoded = self.label_space.encode(pair_labels(self.pairs, rows)).to(self.device)
-        return self.fresh_latents("student-standing-latents", index), encoded
+        return self.unpaired_latents("student-standing-latents", index), encoded
 
     def _images(self, source: ImageSource, rows: np.ndarray) -> torch.Tensor:
         pixels = torch.from_numpy(np.ascontiguousarray(source.images(rows))).to(self.device)

@@ -148,7 +148,7 @@ def _adversarial_part(
     weights = settings.discriminator_pair_weight, settings.adversarial_weight
     batches = {"pair": AdversarialBatch(pair, generated, *weights)}
     if settings.discriminator_unpaired_weight > 0:
-        true = data.fresh_batch(step)
+        true = data.unpaired_batch(step)
         weights = settings.discriminator_unpaired_weight, settings.adversarial_unpaired_weight
         with torch.set_grad_enabled(for_student and weights[1] > 0), passes(settings.precision, data.device):
             unpaired = student(true.latents, true.encoded).float()
