@@ -43,7 +43,7 @@ class _Measuring:
     """Measures one kind of images; picklable, so that worker processes can do it."""
 
     options: Options
-    found: dict[str, Path | None]
+    folders: dict[str, Path | None]
 
     def __call__(self, kind: str) -> tuple[str, dict[str, Any]]:
         from commands.reporting.measuring import image_set, real_reference
@@ -51,7 +51,7 @@ class _Measuring:
         from runtime.devices import pick_device
 
         data, judge, network = _instruments(self.options)
-        images = image_set(kind, self.options, self.found, pick_device(self.options.device))
+        images = image_set(kind, self.options, self.folders, pick_device(self.options.device))
         real = real_reference(data)
         return kind, image_quality(images, real, data.label_space, network, judge=judge, real_role=ROLE)
 
@@ -86,13 +86,13 @@ def run(options: Options) -> dict[str, Any]:
     from runtime.safe_files import read_sealed_json, write_sealed_json
 
     set_threads(options.workers)
-    found = {kind: _folder(kind, options) for kind in ("teacher", "fakes", "student")}
-    if not any(found.values()):
+    folders = {kind: _folder(kind, options) for kind in ("teacher", "fakes", "student")}
+    if not any(folders.values()):
         raise UserError(f"nothing to evaluate in {options.workspace}; give --teacher, --fakes or --student.")
-    parents = {kind: artefact_digest(kind, folder) for kind, folder in found.items() if folder}
+    parents = {kind: artefact_digest(kind, folder) for kind, folder in folders.items() if folder}
     data = _real_images(options)
-    check_comparable(options, found, data)
-    seen = _seen(found)
+    check_comparable(options, folders, data)
+    seen = _seen(folders)
     checked(options, data, merge(seen.values()), test=False, judged=True)
     if options.inception is not None:
         load_inception(options.inception, pick_device(options.device))
@@ -100,9 +100,9 @@ def run(options: Options) -> dict[str, Any]:
         result_file = made.folder / "result.json"
         if not made.finished:
             _instruments(options)  # the judge is trained before several processes want it
-            names = set_names(options, found)
+            names = set_names(options, folders)
             engine = make_engine(options, made.folder, min(options.workers, len(names)))
-            rows = dict(engine.map(_Measuring(options, found), names))
+            rows = dict(engine.map(_Measuring(options, folders), names))
             lines = {kind: seen_line(data, parts, "val") for kind, parts in seen.items()}
             write_sealed_json(result_file, {name: {**rows[kind], "seen": lines[kind]} for kind, name in names.items()})
     _instruments.cache_clear()
@@ -110,15 +110,15 @@ def run(options: Options) -> dict[str, Any]:
     return {"evaluation": str(made.folder), "rows": read_sealed_json(result_file, _REMEDY)}
 
 
-def _seen(found: dict[str, Path | None]) -> dict[str, Any]:
+def _seen(folders: dict[str, Path | None]) -> dict[str, Any]:
     """What the parts behind each kind of measured images have seen."""
     parts = {}
-    if found["teacher"] is not None:
-        parts["teacher"] = seen_of("teacher", found["teacher"])
-    if found["fakes"] is not None:
-        parts["accepted"] = parts["kept"] = seen_of_fakes(found["fakes"])
-    if found["student"] is not None:
-        parts["student"] = seen_of("student", found["student"], STUDENT)
+    if folders["teacher"] is not None:
+        parts["teacher"] = seen_of("teacher", folders["teacher"])
+    if folders["fakes"] is not None:
+        parts["accepted"] = parts["kept"] = seen_of_fakes(folders["fakes"])
+    if folders["student"] is not None:
+        parts["student"] = seen_of("student", folders["student"], STUDENT)
     return parts
 
 

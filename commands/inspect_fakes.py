@@ -36,15 +36,15 @@ def run(options: Options) -> dict[str, Any]:
     _check_plots(options.plots)
     kept = None if options.keep is None else kept_by_label(open_fakes(folder), options.keep)
     work_begins(options)
-    found = calibration_of(folder, workspaces_of(folder, options.workspace), options.filter, kept)
-    result = {"fakes": str(folder), **found.to_json()}
+    known = calibration_of(folder, workspaces_of(folder, options.workspace), options.filter, kept)
+    result = {"fakes": str(folder), **known.to_json()}
     if kept is not None:
         result["kept"] = kept
     if options.plots is not None:
         from evaluation.report import write_png
         from evaluation.report.calibration_parts import plots_of
 
-        drawn = plots_of(found)
+        drawn = plots_of(known)
         result["plots"] = [str(write_png(part, options.plots / f"{name}.png")) for name, part in drawn.items()]
     return result
 

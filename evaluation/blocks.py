@@ -36,14 +36,14 @@ class FixedBlocks:
         """uint8 N x C x H x W -> float32 N x k."""
         stack = torch.from_numpy(np.ascontiguousarray(images)) if isinstance(images, np.ndarray) else images
         self._check(stack)
-        found = []
+        pieces = []
         for start in range(0, max(len(stack), 1), self.rows):
             block = stack[start : start + self.rows].to(self.device)
             count = len(block)
             if count < self.rows:
                 block = torch.cat([block, block.new_zeros((self.rows - count, *block.shape[1:]))])
-            found.append(self.forward(block)[:count].float().cpu())
-        return torch.cat(found)
+            pieces.append(self.forward(block)[:count].float().cpu())
+        return torch.cat(pieces)
 
     def _check(self, images: torch.Tensor) -> None:
         if images.dtype != torch.uint8:

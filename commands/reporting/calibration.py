@@ -34,14 +34,14 @@ def calibration_of(
 
     fakes = open_fakes(folder)
     described = describe_fakes(folder)
-    found = _filter_of(described["parents"].get("filter"), folder, workspaces, given_filter)
-    card = None if found is None else read_filter_card(found)
+    filter_folder = _filter_of(described["parents"].get("filter"), folder, workspaces, given_filter)
+    card = None if filter_folder is None else read_filter_card(filter_folder)
     problems: list[str] = []
     evaluation = _evaluation_of(described["digest"], workspaces)
     rows = None if evaluation is None else readable(evaluation / SEAL["evaluation"], problems)
     evaluation = None if rows is None else evaluation
-    if found is not None:
-        seal_note(found / SEAL["filter"], problems, problems)
+    if filter_folder is not None:
+        seal_note(filter_folder / SEAL["filter"], problems, problems)
     seal_note(folder / COMMAND_FILE, problems, problems)
     variety = label_variety(fakes) if described["nearest"] is None else None
     own = evaluation is not None and _measured_its_teacher(fakes, evaluation)
@@ -50,7 +50,7 @@ def calibration_of(
     return Calibration(
         fakes=fakes,
         described=described,
-        filter=found,
+        filter=filter_folder,
         card=card,
         evaluation=evaluation,
         rows=rows,
@@ -63,8 +63,8 @@ def calibration_of(
 
 def calibration_json(folder: Path, workspace: Path, given_filter: Path | None = None) -> dict[str, Any]:
     """What `sample` prints of the dataset that it made."""
-    found = calibration_of(folder, workspaces_of(folder, workspace), given_filter)
-    return {"fakes": str(folder), **found.to_json()}
+    known = calibration_of(folder, workspaces_of(folder, workspace), given_filter)
+    return {"fakes": str(folder), **known.to_json()}
 
 
 def workspaces_of(folder: Path, workspace: Path) -> list[Path]:
@@ -96,12 +96,12 @@ def _digest_of(folder: Path) -> str | None:
 
 def _evaluation_of(digest: str, workspaces: Sequence[Path]) -> Path | None:
     """The newest finished evaluation of these fakes."""
-    found: list[tuple[float, Path]] = []
+    finished: list[tuple[float, Path]] = []
     for place in workspaces:
         for result in sorted((place / "evaluation").glob(f"*/{SEAL['evaluation']}")):
             if not result.parent.is_symlink() and recorded_parents(result.parent).get("fakes") == digest:
-                found.append((result.stat().st_mtime, result.parent))
-    return max(found)[1] if found else None
+                finished.append((result.stat().st_mtime, result.parent))
+    return max(finished)[1] if finished else None
 
 
 def _measured_its_teacher(fakes: FakeDataset, evaluation: Path) -> bool:
@@ -125,24 +125,24 @@ def _missing(
 ) -> list[str]:
     """What is not there, with the command that makes it."""
     quoted = shlex.quote(str(folder))
-    found = []
+    sentences = []
     if described["candidate_ratio"] is not None and card is None:
-        found.append("the filter was not found, so ratios on real images are not shown; give --filter DIR")
+        sentences.append("the filter was not found, so ratios on real images are not shown; give --filter DIR")
     if card is not None and "ratio_percentiles" not in card:
-        found.append(
+        sentences.append(
             "the filter's card has means of r on real images and no distributions; fit-filter into a new --out has them"
         )
     if not described["scores"] and len(described["label_space"].get("names", ())) != 1:
-        found.append(f"no teacher errors; make them with: python cli.py score {quoted} --predictor DIR")
+        sentences.append(f"no teacher errors; make them with: python cli.py score {quoted} --predictor DIR")
     if described["nearest"] is None:
-        found.append(
+        sentences.append(
             f"no distances to training images (memorisation, near-duplicates); make them with: "
             f"python cli.py score {quoted} --nearest"
         )
     if not measured and (described["rejects"] or described["scores"]):
         place = f" --workspace {shlex.quote(str(workspaces[0]))}" if workspaces else ""
-        found.append(
+        sentences.append(
             "whether the filters help was not measured on these fakes and their teacher; measure it with: "
             f"python cli.py evaluate --fakes {quoted}{place}"
         )
-    return found
+    return sentences

@@ -12,6 +12,7 @@ from commands.reporting import gather
 from commands.support.workspace import provenance
 from runtime.safe_files import read_sealed_json
 
+Errors = dict[str, dict[int, np.ndarray]]  # method -> fold -> 0 or 1 for each test image
 _REMEDY = "restore it, or remove its folder and run the demo again"
 _WON = "cGAN-KD wins {} of {} comparisons at equal steps by more than two standard errors, and loses none."
 _TITLES = {
@@ -26,7 +27,7 @@ def finish(plan: cells.DemoPlan, workers: int) -> dict[str, Any]:
     from evaluation.method_table import compare_methods
 
     scores = {setting: _scores(plan, setting) for setting in (cells.FEW, cells.BLACK_BOX)}
-    tables = {setting: compare_methods(_means(found), cells.NOKD) for setting, found in scores.items()}
+    tables = {setting: compare_methods(_means(methods), cells.NOKD) for setting, methods in scores.items()}
     product = plan.root / "product"
     quality = read_sealed_json(product / "evaluation" / "latest" / "result.json", _REMEDY)
     verdict, tone, details = _verdict(scores)
@@ -68,31 +69,23 @@ def seen_lines(plan: cells.DemoPlan) -> list[str]:
     return [f"each fold's {line}" for line in dict.fromkeys(lines)]
 
 
-def _scores(plan: cells.DemoPlan, setting: str) -> dict[str, dict[int, np.ndarray]]:
+def _scores(plan: cells.DemoPlan, setting: str) -> Errors:
     """Method -> fold -> per-image errors; the black box setting shares the rows that see no fake."""
-    names = [
-        cells.NOKD,
-        cells.BLKD,
-        cells.RHO_ONE,
-        cells.RHO_CHOSEN,
-        cells.WITH_BLKD,
-        cells.FAKES_ONLY,
-        cells.FAKES_BLKD,
-    ]
+    names = list(cells.ROWS)
     if setting == cells.BLACK_BOX:
         names += [cells.NO_REAL, cells.NO_REAL_BLKD]
-    found: dict[str, dict[int, np.ndarray]] = {}
+    methods: Errors = {}
     for name in names:
         home = cells.FEW if name in (cells.NOKD, cells.BLKD) else setting
-        found[name] = {fold: _errors(cells.Cell(plan, home, fold).row(name)) for fold in range(plan.folds)}
-    return found
+        methods[name] = {fold: _errors(cells.Cell(plan, home, fold).row(name)) for fold in range(plan.folds)}
+    return methods
 
 
-def _means(found: dict[str, dict[int, np.ndarray]]) -> list[Any]:
+def _means(methods: Errors) -> list[Any]:
     from evaluation.method_table import MethodScore
 
     return [
-        MethodScore(name, fold, float(errors.mean())) for name, runs in found.items() for fold, errors in runs.items()
+        MethodScore(name, fold, float(errors.mean())) for name, runs in methods.items() for fold, errors in runs.items()
     ]
 
 
@@ -100,13 +93,14 @@ def _errors(folder: Path) -> np.ndarray:
     return np.asarray(read_sealed_json(folder / "result.json", _REMEDY)["test"]["per_image"])
 
 
-def _difference(found: dict[str, dict[int, np.ndarray]], a: str, b: str) -> tuple[float, float]:
+def _difference(methods: Errors, a: str, b: str) -> tuple[float, float]:
     """Mean paired difference a - b over all test images and its standard error over images."""
     from evaluation.accuracy import paired_difference
 
-    folds = sorted(found[a])
+    folds = sorted(methods[a])
     pooled = paired_difference(
-        np.concatenate([found[a][fold] for fold in folds]), np.concatenate([found[b][fold] for fold in folds])
+        np.concatenate([methods[a][fold] for fold in folds]),
+        np.concatenate([methods[b][fold] for fold in folds]),
     )
     return pooled["difference"], pooled["standard_error"] or 0.0
 
@@ -178,12 +172,13 @@ def _method_table(scores: dict[str, Any]) -> Any:
 
     rows: list[list[Any]] = []
     groups: dict[int, str] = {}
-    for setting, found in scores.items():
+    for setting, methods in scores.items():
         groups[len(rows)] = _TITLES[setting]
-        for name, runs in found.items():
-            means = [float(errors.mean()) for errors in runs.values()]
-            difference = None if name == cells.NOKD else Measured(*_difference(found, name, cells.NOKD))
-            rows.append([name, gather.measured(means), difference, len(means)])
+        for name, runs in methods.items():
+            means = np.array([errors.mean() for errors in runs.values()])
+            spread = float(means.std(ddof=1)) if len(means) > 1 else None
+            difference = None if name == cells.NOKD else Measured(*_difference(methods, name, cells.NOKD))
+            rows.append([name, Measured(float(means.mean()), spread), difference, len(means)])
     columns = [
         Column("method", numeric=False),
         Column("test error", "%", decimals=2, scale=100, better="lower", bars=True),

@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from commands.support.builders import load_density_ratio, load_generator
 from commands.support.record import COMMAND_FILE
 from commands.support.seals import readable, seal_note
@@ -142,12 +140,6 @@ def training_curves(artefacts: Artefacts) -> list[Curve]:
         if series:
             shown.append(Curve(f"Training of the {kind}", "step", "loss", series))
     return shown
-
-
-def measured(values: list[float]) -> Measured:
-    """Mean and sample standard deviation."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else None
-    return Measured(float(np.mean(values)), spread)
 
 
 def chosen_rho(artefacts: Artefacts) -> float | None:

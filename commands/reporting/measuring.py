@@ -45,7 +45,7 @@ def _seen_by_judge(data: RealData) -> Seen:
     return merge([data.seen_by(JUDGE, val=False), Seen.of(JUDGE, train=data.hashes("val"))])
 
 
-def check_comparable(options: Any, found: dict[str, Path | None], data: RealData) -> None:
+def check_comparable(options: Any, folders: dict[str, Path | None], data: RealData) -> None:
     """UserError where teacher, fakes or student have other labels or images of another shape than the real data."""
     import torch
 
@@ -55,22 +55,22 @@ def check_comparable(options: Any, found: dict[str, Path | None], data: RealData
 
     real = LabelHolder("data", data_name(options), data.label_space)
     wanted = data.train.pixels.shape[1:]
-    for kind, folder in found.items():
+    for kind, folder in folders.items():
         if folder is None:
             continue
         if kind == "fakes":
             fakes = open_fakes(folder)
             space, shape, asked = fakes.label_space, fakes.image_shape, fakes.manifest.labels
         else:
-            behind = found["fakes"] if kind == "teacher" else None
+            behind = folders["fakes"] if kind == "teacher" else None
             generator = teacher_behind(behind, folder, torch.device("cpu"))
             size, space = generator.card.resolution_px, generator.label_space
             shape, asked = (generator.card.channels, size, size), None
         holder = LabelHolder("fakes" if kind == "fakes" else "teacher", f"--{kind} {folder}", space)
         meet(real, holder, asked)
         if tuple(shape) != wanted:
-            theirs, ours = ("x".join(str(side) for side in sides) for sides in (shape, wanted))
-            raise UserError(f"--{kind} {folder} has images of {theirs}, {real.name} of {ours}; use --resolution.")
+            given, need = ("x".join(str(side) for side in sides) for sides in (shape, wanted))
+            raise UserError(f"--{kind} {folder} has images of {given}, {real.name} of {need}; use --resolution.")
 
 
 def real_reference(data: RealData) -> ImageSource:
@@ -80,37 +80,37 @@ def real_reference(data: RealData) -> ImageSource:
     return Concatenation([data.train, data.val])
 
 
-def set_names(options: Any, found: dict[str, Path | None]) -> dict[str, str]:
+def set_names(options: Any, folders: dict[str, Path | None]) -> dict[str, str]:
     """The kinds of images that can be measured, with their names in a table, in the table's order."""
     from image_data.fake import open_fakes
 
     names = {}
-    if found["teacher"] is not None:
+    if folders["teacher"] is not None:
         names["teacher"] = "teacher"
-    if found["fakes"] is not None:
+    if folders["fakes"] is not None:
         names["accepted"] = "accepted"
-        if options.rho < 1 and open_fakes(found["fakes"]).score_sets():
+        if options.rho < 1 and open_fakes(folders["fakes"]).score_sets():
             names["kept"] = f"accepted, rho {options.rho:g}"
-    if found["student"] is not None:
+    if folders["student"] is not None:
         names["student"] = "student"
     return names
 
 
-def image_set(kind: str, options: Any, found: dict[str, Path | None], device: Any) -> ImageSource:
+def image_set(kind: str, options: Any, folders: dict[str, Path | None], device: Any) -> ImageSource:
     """Images of one kind: all the teacher makes, accepted, kept by rho, or the student's; equally many of each kind."""
     from evaluation.generated import draw_images
     from filters import select
     from image_data.fake import open_fakes
 
     if kind in ("teacher", "student"):
-        folder = found[kind]
+        folder = folders[kind]
         if folder is None:
             raise ValueError(f"there is no {kind} to measure")
-        generator = teacher_behind(found["fakes"] if kind == "teacher" else None, folder, device)
+        generator = teacher_behind(folders["fakes"] if kind == "teacher" else None, folder, device)
         return draw_images(generator, options.images_per_class, options.seed)
-    if found["fakes"] is None:
+    if folders["fakes"] is None:
         raise ValueError("there are no fakes to measure")
-    fakes = open_fakes(found["fakes"])
+    fakes = open_fakes(folders["fakes"])
     classes = fakes.label_space.kind == "classes"
     labels = len(np.unique(fakes.labels, axis=0))
     per_label = options.images_per_class if classes else max(1, 10 * options.images_per_class // labels)

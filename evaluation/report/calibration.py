@@ -87,6 +87,6 @@ def worst_first(described: Mapping[str, Any], warnings: Sequence[Warned], errors
 
 def own_errors(described: Mapping[str, Any]) -> tuple[str | None, list[dict[str, Any]]]:
     """(digest, error quantiles of each label) of the first complete score set, the sampling run's own."""
-    for digest, found in described["scores"].items():
-        return digest, found["by_label"]
+    for digest, scores in described["scores"].items():
+        return digest, scores["by_label"]
     return None, []

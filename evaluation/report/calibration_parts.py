@@ -10,7 +10,7 @@ import torch
 
 from evaluation.filter_effect import SIGMAS
 from evaluation.quality import quality_table
-from evaluation.report.calibration import Calibration, own_errors, worst_first
+from evaluation.report.calibration import Calibration, own_errors
 from evaluation.report.data import Histogram, ImageGrid, Ranked, Spread
 from evaluation.report.explanations import errors_caption
 from evaluation.table import Column, Table
@@ -20,7 +20,7 @@ from image_data.real import RealData
 from image_data.sources import ImageSource
 from interfaces import DensityRatio
 
-_LABELS_LISTED = 20  # rows of the table of labels; of more labels the worst
+LABELS_LISTED = 20  # rows of the table of labels; of more labels the worst
 _GROUPS_DRAWN = 24  # rows of the error plot; of more classes the worst and the best
 _WORST_DRAWN, _BEST_DRAWN, _RANGES = 15, 5, 8
 _FAKES_DRAWN = 20_000
@@ -47,17 +47,18 @@ def filter_parts(known: Calibration, data: RealData, ratio: DensityRatio | None,
     on_reals = {"real, validation (unseen)": real_ratios(known, data.val, ratio)}
     if known.card is not None and "ratio_percentiles" not in known.card:  # an older card: compute them again
         on_reals = {"real, training role": real_ratios(known, data.train, ratio)} | on_reals
+    shown = known.to_json()
     ranked = [part for part in (acceptance_ranked(known), clipped_ranked(known)) if part is not None]
     return {
         "warnings": known.sentences,
         "notes": [f"{text[:1].upper()}{text[1:]}." for text in known.missing],
         "filter_quality": effect_table(known),
         "density_ratio": ratio_histogram(known, on_reals),
-        "ratio_means": ratio_table(known),
-        "ranked": ranked if len(known.described["by_label"]) > _LABELS_LISTED else [],  # else the table has bars
+        "ratio_means": ratio_table(shown),
+        "ranked": ranked if len(known.described["by_label"]) > LABELS_LISTED else [],  # else the table has bars
         "errors": error_spread(known, rho),
         "distances": distance_histogram(known),
-        "acceptance": label_table(known),
+        "acceptance": label_table(shown),
         "nearest": nearest_table(known),
         "nearest_grid": nearest_grid(known, data.train, ratio),
     }
@@ -94,9 +95,9 @@ def ratio_histogram(known: Calibration, on_reals: Mapping[str, np.ndarray | None
     return Histogram("Density ratio r(x, y)", "r", series, means=means, counts=counts)
 
 
-def ratio_table(known: Calibration) -> Table | None:
-    """Mean density ratio on candidates and real images, beside what theory says of it."""
-    ratio, card = known.described["candidate_ratio"], known.card or {}
+def ratio_table(shown: Mapping[str, Any]) -> Table | None:
+    """Mean density ratio on candidates and real images, beside what theory says.  shown: `Calibration.to_json()`."""
+    ratio, card = shown["candidate_ratio"], shown["filter"] or {}
     if ratio is None:
         return None
     columns = [
@@ -105,7 +106,7 @@ def ratio_table(known: Calibration) -> Table | None:
         *(Column(name, decimals=2) for name in ("5 %", "median", "95 %")),
         Column("theory says", numeric=False),
     ]
-    on_reals = f"{known.expected_on_reals:.2f}: mean r² / mean r of the candidates"
+    on_reals = f"{shown['expected_ratio_on_reals']:.2f}: mean r² / mean r of the candidates"
     points = [ratio["percentiles"][place] for place in (5, 50, 95)]
     rows: list[Sequence[Any]] = [["fakes, all candidates", ratio["mean"], *points, "1"]]
     for key, name, theory in (
@@ -185,41 +186,44 @@ def error_spread(known: Calibration, rho: float = 1.0) -> Spread | None:
     return Spread("Teacher error of accepted fakes", unit, groups, errors_caption(bool(cuts)) + text, cuts)
 
 
-def label_table(known: Calibration) -> Table | None:
-    """Candidates, acceptance, clipped mass, mean ratio and errors of each label; of many the worst."""
-    described = known.described
-    errors = own_errors(described)[1]
-    entries = described["by_label"]
+def label_table(shown: Mapping[str, Any], listed: int = LABELS_LISTED, *, marked: bool = False) -> Table | None:
+    """Candidates, acceptance, clipped mass, mean ratio and errors of each label; of too many the `listed` worst.
+
+    shown: `Calibration.to_json()`.  marked: with an exclamation mark before labels that a warning names.
+    """
+    entries, errors, space = shown["by_label"], own_errors(shown)[1], shown["label_space"]
     order, caption = list(range(len(entries))), ""
-    if len(entries) > _LABELS_LISTED:
-        order = worst_first(described, known.warnings, errors)[:_LABELS_LISTED]
-        caption = f"The worst {len(order)} of {len(entries)} labels. "
-    columns = [Column("label", numeric=False), Column("fakes", decimals=0)]
-    if described["rejects"]:
-        columns += [
-            Column("candidates", decimals=0),
-            Column("accepted", "%", scale=100, bars=True),
-            Column("ceiling M", decimals=2),
-            Column("clipped mass", "%", decimals=2, scale=100),
-        ]
+    if len(entries) > LABELS_LISTED:
+        order = shown["worst_first"][:listed]
+        caption = f"The worst {len(order)} of {len(entries):,} labels. "
+    columns = {}
+    if shown["rejects"]:
+        columns = {
+            "candidates": Column("candidates", decimals=0),
+            "acceptance_rate": Column("accepted", "%", scale=100, bars=True),
+            "ceiling": Column("ceiling M", decimals=2),
+            "clipped_mass": Column("clipped mass", "%", decimals=2, scale=100),
+        }
         caption += (
-            f"Over all labels {100 * described['acceptance_rate']:.1f} % of {described['candidates']:,} candidates are "
-            f"accepted, and {100 * described['clipped_mass']:.2f} % of the ratios' mass lies above the ceilings."
+            f"Over all labels {100 * shown['acceptance_rate']:.1f} % of {shown['candidates']:,} candidates are "
+            f"accepted, and {100 * shown['clipped_mass']:.2f} % of the ratios' mass lies above the ceilings."
         )
-    if described["candidate_ratio"] is not None:
-        columns.append(Column("mean r", "of candidates", decimals=2))
+    if shown["candidate_ratio"] is not None:
+        columns["mean_ratio"] = Column("mean r", "of candidates", decimals=2)
     if errors:
         small = max(entry.get("q0.95", 0.0) for entry in errors) < 0.5
         unit, scale = (" × 10⁻³", 1e3) if small else ("", 1.0)
-        columns += [Column("error", f"{name}{unit}", decimals=2, scale=scale) for name in ("median", "95 %")]
-    keys = ["candidates", "acceptance_rate", "ceiling", "clipped_mass"] if described["rejects"] else []
-    keys += [] if described["candidate_ratio"] is None else ["mean_ratio"]
+        columns["q0.5"], columns["q0.95"] = (
+            Column("error", f"{name}{unit}", decimals=2, scale=scale) for name in ("median", "95 %")
+        )
+    warned = {str(label) for one in shown["warnings"] for label in one["labels"]} if marked else set()
     rows = []
     for place in order:
-        entry = entries[place]
-        row = [label_name(described["label_space"], entry["label"]), entry["images"], *(entry[key] for key in keys)]
-        rows.append([*row, *((errors[place].get("q0.5"), errors[place].get("q0.95")) if errors else ())])
-    return Table("Label by label", columns, rows, caption=caption) if len(columns) > 2 else None
+        entry = {**entries[place], **(errors[place] if errors else {})}
+        name = f"{'! ' if str(entry['label']) in warned else ''}{label_name(space, entry['label'])}"
+        rows.append([name, entry["images"], *(entry.get(key) for key in columns)])
+    head = [Column("label", numeric=False), Column("fakes", decimals=0)]
+    return Table("Label by label", [*head, *columns.values()], rows, caption=caption) if columns else None
 
 
 def effect_table(known: Calibration) -> Table | None:
@@ -256,7 +260,7 @@ def nearest_table(known: Calibration) -> Table | None:
     ]
     keys = ("memorised_share", "duplicate_share_sparse", "duplicate_share")
     guilty = [entry for entry in nearest["by_label"] if any(entry[key] for key in keys)]
-    worst = sorted(guilty, key=lambda entry: tuple(-entry[key] for key in keys))[: _LABELS_LISTED // 2]
+    worst = sorted(guilty, key=lambda entry: tuple(-entry[key] for key in keys))[: LABELS_LISTED // 2]
     space = known.described["label_space"]
     rows: list[Sequence[Any]] = [["all labels", *(nearest[key] for key in keys)]]
     rows += [[label_name(space, entry["label"]), *(entry[key] for key in keys)] for entry in worst]

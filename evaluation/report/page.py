@@ -20,22 +20,12 @@ from evaluation.report.data import Histogram, ImageGrid, ReportData, RhoCurve, S
 from evaluation.report.drawings import Plotted, colour_index, drawing_of, means_of
 from evaluation.report.grids import native_png
 from evaluation.report.replacing import marked
-from evaluation.table import Column, ShownRow, Table, shown_rows, thousands
+from evaluation.table import Table, shown_rows, thousands
 from runtime.atomic import remove_leftovers, write_text
 
 _SHOWN_IMAGE_PX = 34  # side of an image on the page, before rounding to whole pixels of the image
 _SHOWN_GRID_PX = 290
 _DASHES = ("", "5 2", "1.5 2", "7 2 1.5 2", "3 1.5", "8 3")
-
-
-@dataclass(frozen=True)
-class ShownTable:
-    """A table with formatted cells."""
-
-    title: str
-    columns: Sequence[Column]
-    rows: list[ShownRow]
-    caption: str
 
 
 @dataclass(frozen=True)
@@ -72,9 +62,9 @@ class Section:
     guide: Sequence[str] = ()
     warnings: Sequence[str] = ()
     grids: Sequence[ShownGrid] = ()
-    first_tables: Sequence[ShownTable] = ()
+    first_tables: Sequence[Table] = ()
     plots: Sequence[ShownPlot] = ()
-    last_tables: Sequence[ShownTable] = ()
+    last_tables: Sequence[Table] = ()
     last_plots: Sequence[ShownPlot] = ()
     last_grids: Sequence[ShownGrid] = ()
     notes: Sequence[str] = ()
@@ -104,6 +94,7 @@ def render(data: ReportData) -> str:
     environment = Environment(
         loader=FileSystemLoader(folder), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["rows"] = shown_rows
     style = Markup((folder / "style.css.j2").read_text(encoding="utf-8"))
     sections = [section for section in _sections(data) if section.filled()]
     page = environment.get_template("page.html.j2").render(data=data, sections=sections, style=style)
@@ -166,8 +157,8 @@ def _filter_section(data: ReportData) -> Section:
     )
 
 
-def _tables(*tables: Table | None) -> list[ShownTable]:
-    return [ShownTable(t.title, t.columns, shown_rows(t), t.caption) for t in tables if t is not None]
+def _tables(*tables: Table | None) -> list[Table]:
+    return [table for table in tables if table is not None]
 
 
 def _figures(prefix: str, *parts: Plotted | None, caption: str = "") -> list[ShownPlot]:

@@ -28,8 +28,8 @@ def check_replaceable(out_file: Path) -> None:
         what = "a folder" if out_file.is_dir() else "no regular file"
         raise UserError(f"--out {out_file} is {what}; give the name of a new .html file.")
     data = out_file.read_bytes() if out_file.stat().st_size <= _LARGEST_BYTES else b""
-    found = _MARK.search(data)
-    if found is None or hashlib.sha256(data[: found.start()]).hexdigest().encode() != found[1]:
+    mark = _MARK.search(data)
+    if mark is None or hashlib.sha256(data[: mark.start()]).hexdigest().encode() != mark[1]:
         raise UserError(
             f"--out {out_file} is no report, or was changed since it was written; give the name of a new .html file."
         )

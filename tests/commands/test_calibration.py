@@ -38,9 +38,11 @@ def test_inspect_shows_everything_in_few_lines(measured, capsys):
     assert measured.type("inspect", tiny=False) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 50
-    labels = [line for line in lines if re.match(r"[! ] \d ", line)]
-    assert [line[2] for line in labels] == [str(digit) for digit in range(10)]
-    assert sum(line.startswith("held-out reals") for line in lines) == 1
+    labels = [line for line in lines if re.match(r"(! )?\d ", line)]
+    assert [line.removeprefix("! ")[0] for line in labels] == [str(digit) for digit in range(10)]
+    named = {str(label) for one in found["warnings"] for label in one["labels"]}
+    assert {line[2] for line in labels if line.startswith("! ")} == named
+    assert sum(line.startswith("real, held out") for line in lines) == 1
     assert [line for line in lines if line.startswith("warning: ")] == [
         f"warning: {w['text']}" for w in found["warnings"]
     ]

@@ -129,11 +129,11 @@ def test_many_labels_stay_readable(many: FakeDataset, tmp_path: Path) -> None:
     known = calibration_of(many.path, [])
     text = describe_text({"fakes": str(many.path), **known.to_json()})
     lines = text.splitlines()
-    table = lines[next(index for index, line in enumerate(lines) if line.startswith("  label")) :]
+    table = lines[next(index for index, line in enumerate(lines) if line.startswith("label")) :]
     assert len([line for line in table if "kind " in line and "warning" not in line and "note" not in line]) == 15
     assert "the worst 15 of 40 labels" in text
     assert len(lines) < 45
-    shown = label_table(known)
+    shown = label_table(known.to_json())
     assert shown is not None
     assert len(shown.rows) == 20
     worst = min(known.described["by_label"], key=lambda entry: entry["acceptance_rate"])
@@ -180,7 +180,7 @@ def test_without_filter_and_predictor(bare: FakeDataset) -> None:
     assert all(entry["mean_ratio"] is None for entry in known.described["by_label"])
     assert [one.kind for one in known.warnings if one.kind != "collapsed"] == []
     assert plots_of(known) == {}
-    assert label_table(known) is None
+    assert label_table(known.to_json()) is None
     text = describe_text({"fakes": str(bare.path), **known.to_json()})
     assert "every candidate was accepted" in text
     assert "density ratio" not in text
