@@ -92,4 +92,7 @@ def refusals(rows: Mapping[str, Row]) -> list[str]:
     """Why numbers are missing, one sentence each."""
     reasons = {reason for row in rows.values() for reason in row.get("refused", {}).values()}
     reasons |= {row["score_refused"] for row in rows.values() if row.get("score_refused")}
+    for name, metric in all_metrics().items():
+        if any(name not in row.get("refused", {}) and not metric.columns.keys() & row.keys() for row in rows.values()):
+            reasons.add(f"{metric.title} was not measured by this evaluation; evaluate again into a new --out.")
     return sorted(f"{reason[:1].upper()}{reason[1:]}" for reason in reasons)

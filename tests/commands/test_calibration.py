@@ -139,7 +139,7 @@ def test_every_form_of_the_ratio_records_its_distribution(workspace, capsys, tmp
     words = f"--filter {chosen} --predictor none --out {fakes} --nfake-per-class 20 --block-size 64"
     assert workspace.type("sample", f"{words} --pilot-candidates 64", tiny=False) == 0
     said = capsys.readouterr().out
-    assert "density ratio r" in said
+    assert "theory says" in said
     found = workspace.json(capsys, "inspect", f"{fakes} --filter {chosen} --plots {tmp_path / 'p'}", tiny=False)
     assert len(found["filter"]["ratio_percentiles"]["held_out_reals"]) == 101
     assert {Path(path).stem for path in found["plots"]} == {"density_ratio", "acceptance", "clipped_mass"}

@@ -122,6 +122,7 @@ def test_a_new_metric_stands_in_the_row_the_tables_the_report_and_the_verdict(to
     assert "brightness" in effect.sentence
     del rows["teacher"]["toy_brightness"]  # an evaluation from before there was such a metric
     assert quality_table(rows).rows[0][-2] is None
+    assert refusals(rows) == ["Brightness was not measured by this evaluation; evaluate again into a new --out."]
     (effect,) = filter_effects(rows)
     assert "brightness" not in effect.sentence
 
