@@ -48,6 +48,7 @@ BASE = (  # what the workspace holds before the trials
     "sample --nfake-per-class 24 --block-size 32 --pilot-candidates 32",
     f"train-student --steps 4 --base-width 4 {GAN}",
 )
+DEMO = "--folds 1 --teacher-steps 4 --student-steps 4 --classifier-steps 6 --nfake-per-class 8 --rhos 0.5,1.0"
 TRIALS = {
     "train-teacher": f"--steps 12 --width 4 --seed 7 --checkpoint-every-steps 3 {GAN}",
     "train-classifier": f"--steps 30 --seed 7 --checkpoint-every-steps 6 {CLASSIFIER}",
@@ -65,8 +66,19 @@ TRIALS = {
     "evaluate": "--judge-steps 8 --images-per-class 20 --real-per-class 30",
     "export": "--out W/s.pt2",
     "import-teacher": "--arch images --checkpoint W/images",
+    "import-predictor": "--arch resnet8 --checkpoint W/foreign.safetensors --normalise none --resolution 16 "
+    "--channels 1",
+    "demo": f"{DEMO} --workers 1",
     "report": "",
     "inspect": "W/f --plots W/plots",
+}
+_TINY_GAN = {"batch_size": 8, "discriminator_width": 4, "standing_batches": 2}
+DEMO_SIZES: dict[str, dict[str, Any]] = {  # of its commands, which have no flag of demo
+    "train-teacher": {"width": 4, **_TINY_GAN},
+    "fit-filter": {"extractor_steps": 4, "ratio_steps": 6, "fakes_at_least": 100, "extractor_width": 4},
+    "sample": {"block_size": 32, "pilot_candidates": 32},
+    "train-student": {"base_width": 4, **_TINY_GAN},
+    "evaluate": {"judge_steps": 8, "images_per_class": 8, "real_per_class": 30},
 }
 SMALL = ("train-classifier", "sample", "export-h5")
 
@@ -149,6 +161,7 @@ class Trials:
             self._whole(command, rest)
         _break_fakes(self.work / "f", self.work / "broken")
         _write_images(self.work / "images")
+        shutil.copy(self.work / "predictor" / "latest" / "weights.safetensors", self.work / "foreign.safetensors")
         self.work.rename(self.base)
 
     def of(self, name: str, kills: int) -> Row:
@@ -251,6 +264,8 @@ def _become(words: list[str], said: Path, imported: Path) -> None:
         import cli
         from runtime import signals
 
+        if words[0] == "demo":
+            _shrink_demo()
         code = cli.main()
         signals.end_at_once()
         sys.stdout.flush()
@@ -265,6 +280,13 @@ def _become(words: list[str], said: Path, imported: Path) -> None:
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def _shrink_demo() -> None:
+    from commands.reporting import demo_cells
+
+    whole = demo_cells.call
+    demo_cells.call = lambda command, **given: whole(command, **DEMO_SIZES.get(command, {}), **given)
 
 
 def _wait(child: int, seconds: float) -> None:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from classifiers.distillation import DISTILLERS
 from classifiers.networks import STUDENTS
+from image_data.augment import check_augmentations
 from runtime.bounds import (
     BatchSize,
     Count,
@@ -97,6 +98,7 @@ class ClassifierSettings:
         """The augmentations to use; a UserError where one was asked for that the dataset does not allow."""
         if self.augmentation is None:
             return tuple(allowed)
+        check_augmentations(self.augmentation, "--augmentation")
         refused = [name for name in self.augmentation if name not in allowed]
         if refused:
             raise UserError(

@@ -14,14 +14,14 @@ from typing import Any
 from pydantic import Field
 
 from commands.support.dry_run import work_begins
-from commands.support.options import Rhos, SharedOptions, plain
+from commands.support.options import Folder, Rhos, SharedOptions, plain
 from runtime.errors import UserError
 
 
 class Options(SharedOptions):
     """Flags of demo; the defaults fit 12 minutes on 2 cores."""
 
-    workspace: Path = Field(Path("runs/demo"), description="The demo's own workspace.")
+    workspace: Folder = Field(Path("runs/demo"), description="The demo's own workspace.")
     workers: int = Field(0, ge=0, description="Processes; 0: one a core.")
     folds: int = Field(3, ge=1, le=3, description="Cross-fitting folds, each with its own teachers and students.")
     teacher_steps: int = Field(0, ge=0, description="Steps of each teacher; 0: the default of train-teacher.")

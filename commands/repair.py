@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from pydantic import Field
 from commands.support.builders import SamplingRecipe
 from commands.support.dry_run import work_begins
 from commands.support.fake_options import FakesOptions, fakes_folder
-from commands.support.workspace import artefact_digest, resolve_input
+from commands.support.workspace import artefact_digest, finished_artefacts, resolve_input
 from runtime.errors import UserError
 
 POSITIONAL = "fakes"
@@ -41,10 +43,7 @@ def run(options: Options) -> dict[str, Any]:
         wanted = made_with.get(f"{kind}_digest")
         if not wanted:
             continue
-        parts[kind] = resolve_input(kind, getattr(options, kind), options)
-        digest = artefact_digest(kind, parts[kind])
-        if (adaptation.identity(digest) if kind == "teacher" else digest) != wanted:
-            raise UserError(f"{parts[kind]} is not the {kind} that {folder} was sampled with; give --{kind} DIR.")
+        parts[kind] = _part(kind, wanted, adaptation.identity if kind == "teacher" else str, folder, options)
     recipe = SamplingRecipe(
         parts["teacher"],
         parts.get("filter"),
@@ -58,3 +57,24 @@ def run(options: Options) -> dict[str, Any]:
     mended = repair(folder, recipe, make_engine(options, folder))
     left = verify_fakes(folder)
     return {"fakes": str(folder), "repaired": mended, "problems": left, "remedies": remedies(folder, left)}
+
+
+def _part(kind: str, wanted: str, identity: Callable[[str], str], fakes: Path, options: Options) -> Path:
+    """The part with the wanted digest: what the flag names, or one of this workspace or of that of the fakes.
+
+    Nothing is made where it is not there: another part would not give the same bytes.
+    """
+    given = getattr(options, kind)
+    if given is not None:
+        place: Path = resolve_input(kind, given, options)
+        if identity(artefact_digest(kind, place)) != wanted:
+            raise UserError(f"{place} is not the {kind} that {fakes} was sampled with; give --{kind} DIR.")
+        return place
+    for workspace in dict.fromkeys((options.workspace.resolve(), fakes.resolve().parent.parent)):
+        for place in finished_artefacts(workspace, kind):
+            with suppress(UserError):  # a damaged one is not the one that is looked for
+                if identity(artefact_digest(kind, place)) == wanted:
+                    return place
+    raise UserError(
+        f"the {kind} that {fakes} was sampled with ({wanted[:8]}) is not in {options.workspace}; give --{kind} DIR."
+    )

@@ -22,6 +22,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from layers.pointwise import PointwiseConv2d, with_safe_strides
 from runtime.errors import UserError
 
 TIMM_PREFIX = "timm:"
@@ -64,15 +65,10 @@ def _initialise(module: nn.Module) -> None:
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut (1x1 where the shape changes).
-
-    The shortcut takes every `stride`-th pixel and convolves these: the same numbers as a strided 1x1 convolution, whose
-    gradient writes past its memory in oneDNN (torch 2.15, channels last, fewer than 8 channels).
-    """
+    """Two 3x3 convolutions with a shortcut (1x1 where the shape changes)."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.stride = stride
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, 1, 1, bias=False)
@@ -80,14 +76,12 @@ class ResidualBlock(nn.Module):
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = nn.Sequential(
-                nn.Conv2d(in_channels, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels)
+                PointwiseConv2d(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels)
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         inner = functional.relu(self.norm1(self.conv1(x)), inplace=True)
-        return functional.relu(
-            self.norm2(self.conv2(inner)) + self.shortcut(x[:, :, :: self.stride, :: self.stride]), inplace=True
-        )
+        return functional.relu(self.norm2(self.conv2(inner)) + self.shortcut(x), inplace=True)
 
 
 class SmallResNet(nn.Module):
@@ -164,7 +158,7 @@ class TimmBackbone(nn.Module):
             "in_chans": in_channels,
             "global_pool": "avg",
         }
-        self.model = timm.create_model(name, **arguments)
+        self.model = with_safe_strides(timm.create_model(name, **arguments))
         map_px = _adapt_strides(self.model, in_channels, resolution_px, f"{TIMM_PREFIX}{name}")
         if map_px < _SMALLEST_MAP_PX:
             raise UserError(

@@ -57,8 +57,8 @@ def run_limited(work: Callable[[], Sequence[torch.Tensor]], name: str) -> list[t
         raise UserError(f"{name} takes more memory than is free, or fails in its first run; export a smaller program.")
     if not message:
         raise UserError(
-            f"{name} does not finish its first images within {CPU_SECONDS} seconds of computing; export the generator "
-            f"as a plain graph."
+            f"{name} does not finish its first images within {CPU_SECONDS} seconds of computing; export it as a plain "
+            f"graph, or a smaller one."
         )
     found = np.load(io.BytesIO(message[1:]), allow_pickle=False)
     return [torch.from_numpy(found[key]) for key in found.files]

@@ -114,11 +114,18 @@ def _class_index(entry: Any, space: ClassLabels, path: Path) -> int:
     if isinstance(entry, bool) or not isinstance(entry, int | str):
         raise UserError(f"--label-map {path}: {printable(repr(entry))} is no class; give a class's index or name.")
     if isinstance(entry, str) and entry in space.names:
+        if space.names.count(entry) > 1:
+            numbers = " and ".join(str(index) for index, name in enumerate(space.names) if name == entry)
+            raise UserError(
+                f"--label-map {path}: the teacher's classes {numbers} are both called {printable(repr(entry))}; "
+                f"give the index."
+            )
         return space.names.index(entry)
     if isinstance(entry, int) and 0 <= entry < space.width:
         return entry
     raise UserError(
-        f"--label-map {path}: the teacher has no class {entry!r}; it has {space.width}, 0 to {space.width - 1}."
+        f"--label-map {path}: the teacher has no class {printable(repr(entry))}; it has {space.width}, 0 to "
+        f"{space.width - 1}."
     )
 
 

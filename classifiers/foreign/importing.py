@@ -17,7 +17,7 @@ from torch import nn
 
 from classifiers.foreign.known_networks import KnownNetwork, known_names, known_network
 from classifiers.foreign.networks import Convention, ForeignNetwork, OutputForm, ProgramCore
-from classifiers.foreign.normalisation import CHOICES, normalisation_of
+from classifiers.foreign.normalisation import CHOICES, Normalisation, normalisation_of
 from classifiers.foreign.wording import of_a_classifier
 from classifiers.networks import STUDENTS
 from classifiers.predictor import ClassifierPredictor, load_classifier, save_card, save_classifier
@@ -34,6 +34,7 @@ from runtime.safe_files.onnx_file import MODEL_FILE, OnnxProgram
 from runtime.safe_files.program import Program, ProgramInput
 from runtime.safe_files.state_dicts import read_tensors
 from runtime.seeds import torch_generator
+from runtime.trial import run_limited
 
 PROGRAMS = ("onnx", "torch-export")
 ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "net_state_dict", "model", "net", "network")
@@ -154,10 +155,20 @@ def _program(request: PredictorRequest) -> tuple[nn.Module, Convention, dict[str
     core = ProgramCore(program, last)
     blank = Convention(normalisation, channels, resolution_px, request.output or "logits", 0, last)
     count = max(1, program.batch[0])
-    with torch.inference_mode():
-        found = core(normalisation(_random_images(count, channels, resolution_px, 0)))
-    outputs = _outputs_of(found, count, path)
+    outputs = _outputs_of(_first_outputs(core, normalisation, (count, channels, resolution_px), path), count, path)
     return core, replace(blank, outputs=outputs), {"sha256": sha256}
+
+
+def _first_outputs(
+    core: ProgramCore, normalisation: Normalisation, shape: tuple[int, int, int], path: Path
+) -> torch.Tensor:
+    """What a program gives for its first images, count x channels x px; UserError where it takes too long or fails."""
+
+    def run() -> tuple[torch.Tensor]:
+        with torch.inference_mode():
+            return (core(normalisation(_random_images(*shape, 0))),)
+
+    return run_limited(run, str(path))[0]
 
 
 def _image_input(path: Path, program: Program) -> ProgramInput:

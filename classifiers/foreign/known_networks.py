@@ -20,6 +20,7 @@ from classifiers.networks import STUDENTS, build_student
 from image_data.labels import ClassLabels, ContinuousLabels
 from interfaces import LabelSpace
 from layers.backbones import TIMM_PREFIX
+from layers.pointwise import with_safe_strides
 from runtime.errors import UserError
 from runtime.safe_files.state_dicts import check_tensors
 
@@ -74,7 +75,7 @@ class KnownNetwork:
     def build(self) -> nn.Module:
         """The network with random weights, in evaluation mode; UserError where there is none of this kind."""
         if self.form == "timm":
-            return _plain_timm(self).eval()
+            return with_safe_strides(_plain_timm(self)).eval()
         space: LabelSpace = ContinuousLabels(0.0, 1.0, dimension=self.outputs)
         if not self.continuous or self.form == "cifar":
             space = ClassLabels(tuple(str(index) for index in range(self.outputs)))

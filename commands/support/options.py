@@ -56,6 +56,19 @@ def _as_number(value: Any) -> Any:
     return int(value) if isinstance(value, str) and value.isdigit() else value
 
 
+def _no_file(value: Path) -> Path:
+    """Neither the folder nor one above it is a file."""
+    there = next((path for path in (value, *value.parents) if path.exists()), value)
+    if there.exists() and not there.is_dir():
+        raise ValueError(
+            "it is a file; give a folder"
+            if there == value
+            else f"the path leads through {there}, which is a file; give a folder"
+        )
+    return value
+
+
+Folder = Annotated[Path, AfterValidator(_no_file)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_as_number)]
 Rhos = Annotated[tuple[ShareAboveZero, ...], BeforeValidator(split_commas), AfterValidator(_some)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(split_commas), AfterValidator(_some)]
@@ -79,7 +92,7 @@ class SharedOptions(BaseModel):
     aliases: ClassVar[Mapping[str, str | tuple[str, ...]]] = {}
 
     out: Path | None = Field(None, description="Write here instead of the workspace.")
-    workspace: Path = Field(Path("runs/digits"), description="Folder in which commands find each other's results.")
+    workspace: Folder = Field(Path("runs/digits"), description="Folder in which commands find each other's results.")
     seed: Seed = Field(0, description="Every random draw follows from it.")
     workers: int = Field(1, ge=1, description="Processes; each gets cores / workers threads.")
     engine: Literal["local", "ray"] = Field("local", description="Where work items run; ray needs a cluster.")

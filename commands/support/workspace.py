@@ -245,6 +245,13 @@ def _given_input(flag: str, kind: str, given: str | Path) -> str | Path:
     return folder
 
 
+def finished_artefacts(workspace: Path, kind: str) -> list[Path]:
+    """The finished folders of a kind, the latest first."""
+    latest = (workspace / kind / "latest").resolve()
+    found = [path for path in (workspace / kind).glob("*") if not path.is_symlink() and (path / SEAL[kind]).is_file()]
+    return sorted(found, key=lambda path: (path.resolve() != latest, path.name))
+
+
 def check_inputs(options: SharedOptions) -> None:
     """UserError naming the flag where a folder that the options name is not there, not finished or of another kind."""
     for flag, kind, path in given_folders(options):

@@ -179,7 +179,7 @@ def _moves(count: int) -> tuple[str, ...]:
     if not count:
         return ()
     return (
-        f"note: the data are so few that {count} image{'s' if count > 1 else ''} changed roles, for each class to have "
+        f"the data are so few that {count} image{'s' if count > 1 else ''} changed roles, for each class to have "
         "training images and no role to be empty; with more data such an image may change back",
     )
 
@@ -205,7 +205,7 @@ def leave_out_duplicates(roles: dict[str, ArraySource], where: str) -> tuple[dic
                 f"{where}: all {count} {role} images are in {' or '.join(others)} too ({pairs}); give {role} images of "
                 f"its own, or leave {role} out, and it is split off."
             )
-        remarks.append(f"warning: {where}: {count} of {len(double)} {role} images are left out, because {pairs}")
+        remarks.append(f"{where}: {count} of {len(double)} {role} images are left out, because {pairs}")
         roles[role] = roles[role].subset(np.flatnonzero(~double))
     return roles, tuple(remarks)
 

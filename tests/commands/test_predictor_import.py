@@ -324,6 +324,28 @@ def test_hostile_programs_meet_the_limits_of_teachers(tmp_path: Path, capsys: py
     assert "follow from the image alone" in error
 
 
+class Endless(nn.Module):
+    """A classifier whose first image costs half a minute."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        square = torch.ones(2048, 2048)
+        for _ in range(64):
+            square = square @ square
+        return x.mean(dim=(2, 3)) + square[0, 0] * 0.0
+
+
+def test_a_program_that_does_not_end_is_stopped(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runtime.trial.CPU_SECONDS", 1)
+    path = export_pt2(Endless(), (torch.zeros(2, 3, SIDE, SIDE),), tmp_path / "endless.pt2")
+    words = ["--arch", "torch-export", "--checkpoint", path, "--normalise", "none", "--out", tmp_path / "p"]
+    code, _, error = typed(capsys, *words)
+    assert code == 2
+    assert "endless.pt2 does not finish its first images within 1 seconds of computing" in error
+    assert not (tmp_path / "p").exists()
+
+
 @pytest.mark.parametrize("damage", ["file", "gone", "arguments", "labels"])
 def test_a_damaged_folder_is_told(damage: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "p"

@@ -169,8 +169,8 @@ def test_duplicates_leave_what_scores_and_never_training() -> None:
     assert held["val"] == ["10.png", "11.png"]
     assert held["test"] == ["30.png", "31.png"]
     assert remarks == (
-        "warning: here: 1 of 3 test images are left out, because 4.png equals 4.png",
-        "warning: here: 2 of 4 val images are left out, because 2.png equals 2.png, 30.png equals 30.png",
+        "here: 1 of 3 test images are left out, because 4.png equals 4.png",
+        "here: 2 of 4 val images are left out, because 2.png equals 2.png, 30.png equals 30.png",
     )
     with pytest.raises(UserError, match=r"all 2 val images are in train or test too .*leave val out"):
         leave_out_duplicates({**roles, "val": pictures([2, 31])}, "here")

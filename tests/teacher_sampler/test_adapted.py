@@ -134,6 +134,13 @@ def test_bad_maps_are_named(tmp_path: Path, text: str, said: str) -> None:
         read_label_map(map_file(tmp_path, text), SPACE)
 
 
+def test_a_name_that_two_classes_bear_needs_their_index(tmp_path: Path) -> None:
+    space = ClassLabels(("crane", "cat", "crane"))
+    with pytest.raises(UserError, match="classes 0 and 2 are both called 'crane'; give the index"):
+        read_label_map(map_file(tmp_path, "classes: [cat, crane]"), space)
+    assert read_label_map(map_file(tmp_path, "classes: {bird: 0, machine: [2]}"), space).sources == ((0,), (2,))
+
+
 def test_values_have_no_classes_to_map(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="values, not classes"):
         read_label_map(map_file(tmp_path, "classes: [0]"), ContinuousLabels(0.0, 1.0))
