@@ -48,7 +48,7 @@ BASE = (  # what the workspace holds before the trials
     "sample --nfake-per-class 24 --block-size 32 --pilot-candidates 32",
     f"train-student --steps 4 --base-width 4 {GAN}",
 )
-DEMO = "--folds 1 --teacher-steps 4 --student-steps 4 --classifier-steps 6 --nfake-per-class 8 --rhos 0.5,1.0"
+DEMO = "--folds 1 --teacher-steps 4 --student-steps 4 --classifier-steps 2 --nfake-per-class 8 --rhos 0.5,1.0"
 TRIALS = {
     "train-teacher": f"--steps 12 --width 4 --seed 7 --checkpoint-every-steps 3 {GAN}",
     "train-classifier": f"--steps 30 --seed 7 --checkpoint-every-steps 6 {CLASSIFIER}",

@@ -124,8 +124,11 @@ def test_errors_of_libraries_bear_the_systems_number(tmp_path: Path) -> None:
 
 def test_a_workspace_or_out_that_is_a_file(workspace: Workspace, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    for words in (["distill", "--workspace", f"{tmp_path}/file"], ["report", "--workspace", f"{tmp_path}/file"]):
-        assert cli.main(words) == 2
+    for command in ("distill", "report", "status"):
+        assert cli.main([command, "--workspace", f"{tmp_path}/file"]) == 2
+        assert "it is a file; give a folder" in capsys.readouterr().err
+    assert cli.main(["status", "--workspace", f"{tmp_path}/file/below"]) == 2
+    assert f"leads through {tmp_path}/file, which is a file" in capsys.readouterr().err
     said = refused(workspace, capsys, "train-classifier", f"--out {tmp_path}/file/below")
     assert "a file stands where a folder is needed" in said
     assert (tmp_path / "file").read_text() == "mine"

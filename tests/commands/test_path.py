@@ -33,6 +33,14 @@ def test_verify_finds_nothing_then_a_flipped_byte_and_repair_mends_it(workspace,
     shard.write_bytes(bytes(data))
     assert workspace.type("verify", str(copy), tiny=False) == 2
     assert shard.name in capsys.readouterr().out
+    elsewhere = ["--workspace", str(tmp_path / "elsewhere")]
+    assert cli.main(["repair", str(copy), *elsewhere]) == 2  # and trains no other teacher
+    assert "the teacher that" in (said := capsys.readouterr().err)
+    assert "give --teacher DIR" in said
+    assert not (tmp_path / "elsewhere").exists()
+    assert (
+        cli.main(["repair", str(workspace.folder / "fakes" / "latest"), *elsewhere]) == 0
+    )  # its own workspace has all
     assert workspace.type("repair", str(copy), tiny=False) == 0
     assert shard.read_bytes() == before
     assert workspace.type("verify", str(copy), tiny=False) == 0
