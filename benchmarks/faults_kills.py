@@ -283,8 +283,7 @@ def _become(words: list[str], said: Path, imported: Path) -> None:
 
 
 def _shrink_demo() -> None:
-    from commands.reporting import demo_cells
-
+    demo_cells: Any = importlib.import_module("commands.reporting.demo_cells")
     whole = demo_cells.call
     demo_cells.call = lambda command, **given: whole(command, **DEMO_SIZES.get(command, {}), **given)
 
