@@ -72,11 +72,12 @@ def kernel_distance(
         raise UserError(f"a kernel distance needs 3 or more images in each set, not {m} and {n}; give more images.")
     if x.shape[1] != y.shape[1]:
         raise ValueError(f"features of {x.shape[1]} and {y.shape[1]} dimensions cannot be compared")
-    within_x = _row_sums(x, x, chunk_rows)[0] - _self_kernel(x)
+    within_x = _row_sums(x, x, chunk_rows)[0] - _self_kernel(x)  # an image is no pair with itself
     within_y = _row_sums(y, y, chunk_rows)[0] - _self_kernel(y)
     across_x, across_y = _row_sums(x, y, chunk_rows)
     xx, yy, xy = within_x.sum(), within_y.sum(), across_x.sum()
     mean = xx / (m * (m - 1)) + yy / (n * (n - 1)) - 2.0 * xy / (m * n)
+    # The same estimate without image i, for each i: its row sum stands in xx twice, as (i, j) and as (j, i).
     without_x = (xx - 2.0 * within_x) / ((m - 1) * (m - 2)) - 2.0 * (xy - across_x) / ((m - 1) * n)
     without_y = (yy - 2.0 * within_y) / ((n - 1) * (n - 2)) - 2.0 * (xy - across_y) / (m * (n - 1))
     variance = (m - 1) * without_x.var() + (n - 1) * without_y.var()

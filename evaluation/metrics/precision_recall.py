@@ -81,7 +81,7 @@ def _radii(points: torch.Tensor, neighbours: int, chunk_rows: int) -> torch.Tens
         rows = points[start : start + chunk_rows]
         distances = _distances(rows, points)
         own = torch.arange(len(rows))
-        distances[own, start + own] = 0.0
+        distances[own, start + own] = 0.0  # exactly, so that the smallest is the point itself and k + 1 skips it
         radii.append(distances.kthvalue(neighbours + 1, dim=1).values)
     return torch.cat(radii)
 

@@ -42,9 +42,6 @@ class Histogram:
     series: Mapping[str, np.ndarray]
     caption: str = ""
     marks: Mapping[str, float] = field(default_factory=dict)  # named vertical lines, e.g. the ceiling M
-    roles: Mapping[str, GridRole] = field(
-        default_factory=dict
-    )  # a series' role gives it the colour of that role's grid
     means: Mapping[str, float] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
 

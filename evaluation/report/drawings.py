@@ -5,13 +5,15 @@ Names come from users: they are shortened, and drawn without mathematics markup.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from evaluation.report.data import Curve, GridRole, Histogram, Intervals, Ranked, RhoCurve, Spread
+from evaluation.report.data import Curve, Histogram, Intervals, Ranked, RhoCurve, Spread
+from evaluation.table import thousands
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +23,6 @@ Plotted = Histogram | Spread | Ranked | RhoCurve | Curve | Intervals
 SERIES_COLOURS = 6
 BARS_AT_MOST = 30  # labels that get a bar each; more are drawn as one line over their rank
 DASHES: Any = ["-", (0, (5, 2)), (0, (1.2, 1.5)), (0, (6, 2, 1.2, 2)), (0, (3, 1)), (0, (8, 3))]
-_ROLE_COLOURS: dict[str, int] = {"accepted": 0, "rejected": 1, "real": 2, "filtered out": 3, "student": 4, "other": 5}
 _NAME_LENGTH, _POINTS = 22, 400
 
 
@@ -38,14 +39,14 @@ class Palette:
 
 @dataclass(frozen=True)
 class Drawing:
-    """What to draw on fresh axes, how high, its title and its legend (name -> number of the colour, dash)."""
+    """What to draw on new axes, how high, its title and its legend (name, note, number of the colour)."""
 
     draw: Callable[[Axes, Palette], None]
     height_in: float
     title: str
     kind: str
     grid_axis: Literal["x", "y"] = "y"
-    legend: Sequence[tuple[str, int]] = ()
+    legend: Sequence[tuple[str, str, int]] = ()
 
 
 def drawing_of(part: Plotted) -> Drawing:
@@ -76,7 +77,7 @@ def _histogram(histogram: Histogram) -> Drawing:
             if not len(values):
                 continue
             density, _ = np.histogram(np.clip(values, low, high), bins=bins, density=True)
-            colour = paint.series[colour_index(name, index, histogram.roles)]
+            colour = paint.series[index % SERIES_COLOURS]
             axes.stairs(density, bins, fill=True, color=colour, alpha=0.07)
             axes.stairs(density, bins, color=colour, linewidth=1.6, linestyle=DASHES[index % len(DASHES)])
             mean = histogram.means.get(name, float(values.mean()))
@@ -92,11 +93,13 @@ def _histogram(histogram: Histogram) -> Drawing:
         axes.set_xlabel(histogram.quantity)
         axes.set_ylabel("density")
 
-    entries = [
-        (name if mean is None else f"{name}, mean {mean:.2f}", colour_index(name, index, histogram.roles))
-        for index, (name, mean, _) in enumerate(means_of(histogram))
-    ]
-    return Drawing(draw, 2.7, histogram.title, "Histogram", legend=entries)
+    legend = []
+    for index, (name, values) in enumerate(series.items()):
+        mean = histogram.means.get(name, float(values.mean()) if len(values) else math.nan)
+        count = histogram.counts.get(name, len(values))
+        note = "no values" if math.isnan(mean) else f"mean {mean:.2f} of {thousands(count)}"
+        legend.append((name, note, index % SERIES_COLOURS))
+    return Drawing(draw, 2.7, histogram.title, "Histogram", legend=legend)
 
 
 def _spread(spread: Spread) -> Drawing:
@@ -214,7 +217,7 @@ def _rho(curve: RhoCurve) -> Drawing:
         axes.set_xlabel("rho: share of each class that is kept")
         axes.set_ylabel(curve.measure)
 
-    legend = [("mean", 0), *((name, 1 + index % 5) for index, name in enumerate(curve.by_student))]
+    legend = [("mean", "", 0), *((name, "", 1 + index % 5) for index, name in enumerate(curve.by_student))]
     return Drawing(draw, 2.9, "Validation score for each rho", "Curve", legend=legend if curve.by_student else ())
 
 
@@ -236,23 +239,8 @@ def _curve(curve: Curve) -> Drawing:
         axes.set_xlabel(curve.x_label)
         axes.set_ylabel(curve.y_label)
 
-    entries = [(name, index % SERIES_COLOURS) for index, name in enumerate(curve.series)]
+    entries = [(name, "", index % SERIES_COLOURS) for index, name in enumerate(curve.series)]
     return Drawing(draw, 2.5, curve.title, "Training curve", legend=entries if len(entries) > 1 else ())
-
-
-def colour_index(name: str, index: int, roles: Mapping[str, GridRole]) -> int:
-    """0 .. 5: the colour of the series' role, or of its place."""
-    return _ROLE_COLOURS.get(roles[name], index % SERIES_COLOURS) if name in roles else index % SERIES_COLOURS
-
-
-def means_of(histogram: Histogram) -> list[tuple[str, float | None, int]]:
-    """(name, mean, count) of each series, for the legend."""
-    entries = []
-    for name, values in histogram.series.items():
-        finite = _finite(values)
-        mean = histogram.means.get(name, float(finite.mean()) if len(finite) else None)
-        entries.append((name, mean, histogram.counts.get(name, len(finite))))
-    return entries
 
 
 def short(name: str, length: int = _NAME_LENGTH) -> str:

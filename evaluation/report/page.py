@@ -16,11 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from evaluation.report import explanations, plots
-from evaluation.report.data import Histogram, ImageGrid, ReportData, RhoCurve, Spread
-from evaluation.report.drawings import Plotted, colour_index, drawing_of, means_of
+from evaluation.report.data import ImageGrid, ReportData, RhoCurve, Spread
+from evaluation.report.drawings import Plotted, drawing_of
 from evaluation.report.grids import native_png
 from evaluation.report.replacing import marked
-from evaluation.table import Table, shown_rows, thousands
+from evaluation.table import Table, shown_rows
 from runtime.atomic import remove_leftovers, write_text
 
 _SHOWN_IMAGE_PX = 34  # side of an image on the page, before rounding to whole pixels of the image
@@ -171,26 +171,14 @@ def _figures(prefix: str, *parts: Plotted | None, caption: str = "") -> list[Sho
             caption = explanations.RHO_CAPTION
         elif isinstance(part, Spread):
             caption = explanations.errors_caption(bool(part.cuts))
-        svg = Markup(plots.svg(part, f"{prefix}{index}"))
-        figures.append(ShownPlot(drawing_of(part).title, svg, _legend(part), part.caption or caption))
-    return figures
-
-
-def _legend(part: Plotted) -> list[dict[str, Any]]:
-    entries = [(name, "", colour) for name, colour in drawing_of(part).legend]
-    if isinstance(part, Histogram):
-        entries = [
-            (
-                name,
-                "no values" if mean is None else f"mean {mean:.2f} of {thousands(count)}",
-                colour_index(name, index, part.roles),
-            )
-            for index, (name, mean, count) in enumerate(means_of(part))
+        drawing = drawing_of(part)
+        legend = [
+            {"name": name, "note": note, "colour": colour + 1, "dash": _DASHES[place % len(_DASHES)]}
+            for place, (name, note, colour) in enumerate(drawing.legend)
         ]
-    return [
-        {"name": name, "note": note, "colour": colour + 1, "dash": _DASHES[index % len(_DASHES)]}
-        for index, (name, note, colour) in enumerate(entries)
-    ]
+        svg = Markup(plots.svg(part, f"{prefix}{index}"))
+        figures.append(ShownPlot(drawing.title, svg, legend, part.caption or caption))
+    return figures
 
 
 def _grid(grid: ImageGrid) -> ShownGrid:

@@ -99,9 +99,9 @@ def _head(figure: Figure, drawing: Drawing, paint: Palette) -> None:
         return
     lines = [
         Line2D([], [], color=paint.series[colour], linewidth=1.6, linestyle=DASHES[index % len(DASHES)])
-        for index, (_, colour) in enumerate(drawing.legend)
+        for index, (_, _, colour) in enumerate(drawing.legend)
     ]
-    names = [short(name, 50) for name, _ in drawing.legend]
+    names = [short(f"{name}, {note}" if note else name, 60) for name, note, _ in drawing.legend]
     place: Any = "outside upper left"
     legend = figure.legend(lines, names, loc=place, frameon=False, fontsize=8.5, labelcolor=paint.muted, title=title)
     legend.set_alignment("left")
