@@ -48,7 +48,7 @@ class ClassifierSettings:
     schedule: Literal["cosine", "milestones"] = setting("cosine", "How the rate falls after the warm-up.")
     milestones: tuple[InnerShare, ...] = setting(
         (0.625, 0.75, 0.875),
-        "Where the rate drops: epochs 150, 180, 210 of 240.",
+        "Where --schedule milestones lets the rate drop.",
         "of the steps",
     )
     milestone_factor: Positive = setting(0.1, "Factor on the rate at each milestone.")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from typing import Any
 
 from pydantic import Field
@@ -75,7 +77,7 @@ def _only(found: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def show(result: dict[str, Any]) -> str:
-    """One line a registry and use; below it the settings, once for the entries that share them."""
+    """A line a registry and use; below it the settings, once for the entries that share them."""
     lines: list[str] = []
     for kind, entries in result.items():
         for use in dict.fromkeys(entry["use"] for entry in entries.values()):
@@ -95,4 +97,6 @@ def _row(one: dict[str, Any]) -> str:
     default = one["default"]
     default = ("on" if default else "off") if isinstance(default, bool) else default
     value = f"{default} {one['unit']}".strip()
-    return f"    {one['name'].replace('_', '-'):18s} {value:16s} {one['help']}"
+    start = f"    {one['name'].replace('_', '-'):18s} {value:16s} "
+    columns = max(70, min(110, shutil.get_terminal_size().columns))
+    return textwrap.fill(one["help"], columns, initial_indent=start, subsequent_indent=" " * len(start))

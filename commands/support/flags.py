@@ -22,7 +22,7 @@ from runtime.registry import Choice, Registry
 from runtime.settings import Setting, settings_of, without_none
 
 _TYPED = "retort.typed"  # the words of the command line, in click's context
-_FIRST_COLUMN = 32  # characters, at most
+_FIRST_COLUMN = 32  # characters, at most a third of the terminal
 _JOINED = "\xa0"  # a blank at which help breaks no line
 
 
@@ -57,12 +57,12 @@ class FlagsCommand(click.Command):
             if record is not None:
                 name = "help" if "--help" in param.opts else str(param.name)
                 shown[name] = [record, *(_settings_records(ctx, name, chosen[name]) if name in chosen else [])]
-        longest = max(len(term) for records in shown.values() for term, _ in records if len(term) <= _FIRST_COLUMN)
+        column = min(_FIRST_COLUMN, formatter.width // 3)
         for heading, names in arranged(shown).items():
             entries = [chosen[name].name for name in names if name in chosen]
             with formatter.section(f"{heading} ({entries[0]})" if entries else heading):
                 rows = [record for name in names for record in shown[name]]
-                formatter.write_dl([(term.ljust(longest), text) for term, text in rows], col_max=_FIRST_COLUMN)
+                formatter.write_dl([(term.ljust(column), text) for term, text in rows], col_max=column)
         formatter.buffer = [text.replace(_JOINED, " ") for text in formatter.buffer]
 
     def _chosen(self, option: str, typed: Sequence[str]) -> Choice:
@@ -104,7 +104,7 @@ def _field_option(name: str, info: FieldInfo) -> click.Option:
     names = [known for known in registry if not registry.only(known)]
     default = info.default
     shown = ",".join(one.name for one in default) if isinstance(default, tuple) else default.name
-    known = f" One of {', '.join(names)}." if len(names) > 1 else ""
+    known = f" One of {', '.join(names)}; `list NAME` shows the settings of each." if len(names) > 1 else ""
     return _option(key, str, shown, f"{help_text}{known}")
 
 

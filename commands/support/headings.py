@@ -37,7 +37,7 @@ HEADINGS: dict[str, str] = {
     "Measuring": "test nearest plots images_per_class inception judge_steps judge_seed count small memory "
     "holdout_fraction holdout_max",
     "Service": "host port max_batch token_file",
-    "Output and progress": "out workspace config log_every_steps validate_every_steps checkpoint_every_steps "
+    "Output and progress": "to out workspace config log_every_steps validate_every_steps checkpoint_every_steps "
     "checkpoint_every_seconds json dry_run",
     "Where it runs": "device workers engine ray_address seed help",
 }

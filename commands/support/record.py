@@ -4,7 +4,7 @@ command continues the folder or another one is refused.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Callable, Set
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from runtime.safe_files.sealed_json import SEAL, sealed_bytes
 
 COMMAND_FILE = "command.json"
 _PARTS = ("options", "parents")
+AsNow = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def write_record(folder: Path, identity: dict[str, Any], provenance: dict[str, Any]) -> None:
@@ -52,16 +53,19 @@ def recorded_parents(folder: Path) -> dict[str, str]:
         return {}
 
 
-def check_record(folder: Path, identity: dict[str, Any], changeable: Set[str] = frozenset()) -> bool:
+def check_record(folder: Path, identity: dict[str, Any], as_now: AsNow, changeable: Set[str] = frozenset()) -> bool:
     """Whether the folder's record says the same; False where it says otherwise only of the `changeable` options, or of
     what is opened when all is made.
 
+    as_now: recorded options, which may be spelled as in an earlier version -> as they are spelled now.
     Raises UserError that names what differs.
     """
     record = read_record(folder)
-    stated, before = record["digest"], record["content"]
-    options = before["options"]
-    if stated == digest_of(identity):
+    if record["digest"] == digest_of(identity):
+        return True
+    options = as_now(record["content"]["options"])
+    before = {**record["content"], "options": options}
+    if before == identity:
         return True
     now = identity["options"]
     differing = {name for name in {*options, *now} if options.get(name) != now.get(name)}

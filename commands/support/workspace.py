@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from typing import Any
 from commands.support.artefact_kinds import FLAGS, WANTED, check_kind, given_folders
 from commands.support.dry_run import work_begins
 from commands.support.options import PLUMBING, SharedOptions, plain
-from commands.support.record import COMMAND_FILE, check_record, read_record, write_record
+from commands.support.record import COMMAND_FILE, AsNow, check_record, read_record, write_record
 from commands.support.resolving import resolve
 from commands.support.table import COMMANDS
 from image_data.seen_names import SEEN_FILE
@@ -104,19 +105,20 @@ def artefact(
     Of several ranks the main one locks, records and cleans; the others come in when it has, and leave with it.
     """
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
-    folder = options.out or options.workspace / kind / digest_of(identity)[:8]
+    as_now = partial(_as_now, type(options))
+    folder = options.out or _place(options.workspace / kind, identity, as_now)
     identity |= {"opened": dict(opened)} if opened else {}
     if options.dry_run:
-        done = check_folder(folder, identity, changeable) and _is_finished(folder, kind, complete)
+        done = check_folder(folder, identity, as_now, changeable) and _is_finished(folder, kind, complete)
         work_begins(options, "all", folder, done, needs)
     if not ranks.main:
         finished = bool(ranks.main_says(0))
-        if not check_folder(folder, identity, changeable):
+        if not check_folder(folder, identity, as_now, changeable):
             raise UserError(f"{folder} is not seen by rank {ranks.number}; give an --out that every node sees.")
         yield Artefact(kind, folder, finished, parents)
         ranks.wait()
         return
-    if check_folder(folder, identity, changeable) and _is_finished(folder, kind, complete):
+    if check_folder(folder, identity, as_now, changeable) and _is_finished(folder, kind, complete):
         with _finished_artefact(kind, folder, parents, options, ranks) as found:
             yield found
         return
@@ -125,7 +127,7 @@ def artefact(
     refusal = f"{folder} is being written by another process; wait for it or give another --out."
     lock = nullcontext() if shared else exclusive_lock(folder / _LOCK, refusal)
     with lock, guarded(folder):
-        recorded, finished = check_folder(folder, identity, changeable), _is_finished(folder, kind, complete)
+        recorded, finished = check_folder(folder, identity, as_now, changeable), _is_finished(folder, kind, complete)
         if not (finished or shared or kind in _OWN_LOCK):
             remove_leftovers(folder)
         if finished:
@@ -188,14 +190,33 @@ def content_options(options: SharedOptions) -> dict[str, Any]:
     return {name: value for name, value in plain(options).items() if name not in skip}
 
 
-def check_folder(folder: Path, identity: dict[str, Any], changeable: Set[str] = frozenset()) -> bool:
+def _as_now(model: type[SharedOptions], recorded: dict[str, Any]) -> dict[str, Any]:
+    """A record's options as this version spells them, also those that it did not have; as they are where it cannot."""
+    try:
+        given = {name: value for name, value in recorded.items() if value is not None}
+        return content_options(resolve(model, None, given))
+    except UserError:
+        return recorded
+
+
+def _place(home: Path, identity: dict[str, Any], as_now: AsNow) -> Path:
+    """The folder of this work in a workspace: named by its digest, or where an earlier version has begun it."""
+    named = home / digest_of(identity)[:8]
+    for record in [] if named.exists() else sorted(home.glob("*/command.json")):
+        with suppress(UserError):
+            if not record.parent.is_symlink() and check_record(record.parent, identity, as_now):
+                return record.parent
+    return named
+
+
+def check_folder(folder: Path, identity: dict[str, Any], as_now: AsNow, changeable: Set[str] = frozenset()) -> bool:
     """Refuse a folder that holds something else than this command's work; whether it records this very command."""
     if not folder.exists():
         return False
     if not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give the name of a new folder.")
     if (folder / COMMAND_FILE).is_file():
-        return check_record(folder, identity, changeable)
+        return check_record(folder, identity, as_now, changeable)
     if any(path for path in folder.iterdir() if not path.name.startswith(".")):
         raise UserError(f"--out {folder} is not empty and was not made by this program; give a new folder.")
     return False

@@ -46,7 +46,7 @@ class SamplerSettings:
     running_max: bool = setting(False, "The published ceiling: a running maximum, begun anew in each unit.")
     dtype: Literal["float32", "bfloat16", "float16"] = setting("float32", "Of the teacher's forward pass (autocast).")
     tf32: bool = setting(False, "Let a GPU round float32 products to TF32.")
-    threads: Count = setting(1, "Threads of each worker process; more workers are better than more threads.", "threads")
+    threads: Count = setting(1, "Threads of each worker process; more workers are better than more threads.")
     max_candidates_per_label: Count | None = setting(
         None, "A label that needs more candidates is reported as starving.", "candidates"
     )

@@ -48,7 +48,7 @@ def test_one_entry_or_one_kind_alone(capsys: Any) -> None:
 
 @pytest.mark.parametrize("name", list(TEACHERS))
 def test_a_teacher_trains_or_is_refused_with_those_that_do(name: str, capsys: Any, tmp_path: Any) -> None:
-    sizes = "--steps 1 --batch-size 4 --width 4 --discriminator-width 4 --standing-batches 1 --real-per-class 2"
+    sizes = "--steps 1 --batch-size 4 --discriminator-width 4 --standing-batches 1 --real-per-class 2"
     words = ["train-teacher", "--generator", name, *sizes.split(), "--out", str(tmp_path / "t")]
     loaded = TEACHERS.only(name)
     assert cli.main(words) == (2 if loaded else 0)
@@ -68,12 +68,12 @@ def test_a_classifier_trains(name: str, tmp_path: Any) -> None:
 
 
 @pytest.mark.parametrize("words", [
-    *(f"train-student --network {name}" for name in GENERATORS),
+    *(f"train-student --generator {name}" for name in GENERATORS),
     *(f"train-student --white-box --white-box-losses {name}=0.1" for name in WHITE_BOX_LOSSES),
     *(f"distill --method {name} --width 0.5" for name in DISTILLERS),
 ])  # fmt: skip
 def test_the_other_entries_train(words: str, workspace: Any, tmp_path: Any) -> None:
     command, _, rest = words.partition(" ")
-    small = "--base-width 4 --discriminator-width 4 --standing-batches 1 --batch-size 4"
+    small = "--discriminator-width 4 --standing-batches 1 --batch-size 4"
     small = small if command == "train-student" else "--rho 1 --no-test"
     assert workspace.type(command, f"{rest} {small} --steps 1 --out {tmp_path / 'o'}", tiny=False) == 0

@@ -47,8 +47,14 @@ ARCHITECTURES = {  # name -> (arguments beside the resolution, resolutions, kind
 }  # fmt: skip
 
 
+def case(name: str) -> tuple:
+    """An architecture that is not named above is one that can be trained: the contract holds with its own settings."""
+    trained = (16,), ALL, True
+    return ARCHITECTURES.get(name) or ({"channels": 1, **TEACHERS.choose(name).arguments()}, *trained)
+
+
 def tiny_teacher(folder: Path, space: LabelSpace, name: str = "biggan", resolution_px: int = 16, **more: int) -> Path:
-    arguments = {**ARCHITECTURES[name][0], "resolution_px": resolution_px, **more}
+    arguments = {**case(name)[0], "resolution_px": resolution_px, **more}
     if name == "ccgan":
         del arguments["resolution_px"]  # follows from its widths
     torch.manual_seed(0)
@@ -59,7 +65,7 @@ def tiny_teacher(folder: Path, space: LabelSpace, name: str = "biggan", resoluti
         resolution_px,
         1,
         space.to_json(),
-        {"distribution": "normal", "dimension": 17},
+        {"distribution": "normal", "dimension": network.latent_dim},
         {},
         "",
         "",
@@ -72,7 +78,7 @@ def tiny_teacher(folder: Path, space: LabelSpace, name: str = "biggan", resoluti
 def test_contract_of_every_teacher(tmp_path):
     ran = 0
     for name in TEACHERS:
-        _, resolutions, kinds, bounded = ARCHITECTURES[name]
+        _, resolutions, kinds, bounded = case(name)
         for resolution_px in resolutions:
             for kind in sorted(kinds):
                 space = SPACES[kind]
@@ -82,7 +88,7 @@ def test_contract_of_every_teacher(tmp_path):
                 labels = some_labels(space, 4)
                 keys = np.stack([label_bits(labels), np.arange(4)], axis=1)
                 latents = teacher.latents(keys, seed=5)
-                assert latents.shape == (4, 17)
+                assert latents.shape == (4, teacher.network.latent_dim)
                 assert torch.equal(teacher.latents(keys[2:], 5), latents[2:])
                 assert not torch.equal(teacher.latents(keys, 6), latents)
                 images = teacher.generate(latents, labels, keys, 0)
@@ -97,8 +103,8 @@ def test_contract_of_every_teacher(tmp_path):
                 assert not any("parametrizations" in key for key in teacher.network.state_dict())
                 assert {"blocks.0", "blocks.1"} <= {path for path, _ in teacher.network.named_modules()}
                 ran += 1
-    assert set(ARCHITECTURES) == set(TEACHERS)
-    assert ran == sum(len(resolutions) * len(kinds) for _, resolutions, kinds, _ in ARCHITECTURES.values()) == 22
+    assert set(ARCHITECTURES) <= set(TEACHERS)
+    assert ran == sum(len(resolutions) * len(kinds) for _, resolutions, kinds, _ in map(case, TEACHERS)) >= 22
 
 
 @pytest.mark.parametrize("more", [{"hierarchical": False}, {"attention_px": 8}, {"spectral_normed": False}])
