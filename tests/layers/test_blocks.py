@@ -9,6 +9,7 @@ from torch import nn
 
 from layers.attention import SelfAttention2d
 from layers.conditional_norm import ConditionalBatchNorm2d
+from layers.discriminators import DISCRIMINATORS
 from layers.discriminators.projection import ProjectionDiscriminator
 from layers.label_embedding import LabelEmbedding
 from layers.spectral_norm import fold_spectral, spectral
@@ -96,6 +97,22 @@ def test_attention_equals_its_numpy_twin_and_starts_as_the_identity():
     mixed = layer.o.weight.detach().numpy()[:, :, 0, 0] @ (g @ weights.T)
     expected = x[0].numpy() + 0.7 * mixed.reshape(8, 4, 4)
     np.testing.assert_allclose(layer(x)[0].detach().numpy(), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", list(DISCRIMINATORS))
+@pytest.mark.parametrize("kind", ["classes", "continuous"])
+def test_contract_of_every_discriminator(name: str, kind: str) -> None:
+    """Logits and maps of any size of image, each image alone; both kinds of labels matter."""
+    for resolution_px, channels in ((16, 1), (28, 3), (32, 3)):
+        torch.manual_seed(0)
+        network = DISCRIMINATORS.build(DISCRIMINATORS.choose(name), resolution_px, channels, kind, 3).eval()
+        images = torch.randn(4, channels, resolution_px, resolution_px)
+        labels = torch.tensor([0, 1, 2, 0]) if kind == "classes" else torch.rand(4, 3)
+        logits = network(images, labels)
+        assert logits.shape == (4,)
+        assert len(network.features(images)) == len(network.blocks)
+        torch.testing.assert_close(network(images[:1], labels[:1]), logits[:1], rtol=1e-4, atol=1e-4)
+        assert not torch.allclose(network(images, labels.roll(1, 0)), logits)
 
 
 @pytest.mark.parametrize("resolution_px", [16, 32, 64, 128])
