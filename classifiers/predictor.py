@@ -101,8 +101,8 @@ def read_classifier_card(folder: Path) -> dict[str, Any]:
 
 def network_of(card: dict[str, Any]) -> Choice:
     """The network of a card, with its settings; older cards name its width alone."""
-    arguments = card["arguments"] if "arguments" in card else {"width": card["width"]}
-    return STUDENTS.choose(str(card["architecture"]), dict(arguments))
+    settings = card["network"] if "network" in card else {"width": card["width"]}
+    return STUDENTS.choose(str(card["architecture"]), dict(settings))
 
 
 @torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded

@@ -212,7 +212,7 @@ def _card(task: _Task, network: StudentNetwork, best: BestState, shape: tuple[in
     return {
         "kind": "classifier",
         "architecture": settings.network.name,
-        "arguments": settings.network.arguments(),
+        "network": settings.network.arguments(),
         "channels": shape[0],
         "resolution_px": shape[1],
         "label_space": task.label_space.to_json(),

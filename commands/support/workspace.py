@@ -24,7 +24,7 @@ from typing import Any
 from commands.support.artefact_kinds import FLAGS, WANTED, check_kind, given_folders
 from commands.support.dry_run import work_begins
 from commands.support.options import PLUMBING, SharedOptions, plain
-from commands.support.record import COMMAND_FILE, AsNow, check_record, read_record, write_record
+from commands.support.record import COMMAND_FILE, check_record, read_record, write_record
 from commands.support.resolving import resolve
 from commands.support.table import COMMANDS
 from image_data.seen_names import SEEN_FILE
@@ -105,29 +105,28 @@ def artefact(
     Of several ranks the main one locks, records and cleans; the others come in when it has, and leave with it.
     """
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
-    as_now = partial(_as_now, type(options))
-    folder = options.out or _place(options.workspace / kind, identity, as_now)
+    folder = options.out or _place(options, kind, identity)
     identity |= {"opened": dict(opened)} if opened else {}
+    same = partial(check_folder, folder, identity, type(options), changeable)
     if options.dry_run:
-        done = check_folder(folder, identity, as_now, changeable) and _is_finished(folder, kind, complete)
+        done = same() and _is_finished(folder, kind, complete)
         work_begins(options, "all", folder, done, needs)
     if not ranks.main:
         finished = bool(ranks.main_says(0))
-        if not check_folder(folder, identity, as_now, changeable):
+        if not same():
             raise UserError(f"{folder} is not seen by rank {ranks.number}; give an --out that every node sees.")
         yield Artefact(kind, folder, finished, parents)
         ranks.wait()
         return
-    if check_folder(folder, identity, as_now, changeable) and _is_finished(folder, kind, complete):
+    if same() and _is_finished(folder, kind, complete):
         with _finished_artefact(kind, folder, parents, options, ranks) as found:
             yield found
         return
     ours = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
-    refusal = f"{folder} is being written by another process; wait for it or give another --out."
-    lock = nullcontext() if shared else exclusive_lock(folder / _LOCK, refusal)
-    with lock, guarded(folder):
-        recorded, finished = check_folder(folder, identity, as_now, changeable), _is_finished(folder, kind, complete)
+    busy = f"{folder} is being written by another process; wait for it or give another --out."
+    with nullcontext() if shared else exclusive_lock(folder / _LOCK, busy), guarded(folder):
+        recorded, finished = same(), _is_finished(folder, kind, complete)
         if not (finished or shared or kind in _OWN_LOCK):
             remove_leftovers(folder)
         if finished:
@@ -199,24 +198,27 @@ def _as_now(model: type[SharedOptions], recorded: dict[str, Any]) -> dict[str, A
         return recorded
 
 
-def _place(home: Path, identity: dict[str, Any], as_now: AsNow) -> Path:
-    """The folder of this work in a workspace: named by its digest, or where an earlier version has begun it."""
+def _place(options: SharedOptions, kind: str, identity: dict[str, Any]) -> Path:
+    """The folder of this work in the workspace: named by its digest, or where an earlier version has begun it."""
+    home = options.workspace / kind
     named = home / digest_of(identity)[:8]
-    for record in [] if named.exists() else sorted(home.glob("*/command.json")):
+    for record in [] if named.exists() else sorted(home.glob(f"*/{COMMAND_FILE}")):
         with suppress(UserError):
-            if not record.parent.is_symlink() and check_record(record.parent, identity, as_now):
+            if not record.parent.is_symlink() and check_folder(record.parent, identity, type(options)):
                 return record.parent
     return named
 
 
-def check_folder(folder: Path, identity: dict[str, Any], as_now: AsNow, changeable: Set[str] = frozenset()) -> bool:
+def check_folder(
+    folder: Path, identity: dict[str, Any], model: type[SharedOptions], changeable: Set[str] = frozenset()
+) -> bool:
     """Refuse a folder that holds something else than this command's work; whether it records this very command."""
     if not folder.exists():
         return False
     if not folder.is_dir():
         raise UserError(f"--out {folder} is a file; give the name of a new folder.")
     if (folder / COMMAND_FILE).is_file():
-        return check_record(folder, identity, as_now, changeable)
+        return check_record(folder, identity, partial(_as_now, model), changeable)
     if any(path for path in folder.iterdir() if not path.name.startswith(".")):
         raise UserError(f"--out {folder} is not empty and was not made by this program; give a new folder.")
     return False
