@@ -39,7 +39,7 @@ class Worker:
     commit_bytes_per_s: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Totals:
     """Of a whole dataset; `worker_s` is computing, on one worker."""
 
@@ -55,61 +55,34 @@ class Totals:
         """To the folder, where that is elsewhere: each file is written once and read back once."""
         return 2 * self.disk_bytes
 
-
-@dataclass(frozen=True, eq=False)
-class CostModel:
-    """The formulas for one plan.  `rates`: acceptance of each planned label, float64 L, each above 0."""
-
-    content: RunContent
-    per_label: int
-    rates: np.ndarray
-    networks: Networks
-    worker: Worker
-
-    def compute_s(self, rows: float) -> float:
-        """t of a unit with so many accepted rows."""
-        drawn = self.content.unit_candidates * (self.networks.generator + self.networks.ratio)
-        return (drawn + rows * self.networks.predictor) / self.worker.macs_per_s
-
-    def commit_s(self, rows: float) -> float:
-        """s of a unit with so many accepted rows."""
-        return rows * row_bytes(self.content) / self.worker.commit_bytes_per_s
-
-    def unit_bytes(self, rows: float) -> float:
-        """d of a unit with so many accepted rows."""
-        files = SHARD_BYTES + (SCORES_BYTES if self.content.has_predictor else 0)
-        return rows * row_bytes(self.content) + self.content.unit_candidates * LEDGER_BYTES + files
-
-    def pilot_s(self) -> float:
-        """Of the pilot of one label."""
-        pilot = int(self.content.settings.pilot_candidates or 0) if self.content.needs_ratio else 0
-        return pilot * (self.networks.generator + self.networks.ratio) / self.worker.macs_per_s
-
-    def totals(self) -> Totals:
-        """The whole dataset.  Labels are alone in their groups (classes)."""
-        rows = self.rates * self.content.unit_candidates
-        units = self.per_label / rows + 0.5
-        accepted = float((units * rows).sum())
-        labels = len(self.rates)
-        pilot = int(self.content.settings.pilot_candidates or 0) if self.content.needs_ratio else 0
-        return Totals(
-            units=float(units.sum()),
-            candidates=float(units.sum()) * self.content.unit_candidates + labels * pilot,
-            rows=accepted,
-            worker_s=float((units * self.compute_s(rows)).sum()) + labels * self.pilot_s(),  # type: ignore[operator, arg-type]
-            commit_s=float((units * self.commit_s(rows)).sum()),  # type: ignore[operator, arg-type]
-            disk_bytes=float((units * self.unit_bytes(rows)).sum()) + 4.0 * labels * pilot,  # type: ignore[operator, arg-type]
-        )
-
     def sustained(self, workers: int, disk_bytes_per_s: float, head_s: float) -> dict[str, float]:
         """Accepted images a second that each part alone would allow; the least of them is the bottleneck.
 
         `head_s`: of the process that schedules, for one unit.
         """
-        total = self.totals()
         return {
-            "networks": workers * total.rows / total.worker_s,
-            "hashing and packing": workers * total.rows / total.commit_s,
-            "shared disk": disk_bytes_per_s * total.rows / total.traffic_bytes,
-            "scheduling": total.rows / (total.units * head_s),
+            "networks": workers * self.rows / self.worker_s,
+            "hashing and packing": workers * self.rows / self.commit_s,
+            "shared disk": disk_bytes_per_s * self.rows / self.traffic_bytes,
+            "scheduling": self.rows / (self.units * head_s),
         }
+
+
+def totals(content: RunContent, per_label: int, rates: np.ndarray, networks: Networks, worker: Worker) -> Totals:
+    """The whole dataset of classes.  `rates`: acceptance of each planned label, float64 L, each above 0."""
+    rows = rates * content.unit_candidates
+    units = per_label / rows + 0.5
+    accepted = float((units * rows).sum())
+    pilot = len(rates) * int(content.settings.pilot_candidates or 0) if content.needs_ratio else 0
+    candidates = float(units.sum()) * content.unit_candidates + pilot
+    stored = accepted * row_bytes(content)
+    files = SHARD_BYTES + (SCORES_BYTES if content.has_predictor else 0)
+    macs = candidates * (networks.generator + networks.ratio) + accepted * networks.predictor
+    return Totals(
+        units=float(units.sum()),
+        candidates=candidates,
+        rows=accepted,
+        worker_s=macs / worker.macs_per_s,
+        commit_s=stored / worker.commit_bytes_per_s,
+        disk_bytes=stored + float(units.sum()) * (content.unit_candidates * LEDGER_BYTES + files) + 4.0 * pilot,
+    )

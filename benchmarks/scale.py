@@ -1,7 +1,6 @@
 """The numbers of docs/scale.md: what ImageNet-1k at 128 x 128 with 10,000 fakes a class costs.
 
-python benchmarks/scale.py             the document's tables, from benchmarks/scale_inputs.yaml; a minute or two
-python benchmarks/scale.py --costs     without the simulation of the scheduler: some seconds
+python benchmarks/scale.py             the document's tables, from benchmarks/scale_inputs.yaml
 python benchmarks/scale.py --measure   measure on this machine first, and print the measured part of the inputs
 """
 
@@ -9,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +15,12 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from benchmarks.cost_model import CostModel, Networks, Worker
+from benchmarks.cost_model import Networks, Totals, Worker, totals
 from benchmarks.scale_inputs import CLASSES, PX, content, measure, read_inputs
-from benchmarks.simulated_cluster import Cluster, Job, Outcome, simulate
 from teacher_sampler.sampling.room import row_bytes
 
 PER_CLASS = 10_000
 DEVICES = (1, 8, 64)
-TWO_A_DEVICE = ", two processes a GPU"
 
 
 def acceptance(inputs: dict[str, Any]) -> np.ndarray:
@@ -43,11 +39,15 @@ def gpus(inputs: dict[str, Any]) -> dict[str, Worker]:
     }
 
 
-def model(inputs: dict[str, Any], worker: Worker, per_label: int = PER_CLASS) -> CostModel:
-    """The plan on one kind of worker."""
+def networks(inputs: dict[str, Any]) -> Networks:
+    """Of the plan."""
     macs = inputs["measured"]["multiply_adds"]
-    networks = Networks(macs["generator"], macs["ratio"], macs["predictor"])
-    return CostModel(content(per_label), per_label, acceptance(inputs), networks, worker)
+    return Networks(macs["generator"], macs["ratio"], macs["predictor"])
+
+
+def planned(inputs: dict[str, Any], worker: Worker) -> Totals:
+    """The plan on one kind of worker."""
+    return totals(content(PER_CLASS), PER_CLASS, acceptance(inputs), networks(inputs), worker)
 
 
 def head_s(inputs: dict[str, Any]) -> float:
@@ -94,28 +94,24 @@ def assumption_table(inputs: dict[str, Any]) -> str:
     rows += [
         ["acceptance of a class", f"Beta({beta['beta_a']}, {beta['beta_b']})", f"assumed: {beta['why']}"],
         ["shared folder", f"{assumed['shared_disk_mb_per_s']:,} MB/s", "assumed: what a 10 Gbit/s link carries"],
-        [
-            "a node of 8 GPUs fails",
-            f"every {assumed['node_hours_between_failures']} hours",
-            f"assumed; it is back after {assumed['node_repair_s']} s",
-        ],
     ]
     return markdown(rows)
 
 
 def cost_table(inputs: dict[str, Any]) -> str:
     """One column a kind of GPU."""
-    models = {name: model(inputs, worker) for name, worker in gpus(inputs).items()}
-    total = next(iter(models.values())).totals()
-    image = 3 * PX * PX
-    rows = [["", *models]]
-    per_s = {name: found.content.unit_candidates / found.compute_s(0.0) for name, found in models.items()}
-    rows.append(["candidates/s of one GPU", *(f"{value:,.0f}" for value in per_s.values())])
-    rows.append(["GPU hours", *(f"{found.totals().worker_s / 3600:.1f}" for found in models.values())])
+    workers = gpus(inputs)
+    hours = {name: planned(inputs, worker).worker_s / 3600 for name, worker in workers.items()}
+    total = planned(inputs, next(iter(workers.values())))
+    image, plan = 3 * PX * PX, networks(inputs)
+    rows = [["", *workers]]
+    per_s = [worker.macs_per_s / (plan.generator + plan.ratio) for worker in workers.values()]
+    rows.append(["candidates/s of one GPU", *(f"{value:,.0f}" for value in per_s)])
+    rows.append(["GPU hours", *(f"{value:.1f}" for value in hours.values())])
     shared = [
         ["candidates, the pilots' too", f"{total.candidates / 1e6:.1f} million"],
         ["accepted images on disk", f"{total.rows / 1e6:.2f} million"],
-        ["bytes of an image", f"{row_bytes(next(iter(models.values())).content):,} of which {image:,} pixels"],
+        ["bytes of an image", f"{row_bytes(content(PER_CLASS)):,} of which {image:,} pixels"],
         ["units (shards)", f"{total.units:,.0f}"],
         ["disk", f"{total.disk_bytes / 1e9:.0f} GB"],
         ["to and from a shared folder", f"{total.traffic_bytes / 1e9:.0f} GB"],
@@ -131,49 +127,15 @@ def cost_table(inputs: dict[str, Any]) -> str:
 
 def bound_table(inputs: dict[str, Any]) -> str:
     """Accepted images a second that each part alone would sustain; the least is the bottleneck."""
+    disk_bytes_per_s = float(inputs["assumed"]["shared_disk_mb_per_s"]) * 1e6
     rows: list[list[str]] = []
     for name, worker in gpus(inputs).items():
         for devices in DEVICES:
-            found = model(inputs, worker).sustained(devices, _disk(inputs), head_s(inputs))
+            found = planned(inputs, worker).sustained(devices, disk_bytes_per_s, head_s(inputs))
             if not rows:
                 rows.append(["GPUs", *found, "bottleneck"])
             slowest = min(found, key=found.__getitem__)
             rows.append([f"{devices} x {name}", *(f"{value:,.0f}" for value in found.values()), slowest])
-    return markdown(rows)
-
-
-def simulated(inputs: dict[str, Any], worker: Worker, cluster: Cluster, per_label: int = PER_CLASS) -> Outcome:
-    """The sampler's scheduler over simulated GPUs."""
-    plan = model(inputs, worker, per_label)
-
-    def job(rows: float) -> Job:
-        return Job(plan.compute_s(rows), plan.commit_s(rows), 2.0 * plan.unit_bytes(rows))
-
-    cluster = replace(
-        cluster,
-        disk_bytes_per_s=_disk(inputs),
-        head_s=head_s(inputs),
-        node_hours_between_failures=min(
-            cluster.node_hours_between_failures, inputs["assumed"]["node_hours_between_failures"]
-        ),
-        repair_s=inputs["assumed"]["node_repair_s"],
-    )
-    return simulate(cluster, plan.content, per_label, plan.rates, job, plan.pilot_s())
-
-
-def simulation_table(inputs: dict[str, Any], per_label: int = PER_CLASS) -> str:
-    """Hours, utilisation, surplus and lost units on each number of GPUs."""
-    rows = [["GPUs", "hours", "GPUs at work", "units", "surplus units", "lost with a node"]]
-    slow, fast = list(gpus(inputs).values())[-2:]
-    failing = 1.0  # hours between the failures of one node, many more than assumed
-    cases = [(slow, Cluster(devices), "") for devices in DEVICES]
-    cases.append((slow, Cluster(64, node_hours_between_failures=failing), ", each node fails once an hour"))
-    cases += [(fast, Cluster(8), ""), (fast, Cluster(8, 2), TWO_A_DEVICE), (fast, Cluster(64), "")]
-    for worker, cluster, note in cases:
-        found = simulated(inputs, worker, cluster, per_label)
-        share, surplus = f"{found.utilisation:.0%}", f"{found.surplus:,} ({found.surplus / found.units:.1%})"
-        name = f"{cluster.devices} x {worker.name}{note}"
-        rows.append([name, f"{found.seconds / 3600:.2f}", share, f"{found.units:,}", surplus, str(found.lost)])
     return markdown(rows)
 
 
@@ -186,14 +148,9 @@ def markdown(rows: list[list[str]]) -> str:
 TABLES = (measured_table, store_table, assumption_table, cost_table, bound_table)
 
 
-def _disk(inputs: dict[str, Any]) -> float:
-    return float(inputs["assumed"]["shared_disk_mb_per_s"]) * 1e6
-
-
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--costs", action="store_true", help="leave the simulation out")
     parser.add_argument("--measure", action="store_true", help="measure here first")
     options = parser.parse_args()
     inputs = read_inputs()
@@ -202,10 +159,7 @@ def main() -> None:
 
         inputs["measured"] = measure()
         print(yaml.safe_dump({"measured": inputs["measured"]}, sort_keys=False))
-    tables = [make(inputs) for make in TABLES]
-    if not options.costs:
-        tables.append(simulation_table(inputs))
-    print("\n\n".join(tables))
+    print("\n\n".join(make(inputs) for make in TABLES))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from __future__ import annotations
 import platform
 import tempfile
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ from runtime.engines import LocalEngine
 from runtime.progress import say
 from teacher_sampler.networks import TEACHERS
 from teacher_sampler.sampling.pilot import Pilot
-from teacher_sampler.sampling.plan import RunContent
+from teacher_sampler.sampling.plan import RunContent, Unit
 from teacher_sampler.sampling.schedule import Schedule
 from teacher_sampler.sampling.settings import SamplerSettings
+from teacher_sampler.sampling.units import UnitResult
 
 INPUTS = Path(__file__).resolve().parent / "scale_inputs.yaml"
 PX, CLASSES, LATENT = 128, 1000, 120
@@ -186,14 +188,20 @@ def _manifest_costs(folder: Path, dataset: Path, units: int = 40_000) -> dict[st
 
 def _schedule_ms(per_label: int = 1000) -> float:
     """The scheduler's own time for one unit, with a thousand classes and 128 units under way."""
-    from benchmarks.simulated_cluster import Cluster, Draws, Job, SimulatedEngine
+    plan, accepted = content(per_label), np.array([230])
+    schedule = Schedule(plan, per_label, plan.settings.cap(per_label), Pilot(None, np.full(CLASSES, 0.3), {}))
 
-    plan, rates = content(per_label), np.full(CLASSES, 0.3)
-    draws = Draws(plan, rates, 0)
-    schedule = Schedule(plan, per_label, plan.settings.cap(per_label), Pilot(None, rates, {}))
-    engine = SimulatedEngine(Cluster(64), lambda unit: Job(1.0), draws)
+    def make(units: Iterable[Unit]) -> Iterator[UnitResult]:
+        started: deque[Unit] = deque()
+        for unit in units:
+            started.append(unit)
+            if len(started) == 128:
+                yield UnitResult(started.popleft(), accepted, plan.unit_candidates, "", None)
+        for unit in started:
+            yield UnitResult(unit, accepted, plan.unit_candidates, "", None)
+
     begin = time.process_time()
-    schedule.run(engine.map, 64)
+    schedule.run(make, 64)
     return _three_digits(1e3 * (time.process_time() - begin) / len(schedule.results))
 
 
