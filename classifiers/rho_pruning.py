@@ -1,31 +1,23 @@
-"""Stopping a hopeless cell early, by Optuna's MedianPruner over the cells that are finished.
-
-The study lives in memory and is rebuilt from the results on disk, so a kill loses nothing and processes share it.
-"""
+"""Stopping a hopeless cell early: at a validation, its best score is worse than the median of the finished cells."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 _FINISHED_CELLS_FIRST = 3  # no pruning before so many of the same student are there to compare with
 Curve = Sequence[tuple[int, float]]
 
 
 class MedianStop:
-    """Asks, at every validation, whether a running cell is worse than the median of the finished ones."""
+    """The median rule over the curves of the finished cells, (step, score) as reported; lower is better."""
 
     def __init__(self, finished: Sequence[Curve]) -> None:
-        import optuna  # slow to import, and only pruning needs it
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        pruner = optuna.pruners.MedianPruner(n_startup_trials=_FINISHED_CELLS_FIRST, n_warmup_steps=0)
-        study = optuna.create_study(direction="minimize", pruner=pruner)
-        for curve in finished:
-            if curve:
-                study.add_trial(optuna.trial.create_trial(value=curve[-1][1], intermediate_values=dict(curve)))
-        self._trial = study.ask()
+        self._finished = [dict(curve) for curve in finished if curve]
+        self._best = float("inf")
 
     def falls_behind(self, step: int, score: float) -> bool:
         """Whether to stop: the best score so far is worse than the median at `step` over the finished cells."""
-        self._trial.report(score, step)
-        return self._trial.should_prune()
+        self._best = min(self._best, score)
+        rivals = [curve[step] for curve in self._finished if step in curve]
+        return len(self._finished) >= _FINISHED_CELLS_FIRST and bool(rivals) and self._best > median(rivals)

@@ -63,7 +63,7 @@ class CellPruned(Exception):
 
 
 class CellReport:
-    """Told every validation score: `report(step, score)`.  `folder` is the cell's own, for the training in it."""
+    """Takes every validation score: `report(step, score)`.  `folder` is the cell's own, for the training in it."""
 
     def __init__(self, folder: Path, stop: MedianStop | None) -> None:
         self.folder, self._stop = folder, stop
@@ -101,7 +101,7 @@ def search(
 
     `run_cell(cell, report)` trains one student and returns a JSON dict with `score` (lower is better, finite); it
     must be picklable where `engine` has more than one worker.  `prune` stops a cell at the first seed of its rho when
-    it is worse than the median of the finished ones there (Optuna's MedianPruner); that rho is then out of the race.
+    it is worse than the median of the finished ones there; that rho is then out of the race.
     Without pruning the results depend on `run_cell` alone, not on order, workers or kills.
     """
     if not cells:

@@ -6,8 +6,6 @@ from runtime.lazy import lazy_exports
 
 if TYPE_CHECKING:
     from filters.acceptance import Acceptance as Acceptance
-    from filters.acceptance import running_ceilings as running_ceilings
-    from filters.acceptance import smooth_ceilings as smooth_ceilings
     from filters.density_ratio import RATIO_NETWORKS as RATIO_NETWORKS
     from filters.density_ratio import DensityRatio as DensityRatio
     from filters.fit import check_fit as check_fit
@@ -30,8 +28,6 @@ __getattr__, __all__ = lazy_exports(
         "fit_filter": "filters.fit",
         "load_filter": "filters.fit",
         "regression_error": "filters.teacher_error",
-        "running_ceilings": "filters.acceptance",
         "select": "filters.selection",
-        "smooth_ceilings": "filters.acceptance",
     },
 )

@@ -2,7 +2,7 @@
 
 M, the ceiling of a label, is fixed before the main run as the 99.9 % quantile of a pilot (cDR-RS uses the maximum and
 lets it grow; one outlier then ruins the acceptance rate, and membership depends on the order of the draws).  Ratios
-above M are clipped, and the clipped mass tells how much that costs.  `running_ceilings` gives the published rule.
+above M are clipped, and the clipped mass tells how much that costs.
 """
 
 from __future__ import annotations
@@ -73,35 +73,3 @@ class Acceptance:
         require_finite(r, "density ratios")
         total = float(r.sum())
         return float(np.maximum(r - ceiling, 0.0).sum()) / total if total > 0.0 else 0.0
-
-
-def smooth_ceilings(ceilings: np.ndarray, labels: np.ndarray, bandwidth: float) -> np.ndarray:
-    """Ceilings of continuous labels, smoothed over neighbouring bins by a Gaussian kernel of the label.
-
-    ceilings: float B, one for each bin; labels: the bins' centres in the user's units, B or B x d; bandwidth: standard
-    deviation of the kernel in the user's units (0: unchanged).  Returns float64 B.
-    """
-    ceilings = np.asarray(ceilings, dtype=np.float64)
-    if bandwidth < 0.0:
-        raise UserError(f"the bandwidth of the ceilings is {bandwidth:g}; it must not be negative.")
-    if bandwidth == 0.0 or len(ceilings) < 2:
-        return ceilings.copy()
-    centres = np.asarray(labels, dtype=np.float64).reshape(len(ceilings), -1)
-    squared = ((centres[:, None, :] - centres[None, :, :]) ** 2).sum(axis=2)
-    weights = np.exp(-0.5 * squared / bandwidth**2)
-    return (weights @ ceilings) / weights.sum(axis=1)
-
-
-def running_ceilings(r: np.ndarray, start: float, batch: int) -> np.ndarray:
-    """The published rule (cDR-RS): M grows to the largest ratio seen, batch by batch, and accepts are never re-thinned.
-
-    r: float N in the order of the draws; start: the burn-in's maximum; batch: candidates a batch.  Returns float64 N,
-    the ceiling of each candidate's batch, for `Acceptance.accept`.  It needs one label's candidates in order, so it
-    is for a finished ledger, not for independent work units.
-    """
-    if batch < 1:
-        raise UserError(f"a batch of {batch} candidates is impossible; give at least 1.")
-    r = np.asarray(r, dtype=np.float64)
-    grown = np.maximum(np.maximum.accumulate(r), start) if r.size else r
-    ends = np.minimum((np.arange(len(r)) // batch + 1) * batch, len(r)) - 1
-    return grown[ends] if r.size else r

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from filters import Acceptance, classification_error, regression_error, running_ceilings, smooth_ceilings
+from filters import Acceptance, classification_error, regression_error
 from runtime.errors import UserError
 
 RATIOS = arrays.arrays(np.float32, st.integers(1, 60), elements=st.floats(0, 100, width=32))
@@ -77,35 +77,6 @@ def test_none_accepts_everything_and_travels() -> None:
     assert not rule.needs_ratio
     assert rule.accept(np.array([0.0, 0.99]), np.array([0.0, 0.0]), rule.ceiling(np.zeros(2), "1")).all()
     assert rule.clipped_mass(np.ones(2), 0.5) == 0.0
-
-
-@settings(max_examples=30, deadline=None)
-@given(values=arrays.arrays(np.float64, st.integers(2, 20), elements=st.floats(0.1, 10)), width=st.floats(0.1, 30))
-def test_smoothing_stays_within_the_ceilings(values: np.ndarray, width: float) -> None:
-    labels = np.linspace(-60, 60, len(values))
-    found = smooth_ceilings(values, labels, width)
-    assert (found >= values.min() - 1e-9).all()
-    assert (found <= values.max() + 1e-9).all()
-    weights = np.exp(-0.5 * ((labels - labels[0]) / width) ** 2)
-    assert found[0] == pytest.approx((weights * values).sum() / weights.sum())
-    np.testing.assert_array_equal(smooth_ceilings(values, labels, 0.0), values)
-    np.testing.assert_allclose(smooth_ceilings(values, np.stack([labels, labels * 0], axis=1), width), found)
-
-
-def test_smoothing_refuses_a_negative_bandwidth() -> None:
-    with pytest.raises(UserError, match="bandwidth"):
-        smooth_ceilings(np.ones(3), np.arange(3.0), -1.0)
-
-
-@settings(max_examples=30, deadline=None)
-@given(r=RATIOS, start=st.floats(0, 50), batch=st.integers(1, 9))
-def test_running_ceilings_are_the_published_loop(r: np.ndarray, start: float, batch: int) -> None:
-    ceiling, slow = start, []
-    for begin in range(0, len(r), batch):
-        piece = r[begin : begin + batch]
-        ceiling = max(ceiling, float(piece.max()))
-        slow += [ceiling] * len(piece)
-    np.testing.assert_array_equal(running_ceilings(r, start, batch), slow)
 
 
 def test_teacher_errors_by_hand() -> None:
