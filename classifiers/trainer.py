@@ -26,7 +26,7 @@ from classifiers.scoring import Score, outputs, score_outputs
 from classifiers.settings import ClassifierSettings
 from image_data.augment import augment
 from image_data.batches import BatchOrder
-from image_data.sources import ImageSource, row_weights
+from image_data.sources import ImageSource
 from interfaces import LabelSpace, Predictor
 from layers.batch_statistics import share_statistics
 from runtime.precision import passes
@@ -170,9 +170,8 @@ class _Task:
         pixels = torch.from_numpy(self.train.images(rows))
         images = augment(pixels, self.augmentations, generator, ranks=self.ranks).to(self.device)
         batch = {"labels": labels[torch.from_numpy(rows)].to(self.device)}
-        weights = row_weights(self.train)
-        if weights is not None:
-            batch["weights"] = torch.from_numpy(weights[rows]).to(self.device)
+        if self.train.weights is not None:
+            batch["weights"] = torch.from_numpy(self.train.weights[rows]).to(self.device)
         return images, batch
 
     def soft_labels(self, images: torch.Tensor, distiller: Distiller) -> dict[str, torch.Tensor]:

@@ -20,7 +20,7 @@ from runtime.errors import UserError
 from runtime.room import free_memory_bytes
 
 Batch = tuple[torch.Tensor, torch.Tensor]
-_AHEAD = 16  # batches that the disk is told of before they are read
+_AHEAD = 16  # batches that the operating system begins to read before they are asked for
 
 
 class Position(NamedTuple):
@@ -36,8 +36,8 @@ class BatchReader(Dataset[Batch]):
     Every fake comes once an epoch, and real images make up `real_share` of it (`TrainingOrder`); epochs follow one
     another end to end, and every batch is full.  `batch_size` counts the images of all `ranks` together; rank r has the
     r-th part of each batch.  Labels are in the user's units.
-    `ahead`: tell the disk of the rows so many batches before they are read (None: 16 where the fakes are larger than
-    the free memory, otherwise the system's own reading ahead is faster).
+    `ahead`: ask the operating system for the rows so many batches before they are read (None: 16 where the fakes are
+    larger than the free memory, otherwise the system's own reading ahead is faster).
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class BatchReader(Dataset[Batch]):
 
     def rows(self, number: int) -> np.ndarray:
         """int64: this rank's rows of batch `number`; fakes first, real images from len(fakes) on."""
-        mine = self.batch_size // self.ranks
-        start = self._first + number * self.batch_size + self.rank * mine
-        return self.order.rows(start, start + mine)
+        part = self.batch_size // self.ranks
+        start = self._first + number * self.batch_size + self.rank * part
+        return self.order.rows(start, start + part)
 
     def __getitem__(self, number: int) -> Batch:
         if not 0 <= number < self.steps:
             raise IndexError(f"batch {number} of {self.steps}")
         if self.ahead:
-            self._tell_the_disk(number)
+            self._read_ahead(number)
         rows = self.rows(number)
         labels = torch.from_numpy(np.ascontiguousarray(self.source.labels[rows]))
         return torch.from_numpy(self.source.images(rows)), labels
@@ -103,16 +103,16 @@ class BatchReader(Dataset[Batch]):
             self, batch_size=None, shuffle=False, num_workers=workers, multiprocessing_context=context, **more
         )
 
-    def _tell_the_disk(self, number: int) -> None:
+    def _read_ahead(self, number: int) -> None:
         """Each batch is named once, by whichever process reads the one so many before it."""
         for coming in range(number + self.ahead if number else 0, number + self.ahead + 1):
             if coming < self.steps:
                 rows = self.rows(coming)
-                self.fakes.expect(rows[rows < len(self.fakes)])  # type: ignore[attr-defined]
+                self.fakes.expect(rows[rows < len(self.fakes)])
 
 
 def _batches_ahead(fakes: ImageSource) -> int:
     free = free_memory_bytes()
-    if free is None or not hasattr(fakes, "expect"):
+    if free is None or not fakes.on_disk:
         return 0
     return _AHEAD if fakes.images(np.array([0])).nbytes * len(fakes) > free else 0

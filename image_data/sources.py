@@ -2,30 +2,52 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 
-class ImageSource(Protocol):
-    """`labels` (user's units, length N) and `images(rows)` -> uint8 len(rows) x C x H x W.
+class ImageSource(ABC):
+    """Labelled images by row number; a source overrides what it can do beyond `images`."""
 
-    A source whose fakes carry latents also offers `latents(rows)` -> float32 len(rows) x z, and one whose rows do not
-    count alike `weights`, float32 N (`row_weights`).
-    """
+    weights: np.ndarray | None = None  # float32 N, how much each row counts in a training loss; None: all alike
+    on_disk = False  # whether `expect` has an effect
 
-    @property
-    def labels(self) -> np.ndarray: ...
+    if TYPE_CHECKING:  # at run time a dataclass would take the property for its field's default
 
+        @property
+        def labels(self) -> np.ndarray:
+            """N labels to train on, in the user's units."""
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def images(self, rows: np.ndarray) -> np.ndarray: ...
+    @abstractmethod
+    def images(self, rows: np.ndarray) -> np.ndarray:
+        """uint8 len(rows) x C x H x W."""
+
+    @property
+    def has_latents(self) -> bool:
+        """Whether `latents` works."""
+        return False
+
+    def latents(self, rows: np.ndarray) -> np.ndarray | None:
+        """float32 len(rows) x z: the latents that the images were generated from."""
+        return None
+
+    def asked_labels(self, rows: np.ndarray) -> np.ndarray:
+        """The labels asked of the teacher that generated these images, also where `labels` replaces them."""
+        return self.labels[rows]
+
+    def expect(self, rows: np.ndarray) -> None:  # noqa: B027 - images in memory need no reading ahead
+        """Ask the operating system to begin reading these rows' images from the disk; does not wait."""
 
 
 @dataclass(frozen=True)
-class ArraySource:
+class ArraySource(ImageSource):
     """Images held in memory: uint8 N x C x H x W and their labels.
 
     Real images also have `hashes`, uint64 N, their names by content (`image_data.seen`), and while they are being
@@ -50,25 +72,22 @@ class ArraySource:
         return ArraySource(self.pixels[rows], self.labels[rows], hashes, names)
 
 
-def row_weights(source: ImageSource) -> np.ndarray | None:
-    """How much each row counts in a training loss, float32 N; None where all count alike."""
-    found: np.ndarray | None = getattr(source, "weights", None)
-    return found
-
-
-class Concatenation:
+class Concatenation(ImageSource):
     """Several sources, one behind the other (cGAN-KD's mixing rule: real and fake, concatenated and shuffled)."""
+
+    labels: np.ndarray
 
     def __init__(self, sources: Sequence[ImageSource]) -> None:
         self._sources = list(sources)
         self._ends = np.cumsum([len(source) for source in self._sources])
         self.labels = np.concatenate([source.labels for source in self._sources])
-        weights = [row_weights(source) for source in self._sources]
-        self.weights: np.ndarray | None = None
-        if any(found is not None for found in weights):  # rows without a weight of their own count once
-            parts = zip(weights, self._sources, strict=True)
+        if any(source.weights is not None for source in self._sources):
+            ones = [np.ones(len(source), dtype=np.float32) for source in self._sources]
             self.weights = np.concatenate(
-                [np.ones(len(source), dtype=np.float32) if found is None else found for found, source in parts]
+                [
+                    one if source.weights is None else source.weights
+                    for one, source in zip(ones, self._sources, strict=True)
+                ]
             )
 
     def __len__(self) -> int:
@@ -79,14 +98,19 @@ class Concatenation:
         owner = np.searchsorted(self._ends, rows, side="right")
         out: np.ndarray | None = None
         for index, source in enumerate(self._sources):
-            mine = np.flatnonzero(owner == index)
-            if not len(mine):
+            places = np.flatnonzero(owner == index)
+            if not len(places):
                 continue
             start = int(self._ends[index]) - len(source)
-            found = source.images(rows[mine] - start)
+            images = source.images(rows[places] - start)
             if out is None:
-                out = np.empty((len(rows), *found.shape[1:]), dtype=np.uint8)
-            out[mine] = found
+                out = np.empty((len(rows), *images.shape[1:]), dtype=np.uint8)
+            out[places] = images
         if out is None:
             raise IndexError("no rows were asked for")
         return out
+
+
+def _weights_of(source: ImageSource) -> np.ndarray:
+    """Rows without a weight of their own count once."""
+    return np.ones(len(source), dtype=np.float32) if source.weights is None else source.weights

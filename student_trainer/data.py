@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,16 +16,6 @@ from runtime.errors import UserError
 from runtime.ranks import ALONE, Ranks
 from runtime.seeds import numpy_generator, torch_generator
 from student_trainer.settings import StudentSettings
-
-
-class PairSource(ImageSource, Protocol):
-    """A source of fakes with their latents: `latents(rows)` -> float32 len(rows) x z, or None.
-
-    Where a source also offers `asked_labels(rows)`, these are taken in place of `labels`: an image belongs to its
-    latents and to the label that was asked of the teacher, also where a filter has relabelled it.
-    """
-
-    def latents(self, rows: np.ndarray) -> np.ndarray | None: ...
 
 
 @dataclass(frozen=True)
@@ -43,7 +32,7 @@ class StudentData:
 
     def __init__(
         self,
-        pairs: PairSource,
+        pairs: ImageSource,
         real: ImageSource | None,
         label_space: LabelSpace,
         settings: StudentSettings,
@@ -72,7 +61,7 @@ class StudentData:
         latents = self.pairs.latents(rows)
         if latents is None:
             raise UserError("train-student: the fakes have no latents; sample them again with latents stored.")
-        encoded = self.label_space.encode(pair_labels(self.pairs, rows)).to(self.device)
+        encoded = self.label_space.encode(self.pairs.asked_labels(rows)).to(self.device)
         return Batch(self._images(self.pairs, rows), torch.from_numpy(latents).to(self.device), encoded)
 
     def unpaired_batch(self, step: int) -> Batch:
@@ -85,7 +74,7 @@ class StudentData:
         source = self.real
         if source is None:
             source, rows = self.pairs, self.kept[rows]
-        encoded = self.label_space.encode(pair_labels(source, rows)).to(self.device)
+        encoded = self.label_space.encode(source.asked_labels(rows)).to(self.device)
         images = self._images(source, rows)
         return Batch(images, self.ranks.part(self.unpaired_latents("student-latents", step)), encoded)
 
@@ -100,7 +89,7 @@ class StudentData:
         rows = self.kept[numpy_generator(self.settings.seed, "student-standing", index).integers(
             len(self.kept), size=self.settings.batch_size
         )]  # fmt: skip
-        encoded = self.label_space.encode(pair_labels(self.pairs, rows)).to(self.device)
+        encoded = self.label_space.encode(self.pairs.asked_labels(rows)).to(self.device)
         return self.unpaired_latents("student-standing-latents", index), encoded
 
     def _images(self, source: ImageSource, rows: np.ndarray) -> torch.Tensor:
@@ -109,20 +98,13 @@ class StudentData:
         return images.contiguous(memory_format=torch.channels_last)
 
 
-def pair_labels(source: ImageSource, rows: np.ndarray) -> np.ndarray:
-    """The labels that were asked of the teacher, in the user's units; plain labels where nothing else is known."""
-    asked = getattr(source, "asked_labels", None)
-    return source.labels[rows] if asked is None else asked(rows)
-
-
-def check_pairs(pairs: PairSource, label_space: LabelSpace) -> tuple[int, tuple[int, int, int]]:
+def check_pairs(pairs: ImageSource, label_space: LabelSpace) -> tuple[int, tuple[int, int, int]]:
     """(latent dimension, (C, H, W)) of the pairs; a UserError where they cannot teach a student."""
     if len(pairs) < 2:
         raise UserError(f"train-student: {len(pairs)} fakes are too few; sample more.")
     label_space.check(pairs.labels, "train-student, the fakes")
     first = np.array([0], dtype=np.int64)
-    read = getattr(pairs, "latents", None)
-    latents = None if read is None or not getattr(pairs, "has_latents", True) else read(first)
+    latents = pairs.latents(first) if pairs.has_latents else None
     if latents is None:
         raise UserError(
             "train-student: the fakes have no latents, and a student copies (latents, label) -> image; "

@@ -32,7 +32,7 @@ from runtime.settings import as_json
 from student_trainer import losses
 from student_trainer.adversary import AdversarialBatch, Adversary, Term
 from student_trainer.building import build_discriminator, build_student, network_arguments
-from student_trainer.data import Batch, PairSource, StudentData
+from student_trainer.data import Batch, StudentData
 from student_trainer.networks import GENERATORS
 from student_trainer.settings import StudentSettings
 from training.ema import ExponentialMovingAverage, accumulate_standing_statistics
@@ -45,7 +45,7 @@ EVALUATION_BATCH = 250
 
 
 def train_student(
-    pairs: PairSource,
+    pairs: ImageSource,
     real: ImageSource | None,
     label_space: LabelSpace,
     settings: StudentSettings,
@@ -177,7 +177,7 @@ def pixel_weight(settings: StudentSettings, step: int) -> float:
 
 
 def check_student(
-    pairs: PairSource,
+    pairs: ImageSource,
     real: ImageSource | None,
     label_space: LabelSpace,
     settings: StudentSettings,

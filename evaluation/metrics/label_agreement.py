@@ -37,14 +37,13 @@ class LabelAgreement(Metric):
         return super().refusal(sets)
 
     def measure(self, sets: ImageSets) -> dict[str, Any]:
-        """A source with `asked_labels(rows)` is held to those, so that relabelling cannot flatter the score."""
+        """Images are held to the labels asked of the teacher, so that relabelling cannot flatter the score."""
         assert sets.judge is not None
-        asked = getattr(sets.fake, "asked_labels", lambda rows: np.asarray(sets.fake.labels)[rows])
         errors = []
         for start in range(0, len(sets.fake), READ_ROWS):
             rows = np.arange(start, min(start + READ_ROWS, len(sets.fake)))
             outputs = sets.judge(sets.fake.images(rows)).numpy()
-            errors.append(errors_of_outputs(outputs, asked(rows), sets.label_space))
+            errors.append(errors_of_outputs(outputs, sets.fake.asked_labels(rows), sets.label_space))
         values = np.concatenate(errors)
         classes = sets.label_space.kind == "classes"
         entry = {

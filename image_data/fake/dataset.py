@@ -23,6 +23,7 @@ from image_data.fake.sealed import SCORE_LAYOUT
 from image_data.fake.selection import Selection
 from image_data.fake.shard_files import SealedFile, ShardFiles
 from image_data.fake.view import FakeView, Item, Transform
+from image_data.sources import ImageSource
 from interfaces import LabelSpace
 from runtime.errors import UserError
 
@@ -54,13 +55,15 @@ class UnitLedger:
     accepted: np.ndarray
 
 
-class FakeDataset:
+class FakeDataset(ImageSource):
     """A finished fake dataset; made by `open_fakes`.  Rows are ordered by unit: label (group), then k.
 
     Indexes and iterates as `view()` does, so that it is a torch dataset of (uint8 C x H x W, label) items itself.
     Picklable: the manifest travels, so that another process reads these very rows, even where the folder has been
     extended meanwhile (which only adds shards); each process maps the shards anew.  Safe after fork, and for threads.
     """
+
+    on_disk = True
 
     def __init__(self, path: Path, check: bool = True, check_every: int = 1, manifest: Manifest | None = None) -> None:
         if check_every < 1:

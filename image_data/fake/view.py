@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from image_data.sources import ImageSource
 from runtime.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,12 +20,14 @@ Transform = Callable[[torch.Tensor], Any]
 _READ_AHEAD = 256  # images that iteration reads at once
 
 
-class FakeView(Dataset[Item]):
+class FakeView(ImageSource, Dataset[Item]):
     """`labels`, `images(rows)`, `latents(rows)` over the chosen rows; items are (uint8 C x H x W, label) tensors.
 
     Of an item `transform` changes the image; `images` and `latents` stay as they are stored.  A slice is a view again.
     Nothing is copied.  Picklable, and safe in DataLoader workers under fork, forkserver and spawn.
     """
+
+    on_disk = True
 
     def __init__(
         self,
@@ -37,8 +40,8 @@ class FakeView(Dataset[Item]):
         self.fakes = fakes
         self.rows = rows
         self.transform = transform
+        self.weights = weights
         self._labels = labels
-        self._weights = weights
 
     @property
     def labels(self) -> np.ndarray:
@@ -46,24 +49,16 @@ class FakeView(Dataset[Item]):
         return self.fakes.labels if self._labels is None else self._labels
 
     @property
-    def weights(self) -> np.ndarray | None:
-        """float32, how much each row counts in a training loss (mean 1); None where all count alike."""
-        return self._weights
-
-    @property
     def has_latents(self) -> bool:
-        """Whether `latents` works."""
         return self.fakes.has_latents
 
     def __len__(self) -> int:
         return len(self.fakes) if self.rows is None else len(self.rows)
 
     def images(self, rows: np.ndarray) -> np.ndarray:
-        """uint8 len(rows) x C x H x W."""
         return self.fakes.images(self._translate(rows))
 
     def expect(self, rows: np.ndarray) -> None:
-        """Ask the operating system to begin reading these rows' images from the disk; does not wait."""
         self.fakes.expect(self._translate(rows))
 
     def latents(self, rows: np.ndarray) -> np.ndarray:
@@ -74,7 +69,6 @@ class FakeView(Dataset[Item]):
         return found
 
     def asked_labels(self, rows: np.ndarray) -> np.ndarray:
-        """The labels asked of the teacher, which generated these images, whatever the selection replaced them by."""
         return self.fakes.labels[self._translate(rows)]
 
     @overload
@@ -101,7 +95,7 @@ class FakeView(Dataset[Item]):
 
     def _part(self, places: np.ndarray) -> FakeView:
         rows = places if self.rows is None else self.rows[places]
-        weights = None if self._weights is None else self._weights[places]
+        weights = None if self.weights is None else self.weights[places]
         return FakeView(self.fakes, rows, self.labels[places], weights, self.transform)
 
     def _translate(self, rows: np.ndarray) -> np.ndarray:

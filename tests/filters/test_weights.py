@@ -17,7 +17,7 @@ from filters import select
 from filters.weights import importance_weights
 from image_data.fake import Selection, open_fakes
 from image_data.labels import ClassLabels
-from image_data.sources import ArraySource, Concatenation, row_weights
+from image_data.sources import ArraySource, Concatenation
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from teacher_sampler.sampling.plan import SamplingParts
@@ -92,8 +92,8 @@ def weighted(pixels: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> Arr
 def test_a_concatenation_gives_the_others_weight_one() -> None:
     images, labels = np.zeros((4, 1, 16, 16), dtype=np.uint8), np.arange(4) % 2
     plain, heavy = ArraySource(images, labels), weighted(images, labels, np.array([0.5, 1.5, 2.0, 0.0]))
-    assert row_weights(Concatenation([plain, plain])) is None
-    found = row_weights(Concatenation([plain, heavy]))
+    assert Concatenation([plain, plain]).weights is None
+    found = Concatenation([plain, heavy]).weights
     assert found is not None
     np.testing.assert_array_equal(found, [1, 1, 1, 1, 0.5, 1.5, 2.0, 0.0])
 
@@ -146,8 +146,8 @@ def test_selection_carries_weights(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.weights, wanted)
     assert found.recipe["weights"]["clipped_mass"] == facts["clipped_mass"]
     view = fakes.view(found)
-    np.testing.assert_array_equal(row_weights(view), wanted)
-    assert row_weights(fakes.view(select(fakes, rho=0.5))) is None
+    np.testing.assert_array_equal(view.weights, wanted)
+    assert fakes.view(select(fakes, rho=0.5)).weights is None
     found.save(tmp_path / "s.safetensors")
     again = Selection.load(tmp_path / "s.safetensors")
     np.testing.assert_array_equal(again.weights, wanted)

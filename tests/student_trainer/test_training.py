@@ -17,7 +17,7 @@ import torch
 from exporters.torch_export import export_student
 from image_data.labels import ClassLabels, ContinuousLabels
 from image_data.real import load_real
-from image_data.sources import ArraySource
+from image_data.sources import ArraySource, ImageSource
 from interfaces import Teacher, TeacherCard
 from layers.discriminators import DISCRIMINATORS
 from runtime.errors import UserError
@@ -39,7 +39,7 @@ SMALL = StudentSettings(
 )  # fmt: skip
 
 
-class Pairs:
+class Pairs(ImageSource):
     """Real digits with made-up latents: enough to run every line."""
 
     def __init__(self, count: int = 60, labels: np.ndarray | None = None, latents: bool = True) -> None:
@@ -48,6 +48,10 @@ class Pairs:
         self.labels = real.labels[:count].copy() if labels is None else labels
         self._latents = np.random.default_rng(0).standard_normal((count, LATENT)).astype(np.float32)
         self._has_latents = latents
+
+    @property
+    def has_latents(self) -> bool:
+        return self._has_latents
 
     def __len__(self) -> int:
         return len(self.labels)
