@@ -39,20 +39,15 @@ def run(options: Options) -> dict[str, Any]:
     rho = options.rho or gather.chosen_rho(artefacts) or 0.9
     made = provenance()
     work_begins(options)
-    parts, (verdict, tone) = gather.filters(artefacts, options.workspace, data, device, rho)
+    parts, (verdict, tone) = gather.parts(artefacts, options.workspace, data, device, rho)
     page = ReportData(
         title="Retort report",
         subtitle=str(options.workspace),
         verdict=verdict,
         verdict_tone=tone,
         stages=gather.stages(artefacts, data, rho),
-        grids=gather.grids(artefacts, data, device, rho),
         methods=gather.classifier_tables(options.workspace, artefacts.problems),
         **parts,
-        **gather.quality(artefacts),
-        costs=gather.costs(artefacts, device),
-        curves=gather.training_curves(artefacts),
-        rho=gather.rho_parts(artefacts),
         provenance=gather.provenance_lines(made),
         commands=gather.command_lines(artefacts),
     )

@@ -139,8 +139,7 @@ def _write_report(
     artefacts = gather.Artefacts.in_workspace(product, teacher=teacher, rho=search)
     data = load_real("digits", fold=0)
     rho = gather.chosen_rho(artefacts) or 1.0
-    pictures = gather.grids(artefacts, data, device, min(rho, 0.9))
-    parts, _ = gather.filters(artefacts, product, data, device, min(rho, 0.9))
+    parts, _ = gather.parts(artefacts, product, data, device, min(rho, 0.9))
     write_report(
         ReportData(
             title="Retort: the whole path on real digits",
@@ -149,20 +148,15 @@ def _write_report(
             verdict_tone=tone,
             verdict_details=details,
             stages=gather.stages(artefacts, data, rho),
-            grids=pictures,
             methods=[_method_table(scores)],
             **parts,
-            **gather.quality(artefacts),
-            costs=gather.costs(artefacts, device),
-            curves=gather.training_curves(artefacts),
-            rho=gather.rho_parts(artefacts),
             protocol=[protocol(plan), *seen_lines(plan)],
             provenance=gather.provenance_lines(provenance()),
             commands=["python cli.py demo", *gather.command_lines(artefacts)],
         ),
         target,
     )
-    strip = [grid for grid in pictures if grid.role in ("real", "accepted", "student")]
+    strip = [grid for grid in parts["grids"] if grid.role in ("real", "accepted", "student")]
     write_bytes(plan.root / "pictures.png", picture_strip(strip, scale=2))
 
 

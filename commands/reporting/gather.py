@@ -45,6 +45,22 @@ class Artefacts:
         return self.folders[kind]
 
 
+def parts(
+    artefacts: Artefacts, workspace: Path, data: RealData, device: torch.device, rho: float
+) -> tuple[dict[str, Any], tuple[str, Any]]:
+    """(parts of `ReportData` that every report shows, its first line with its tone, about the filters)."""
+    evidence, first_line = filters(artefacts, workspace, data, device, rho)
+    shown = {
+        "grids": grids(artefacts, data, device, rho),
+        **evidence,
+        **quality(artefacts),
+        "costs": costs(artefacts, device),
+        "curves": training_curves(artefacts),
+        "rho": rho_parts(artefacts),
+    }
+    return shown, first_line
+
+
 def grids(artefacts: Artefacts, data: RealData, device: torch.device, rho: float) -> list[ImageGrid]:
     """Real, accepted, rejected, filtered-out and student images, a row a label."""
     from evaluation.generated import draw_images

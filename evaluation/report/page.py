@@ -118,7 +118,7 @@ def _sections(data: ReportData) -> list[Section]:
             "The student generator",
             explanations.STUDENT,
             first_tables=_tables(data.quality),
-            facts_title="How to read the measures",
+            facts_title="How to read the metrics",
             facts=data.metric_guide,
             plots=_figures("metric", *data.metric_plots),
             last_tables=_tables(data.costs),
