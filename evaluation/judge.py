@@ -6,8 +6,6 @@ every score that it gives.  Training resumes exactly: a kill at any moment and t
 
 from __future__ import annotations
 
-import math
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,19 +23,16 @@ from image_data.labels import label_space_from_json
 from image_data.quarter_turns import learns_turns, outputs_for, turn
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
-from runtime.digests import tensors_sha256
 from runtime.errors import UserError
-from runtime.progress import progress
-from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
 from runtime.seeds import seed_step, torch_generator
-from runtime.tensor_files import read_tensors, write_tensors
-from training.checkpoints import CheckpointFolder, load_module, load_optimizer, module_tensors, optimizer_tensors
-from training.stats_log import StatsLog
+from training.loop import Cadence, TrainingLoop, finish_training
+from training.model_folder import ModelFolder
+from training.schedules import cosine, set_learning_rate, warm_up
+from training.state import NamedState
 
 ARCHITECTURE = "judge-layernorm-gelu"
 PREPROCESSING = "uint8 / 127.5 - 1, no resize"
-_CARD, _WEIGHTS, _STATS = "card.json", "weights.safetensors", "stats.jsonl"
-_CHECKPOINT_SECONDS = 30.0
+FOLDER = ModelFolder("judge", "train the judge again", digest="digest", of_tensors=True)
 
 
 class Judge:
@@ -114,89 +109,51 @@ def train_judge(
     `out` gets stats.jsonl, weights.safetensors and, last, card.json.
     """
     out, settings = Path(out), settings or JudgeSettings()
-    if (out / _CARD).exists():
+    if FOLDER.finished(out):
         return out
     shape = _check_data(data, label_space)
     augmentations = check_augmentations(allowed_augmentations, "the judge's training images")
     seed_step(seed, "judge-initial-weights", 0)
-    network = JudgeNetwork(shape[1], shape[0], outputs_for(label_space)).to(device)
+    network = JudgeNetwork(shape[1], shape[0], outputs_for(label_space)).to(device).train()
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
     )
-    out.mkdir(parents=True, exist_ok=True)
-    _train(data, label_space, network, optimizer, settings, seed, augmentations, out, device)
-    recipe = {**asdict(settings), "seed": seed, "augmentations": list(augmentations)}
-    _save(out, network, label_space, shape, recipe, {"images": len(data), **(trained_on or {})})
-    CheckpointFolder(out / "checkpoints").remove()
-    return out
-
-
-def _train(
-    data: ImageSource,
-    label_space: LabelSpace,
-    network: JudgeNetwork,
-    optimizer: torch.optim.Optimizer,
-    settings: JudgeSettings,
-    seed: int,
-    augmentations: Sequence[str],
-    out: Path,
-    device: torch.device,
-) -> None:
-    """The loop, from the newest checkpoint to the last step."""
-    checkpoints, start = CheckpointFolder(out / "checkpoints"), 0
-    if (saved := checkpoints.load_latest()) is not None:
-        start = saved.step
-        load_module("network", network, saved.tensors)
-        load_optimizer("optimizer", optimizer, saved.tensors)
-    log = StatsLog(out / _STATS, range(start + 1, settings.steps + 1))
     order = BatchOrder(len(data), settings.batch_size, seed, "judge-batches")
     encoded = label_space.encode(data.labels)
-    last_save = time.monotonic()
-    network.train()
-    with progress("judge", settings.steps, start) as bar:
-        for step in range(start, settings.steps):
-            _set_rate(optimizer, settings, step)
-            rows = order.rows(step)
-            images = torch.from_numpy(np.ascontiguousarray(data.images(rows)))
-            images = augment(images, augmentations, torch_generator(seed, "judge-augment", step))
-            wanted = encoded[rows]
-            if learns_turns(label_space):
-                images, wanted = turn(images, torch_generator(seed, "judge-turns", step))
-            loss = _loss(network(normalise(images.to(device)))[1], wanted.to(device), label_space)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            done = step + 1
-            if done % 50 == 0 or done == settings.steps:
-                log.write({"step": done, "loss": float(loss.detach())})
-            bar.advance(1)
-            due = done % settings.checkpoint_every == 0 or time.monotonic() - last_save > _CHECKPOINT_SECONDS
-            if due and done < settings.steps:
-                tensors = {**module_tensors("network", network), **optimizer_tensors("optimizer", optimizer)}
-                checkpoints.save(done, tensors, {})
-                last_save = time.monotonic()
+    state = NamedState(network=network, optimizer=optimizer)
+    loop = TrainingLoop("judge", out, settings.steps, state, Cadence(50, settings.checkpoint_every))
+    for step in loop:
+        rows = order.rows(step)
+        images = torch.from_numpy(np.ascontiguousarray(data.images(rows)))
+        images = augment(images, augmentations, torch_generator(seed, "judge-augment", step))
+        wanted = encoded[rows]
+        if learns_turns(label_space):
+            images, wanted = turn(images, torch_generator(seed, "judge-turns", step))
+        loss = _loss(network(normalise(images.to(device)))[1], wanted.to(device), label_space)
+        set_learning_rate(optimizer, _rate(settings, step))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        loop.log(step, {"loss": loss})
+    recipe = {**asdict(settings), "seed": seed, "augmentations": list(augmentations)}
+    FOLDER.write(
+        out, _card(label_space, shape, recipe, {"images": len(data), **(trained_on or {})}), network.state_dict()
+    )
+    finish_training(out)
+    return out
 
 
 @torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded
 def load_judge(folder: Path, device: torch.device) -> Judge:
     """A judge written by `train_judge`; a UserError names the file that is missing or damaged."""
-    folder = Path(folder)
-    try:
-        card = read_sealed_json(folder / _CARD, "restore it or train the judge again")
-        network = JudgeNetwork(
-            card["resolution_px"], card["channels"], outputs_for(label_space_from_json(card["label_space"]))
-        )
-        tensors = read_tensors(folder / _WEIGHTS)
-        if tensors_sha256(tensors) != card["digest"]:
-            raise UserError(f"{folder / _WEIGHTS} does not match the digest in its card; train the judge again.")
-        network.load_state_dict(tensors)
-        return Judge(network, card, device)
-    except MissingFile as error:
-        raise UserError(f"{folder} holds no finished judge ({_CARD} is missing); train one first.") from error
-    except FileNotFoundError as error:
-        raise UserError(f"{folder} holds no finished judge ({_WEIGHTS} is missing); train one first.") from error
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, OverflowError) as error:
-        raise UserError(f"{folder} is not a judge ({printable(error)}); train one again.") from error
+    card = FOLDER.read_card(folder)
+
+    def build() -> nn.Module:
+        outputs = outputs_for(label_space_from_json(card["label_space"]))
+        return JudgeNetwork(card["resolution_px"], card["channels"], outputs)
+
+    network: Any = FOLDER.load(folder, card, build)
+    return Judge(network, card, device)
 
 
 def _check_data(data: ImageSource, label_space: LabelSpace) -> tuple[int, int, int]:
@@ -215,33 +172,22 @@ def _loss(outputs: torch.Tensor, encoded: torch.Tensor, label_space: LabelSpace)
     return nn.functional.smooth_l1_loss(outputs, encoded, beta=0.05)
 
 
-def _set_rate(optimizer: torch.optim.Optimizer, settings: JudgeSettings, step: int) -> None:
-    warmup = max(1, min(50, settings.steps // 10))
-    cosine = 0.5 * (1.0 + math.cos(math.pi * step / settings.steps))
-    for group in optimizer.param_groups:
-        group["lr"] = settings.learning_rate * min(1.0, (step + 1) / warmup) * cosine
+def _rate(settings: JudgeSettings, step: int) -> float:
+    """A short warm-up, times a cosine over all steps."""
+    factor = warm_up(step, max(1, min(50, settings.steps // 10)))
+    return settings.learning_rate * factor * cosine(step, settings.steps)
 
 
-def _save(
-    out: Path,
-    network: JudgeNetwork,
-    label_space: LabelSpace,
-    shape: tuple[int, int, int],
-    settings: dict[str, Any],
-    trained_on: dict[str, Any],
-) -> None:
-    tensors = network.state_dict()
-    write_tensors(out / _WEIGHTS, tensors)
-    card = {
+def _card(
+    label_space: LabelSpace, shape: tuple[int, int, int], recipe: dict[str, Any], trained_on: dict[str, Any]
+) -> dict[str, Any]:
+    return {
         "architecture": ARCHITECTURE,
         "resolution_px": shape[1],
         "channels": shape[0],
         "label_space": label_space.to_json(),
         "feature_width": FEATURE_WIDTH,
         "preprocessing": PREPROCESSING,
-        "digest": tensors_sha256(tensors),
-        "settings": settings,
+        "settings": recipe,
         "trained_on": trained_on,
-        "format_version": 1,
     }
-    write_sealed_json(out / _CARD, card)

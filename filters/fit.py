@@ -14,18 +14,9 @@ from torch import nn
 from filters.density_ratio import DensityRatio, build_ratio_network
 from filters.fake_pool import check_teacher
 from filters.features import Features, build_feature_network
-from filters.fitting import (
-    FeatureTable,
-    Fit,
-    extractor_arguments,
-    extractor_score,
-    feature_tables,
-    held_out_rows,
-    judge,
-    table_ratios,
-    train_extractor,
-)
+from filters.fitting import Fit, extractor_arguments, extractor_score, held_out_rows, train_extractor
 from filters.ratio_forms import check_form, fit_ratio
+from filters.ratio_training import FeatureTable, feature_tables, ratio_figures, table_ratios
 from filters.settings import FilterSettings
 from image_data.augment import check_augmentations
 from image_data.labels import label_space_from_json
@@ -33,15 +24,11 @@ from image_data.percentiles import percentiles
 from image_data.quarter_turns import learns_turns
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Teacher
-from runtime.digests import file_sha256
 from runtime.errors import UserError
-from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
-from runtime.tensor_files import read_tensors, write_tensors
-from training.checkpoints import CheckpointFolder, load_module, module_tensors
+from training.loop import finish_training
+from training.model_folder import ModelFolder
 
-CARD_FILE = "card.json"
-WEIGHTS_FILE = "weights.safetensors"
-FORMAT_VERSION = 1
+FOLDER = ModelFolder("filter", "fit the filter again", kind="density ratio", digest="sha256")
 
 
 def fit_filter(
@@ -61,18 +48,14 @@ def fit_filter(
     unfinished folder, returns at once on a finished one.  Raises UserError where data and teacher do not go together.
     """
     out = Path(out)
-    if (out / CARD_FILE).is_file():
+    if FOLDER.finished(out):
         return out
     fit = _begin(data, label_space, teacher, settings, out, device, allowed_augmentations)
     extractor_args = extractor_arguments(fit)
     extractor = train_extractor(fit, extractor_args)
     tables = feature_tables(fit, Features(extractor, device, {}))
-    network, ratio_args, best = fit_ratio(fit, extractor, extractor_args["feature_dim"], tables)
-    write_tensors(out / WEIGHTS_FILE, module_tensors("extractor", extractor) | module_tensors("ratio", network))
+    network, ratio_args, best = fit_ratio(fit, extractor_args["feature_dim"], tables)
     card = {
-        "format_version": FORMAT_VERSION,
-        "kind": "density ratio",
-        "sha256": file_sha256(out / WEIGHTS_FILE),
         "label_space": label_space.to_json(),
         "extractor": extractor_args,
         "ratio": ratio_args,
@@ -87,8 +70,8 @@ def fit_filter(
         },
         **_findings(network, tables, best, settings.penalty),
     }
-    write_sealed_json(out / CARD_FILE, card)
-    fit.checkpoints.remove()
+    FOLDER.write(out, card, _networks(extractor, network).state_dict())
+    finish_training(out)
     return out
 
 
@@ -101,13 +84,11 @@ def _begin(
     device: torch.device,
     allowed_augmentations: Sequence[str],
 ) -> Fit:
-    """Check that all goes together, split off the held-out images, and open the folder."""
+    """Check that all goes together, and split off the held-out images."""
     check_fit(data, label_space, teacher, settings, allowed_augmentations)
     names = check_augmentations(allowed_augmentations, "the real data")
     train_rows, held_rows = held_out_rows(data.labels, label_space, settings.held_out, settings.seed)
-    out.mkdir(parents=True, exist_ok=True)
-    checkpoints = CheckpointFolder(out / "checkpoints")
-    return Fit(data, label_space, teacher, settings, device, names, train_rows, held_rows, checkpoints, out)
+    return Fit(data, label_space, teacher, settings, device, names, train_rows, held_rows, out)
 
 
 def check_fit(
@@ -135,7 +116,7 @@ def _findings(
     network: nn.Module, tables: tuple[FeatureTable, FeatureTable], best: dict[str, Any], penalty: float
 ) -> dict[str, Any]:
     """The card's numbers.  Reals far above held-out reals tell overfitting; a mean on fakes far below 1, separation."""
-    train, held = (judge(network, table, penalty) for table in tables)
+    train, held = (ratio_figures(network, table, penalty) for table in tables)
     (train_reals, _), (held_reals, held_fakes) = (table_ratios(network, table) for table in tables)
     return {
         "real_images": {"train": len(tables[0].real), "held_out": len(tables[1].real)},
@@ -159,38 +140,25 @@ def _findings(
     }
 
 
+def _networks(extractor: nn.Module, ratio: nn.Module) -> nn.ModuleDict:
+    """Both networks of a folder; their tensors are named extractor.* and ratio.*."""
+    return nn.ModuleDict({"extractor": extractor, "ratio": ratio})
+
+
 @torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded
 def load_filter(folder: Path, device: torch.device) -> DensityRatio:
     """The fitted density ratio of a folder, in eval mode on `device`; UserError where the folder is not a whole one."""
-    folder = Path(folder)
     card = read_filter_card(folder)
-    path = folder / WEIGHTS_FILE
-    try:
-        if file_sha256(path) != card["sha256"]:
-            raise UserError(f"{path} does not match the digest in its card; restore it or fit the filter again.")
-        tensors = read_tensors(path)
-        extractor, network = build_feature_network(card["extractor"]), build_ratio_network(card["ratio"])
-        load_module("extractor", extractor, tensors)
-        load_module("ratio", network, tensors)
-        label_space = label_space_from_json(card["label_space"])
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; restore it or fit the filter again.") from error
-    except (RuntimeError, OSError, ValueError, KeyError, TypeError, OverflowError) as error:
-        text = printable(error)
-        raise UserError(f"{path} does not hold the networks of its card ({text}); fit the filter again.") from error
-    return DensityRatio(Features(extractor, device, card), network, label_space, card)
+
+    def build() -> nn.Module:
+        label_space_from_json(card["label_space"])
+        return _networks(build_feature_network(card["extractor"]), build_ratio_network(card["ratio"]))
+
+    networks: Any = FOLDER.load(folder, card, build)
+    label_space = label_space_from_json(card["label_space"])
+    return DensityRatio(Features(networks["extractor"], device, card), networks["ratio"], label_space, card)
 
 
 def read_filter_card(folder: Path) -> dict[str, Any]:
     """The card of a filter's folder; UserError where there is none or it is another thing's or damaged."""
-    path = folder / CARD_FILE
-    try:
-        card = read_sealed_json(path, "restore it or fit the filter again")
-    except MissingFile as error:
-        raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished filter (fit-filter).") from error
-    kind, version = card.get("kind"), card.get("format_version")
-    if kind != "density ratio":
-        raise UserError(f"{path} is not a filter's card (its kind is {printable(kind)}); fit the filter again.")
-    if version != FORMAT_VERSION:
-        raise UserError(f"{path} has format version {printable(version)}; this program reads version {FORMAT_VERSION}.")
-    return card
+    return FOLDER.read_card(folder)

@@ -1,7 +1,7 @@
 """The three forms of a density ratio: one network that sees the label, one network a class, or nearest neighbours.
 
 Each fills a network that is called with (features, encoded labels), returns what the card says of how it came about,
-and stops and continues as `filters.fitting` does.
+and stops and continues as all trainings do.
 """
 
 from __future__ import annotations
@@ -13,13 +13,12 @@ import torch
 from torch import nn
 
 from filters.density_ratio import PerClassRatio, RatioNetwork, penalised_softplus
-from filters.features import FeatureNetwork
-from filters.fitting import FeatureTable, Fit, Phase, train_ratio
+from filters.fitting import Fit
 from filters.nearest_ratio import LARGEST_LOG, NearestNeighbourRatio, Statistic
+from filters.ratio_training import FeatureTable, train_ratio
 from filters.settings import FilterSettings
 from interfaces import LabelSpace
 from runtime.errors import UserError
-from training.checkpoints import load_module, module_tensors
 
 SLOPES = np.r_[0.0, np.geomspace(0.05, 100.0, 67)]  # exponents that the nearest-neighbour ratio is calibrated over
 LEAST_SHARE = 0.2  # of the held-out fakes that have to carry the mean ratio: fewer could not calibrate it
@@ -41,12 +40,9 @@ def check_form(settings: FilterSettings, label_space: LabelSpace, labels: np.nda
         )
 
 
-def fit_ratio(
-    fit: Fit, extractor: FeatureNetwork, feature_dim: int, tables: Tables
-) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+def fit_ratio(fit: Fit, feature_dim: int, tables: Tables) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
     """(network, its arguments for the card, how it came about: best_step, best_loss and more)."""
     settings, space = fit.settings, fit.label_space
-    frozen = module_tensors("extractor", extractor)
     shared = {"label_kind": space.kind, "label_width": space.width}
     if settings.ratio == "nearest-neighbours":
         return _nearest_neighbours(fit, {"feature_dim": feature_dim, **shared}, tables)
@@ -58,37 +54,25 @@ def fit_ratio(
         "dropout": settings.resolved_dropout,
     }
     if settings.ratio == "per-class":
-        return _per_class(fit, arguments | {"label_kind": "none"}, frozen, tables)
-    network, best = train_ratio(fit, arguments, tables, Phase(settings.extractor_steps, tensors=frozen))
+        return _per_class(fit, arguments | {"label_kind": "none"}, tables)
+    network, best = train_ratio(fit, arguments, tables, "ratio", settings.extractor_steps)
     return network, arguments, best
 
 
-def _per_class(
-    fit: Fit, arguments: dict[str, Any], frozen: dict[str, torch.Tensor], tables: Tables
-) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
-    """One class after the other; a checkpoint holds the finished classes and the one in training."""
-    total, resumed = fit.settings.ratio_steps, fit.resumed
+def _per_class(fit: Fit, arguments: dict[str, Any], tables: Tables) -> tuple[nn.Module, dict[str, Any], dict[str, Any]]:
+    """One class after the other; a finished one is read back from the checkpoint of its last step."""
     networks: list[RatioNetwork] = []
-    finished: list[dict[str, Any]] = []
-    tensors = dict(frozen)
+    by_class: list[dict[str, Any]] = []
     for value in range(fit.label_space.width):
-        first = fit.settings.extractor_steps + value * total
-        if resumed is not None and resumed.step > first + total:  # the next class was begun
-            network = RatioNetwork(**arguments).to(fit.device)
-            load_module(f"class{value}", network, resumed.tensors)
-            best = dict(resumed.scalars["finished"][value])
-        else:
-            phase = Phase(first, f"filter.ratio.{value}", tensors, {"finished": list(finished)})
-            mine = tables[0].of_class(value), tables[1].of_class(value)
-            network, best = train_ratio(fit, arguments, mine, phase)
-        networks.append(network.eval())
-        finished.append(best)
-        tensors |= module_tensors(f"class{value}", network)
-    losses = [found["best_loss"] for found in finished]
+        first = fit.settings.extractor_steps + value * fit.settings.ratio_steps
+        of_class = tables[0].of_class(value), tables[1].of_class(value)
+        network, best = train_ratio(fit, arguments, of_class, f"ratio.{value}", first)
+        networks.append(network)
+        by_class.append(best)
     came = {
-        "best_step": max(found["best_step"] for found in finished),
-        "best_loss": float(np.mean(losses)),
-        "by_class": finished,
+        "best_step": max(best["best_step"] for best in by_class),
+        "best_loss": float(np.mean([best["best_loss"] for best in by_class])),
+        "by_class": by_class,
     }
     return PerClassRatio(networks), {"form": "per-class", "classes": len(networks), **arguments}, came
 
@@ -102,13 +86,13 @@ def _nearest_neighbours(
     arguments |= {"reals": len(train.real), "fakes": len(fakes), "neighbours": fit.settings.neighbours}
     network = NearestNeighbourRatio(**arguments).to(fit.device)
     repeated = train.encoded.repeat(len(train.fakes), *[1] * (train.encoded.ndim - 1))
-    for buffer, found in (
+    for buffer, values in (
         (network.real, train.real),
         (network.real_labels, train.encoded),
         (network.fake, fakes),
         (network.fake_labels, repeated),
     ):
-        buffer.copy_(found)
+        buffer.copy_(values)
     groups = len(network.offset)
     copies = held.encoded.repeat(len(held.fakes), *[1] * (held.encoded.ndim - 1))
     real = network.statistic(held.real, held.encoded)
@@ -141,14 +125,14 @@ def _offsets(fake: Statistic, slope: float, groups: int) -> np.ndarray:
     logs = fake.base + slope * fake.log_distance_ratio
     offsets = np.zeros(groups)
     for group in np.unique(fake.group):
-        mine = logs[fake.group == group]
-        peak = float(mine.max())
-        offsets[group] = -(peak + np.log(np.exp(mine - peak).mean()))
+        of_group = logs[fake.group == group]
+        peak = float(of_group.max())
+        offsets[group] = -(peak + np.log(np.exp(of_group - peak).mean()))
     return offsets
 
 
-def _ratios(found: Statistic, slope: float, offsets: np.ndarray) -> np.ndarray:
-    return np.exp(np.minimum(found.base + slope * found.log_distance_ratio + offsets[found.group], LARGEST_LOG))
+def _ratios(of: Statistic, slope: float, offsets: np.ndarray) -> np.ndarray:
+    return np.exp(np.minimum(of.base + slope * of.log_distance_ratio + offsets[of.group], LARGEST_LOG))
 
 
 def _loss(real: np.ndarray, fake: np.ndarray, penalty: float) -> float:

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import filters.fitting as fitting
+import filters.ratio_training as ratio_training
 from filters import FilterSettings, fit_filter, load_filter
 from filters.fake_pool import FIRST_CANDIDATE
 from filters.fitting import held_out_rows
@@ -105,16 +106,18 @@ def test_a_stopped_run_ends_with_the_same_weights(
     whole = fit_filter(*digits, settings, tmp_path / "whole", CPU, ("translate",))
     count = 0
 
-    def dies(*arguments: object) -> float:
+    module, name = (ratio_training, "_batch") if passages > 1 else (fitting, "label_loss")
+    step = getattr(module, name)
+
+    def dies(*arguments: object) -> object:
         nonlocal count
         count += 1
         if count == passages:
             raise KeyboardInterrupt
         return step(*arguments)
 
-    step = fitting._ratio_step if passages > 1 else fitting.label_loss
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "_ratio_step" if passages > 1 else "label_loss", dies)
+        patch.setattr(module, name, dies)
         if passages == 1:
             count = -4  # the fifth step of the extractor
         with pytest.raises(KeyboardInterrupt):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import filters.fitting as fitting
+import filters.ratio_training as ratio_training
 from filters import FilterSettings, fit_filter, load_filter
 from filters.density_ratio import RATIO_NETWORKS, PerClassRatio, RatioNetwork
 from image_data.labels import ClassLabels
@@ -144,9 +144,9 @@ def test_a_stopped_run_ends_with_the_same_weights(
     digits: tuple, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, passages: int
 ) -> None:
     """Stopped within a class, at the end of one, at the start of the next; checkpoints every 3 steps."""
-    count, step = 0, fitting._ratio_step
+    count, step = 0, ratio_training._batch
 
-    def dies(*arguments: object) -> float:
+    def dies(*arguments: object) -> object:
         nonlocal count
         count += 1
         if count == passages:
@@ -154,7 +154,7 @@ def test_a_stopped_run_ends_with_the_same_weights(
         return step(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(fitting, "_ratio_step", dies)
+        patch.setattr(ratio_training, "_batch", dies)
         with pytest.raises(KeyboardInterrupt):
             fit_filter(*digits, STOPPED, tmp_path / "cut", CPU)
     assert not (tmp_path / "cut" / "card.json").exists()
