@@ -1,7 +1,7 @@
 """A trained classifier on disk and in memory.
 
-The folder holds `weights.safetensors` and, written last, `card.json`.  The same folder serves as student, as the
-teacher of BLKD, and as the predictor that measures teacher errors for filtering.
+The same folder serves as student, as the teacher of a distillation, and as the predictor that measures teacher errors
+for filtering.
 """
 
 from __future__ import annotations
@@ -17,16 +17,11 @@ from torch import nn
 from classifiers.networks import STUDENTS, build_student
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
-from runtime.atomic import make_folder
-from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.registry import Choice
-from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
-from runtime.tensor_files import read_tensors, write_tensors
+from training.model_folder import ModelFolder
 
-CARD_FILE = "card.json"
-WEIGHTS_FILE = "weights.safetensors"
-FORMAT_VERSION = 1
+FOLDER = ModelFolder("classifier", "train the classifier again", kind="classifier")
 _BLOCK_ROWS = 256
 
 
@@ -70,33 +65,9 @@ def check_shape(card: dict[str, Any], shape: Sequence[int], name: str, whose: st
         raise UserError(f"{name} takes images of {mine}, not of {theirs} ({whose}); {remedy}.")
 
 
-def save_classifier(folder: Path, card: dict[str, Any], weights: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Write the weights, then the card, which marks the folder as finished.  Returns the card with its digest."""
-    make_folder(folder)
-    write_tensors(folder / WEIGHTS_FILE, weights)
-    return save_card(folder, card, WEIGHTS_FILE)
-
-
-def save_card(folder: Path, card: dict[str, Any], file: str) -> dict[str, Any]:
-    """Write the card of a folder in which `file` lies, with the file's digest; returns it."""
-    card = {**card, "format_version": FORMAT_VERSION, "source_digest": file_sha256(folder / file)}
-    write_sealed_json(folder / CARD_FILE, card)
-    return card
-
-
 def read_classifier_card(folder: Path) -> dict[str, Any]:
     """The card of a classifier's folder; a UserError where there is none or it is malformed."""
-    path = Path(folder) / CARD_FILE
-    try:
-        card = read_sealed_json(path, "restore it or train the classifier again")
-    except MissingFile as error:
-        raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished classifier.") from error
-    kind, version = card.get("kind"), card.get("format_version")
-    if kind != "classifier":
-        raise UserError(f"{path} is not a classifier's card (its kind is {printable(kind)}); train it again.")
-    if version != FORMAT_VERSION:
-        raise UserError(f"{path} has format version {printable(version)}; this program reads version {FORMAT_VERSION}.")
-    return card
+    return FOLDER.read_card(folder)
 
 
 def network_of(card: dict[str, Any]) -> Choice:
@@ -109,24 +80,16 @@ def network_of(card: dict[str, Any]) -> Choice:
 def load_classifier(folder: Path, device: torch.device) -> ClassifierPredictor:
     """Read a finished folder; a UserError names the file that is missing, damaged or of another kind."""
     folder = Path(folder)
-    card = read_classifier_card(folder)
+    card = FOLDER.read_card(folder)
     if card.get("foreign"):
         from classifiers.foreign.loading import load_foreign
 
         space, foreign = load_foreign(folder, card, device)
         return ClassifierPredictor(card, foreign, space, device)
-    path = folder / WEIGHTS_FILE
-    try:
-        label_space = label_space_from_json(card["label_space"])
-        network = build_student(network_of(card), int(card["channels"]), int(card["resolution_px"]), label_space)
-        digest = file_sha256(path)
-        if digest != card["source_digest"]:
-            raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
-        network.load_state_dict(read_tensors(path))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; restore it or train the classifier again.") from error
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise UserError(f"{folder / CARD_FILE} lacks or garbles an entry ({printable(error)}); train again.") from error
-    except (RuntimeError, OSError) as error:
-        raise UserError(f"{path} does not hold the network of its card ({printable(error)}); restore it.") from error
-    return ClassifierPredictor(card, network, label_space, device)
+
+    def build() -> nn.Module:
+        shape = int(card["channels"]), int(card["resolution_px"])
+        return build_student(network_of(card), *shape, label_space_from_json(card["label_space"]))
+
+    network = FOLDER.load(folder, card, build)
+    return ClassifierPredictor(card, network, label_space_from_json(card["label_space"]), device)

@@ -21,7 +21,7 @@ from torch import nn
 from classifiers.distillation import DISTILLERS, Distiller
 from classifiers.inputs import check_inputs, start_from
 from classifiers.networks import StudentNetwork, build_student
-from classifiers.predictor import CARD_FILE, read_classifier_card, save_classifier
+from classifiers.predictor import FOLDER
 from classifiers.scoring import Score, outputs, score_outputs
 from classifiers.settings import ClassifierSettings
 from image_data.augment import augment
@@ -67,8 +67,8 @@ def train_classifier(
     val_curve, source_counts.  Raises UserError for images, labels, teacher or augmentations that do not fit.
     """
     out, listen = Path(out), on_validation or (lambda step, score: None)
-    if (out / CARD_FILE).exists():
-        result = dict(read_classifier_card(out)["result"])
+    if FOLDER.finished(out):
+        result = dict(FOLDER.read_card(out)["result"])
         for step, value in result["val_curve"]:
             listen(step, value)
         return result
@@ -89,9 +89,9 @@ def train_classifier(
             "trained_on": dict(trained_on or {}),
         }
         card["result"]["source_counts"] = dict(source_counts) if source_counts else {"images": len(train)}
-        save_classifier(out, card, trained.state_dict())
+        FOLDER.write(out, card, trained.state_dict())
     finish_training(out, ranks)
-    return dict(read_classifier_card(out)["result"])
+    return dict(FOLDER.read_card(out)["result"])
 
 
 def _optimise(
@@ -209,7 +209,6 @@ def _card(task: _Task, network: StudentNetwork, best: BestState, shape: tuple[in
     """What is known of the finished network; nothing in it depends on time or machine."""
     settings, score = task.settings, task.validate(network)
     return {
-        "kind": "classifier",
         "architecture": settings.network.name,
         "network": settings.network.arguments(),
         "channels": shape[0],

@@ -36,8 +36,9 @@ from student_trainer.data import Batch, StudentData
 from student_trainer.networks import GENERATORS
 from student_trainer.settings import StudentSettings
 from training.ema import ExponentialMovingAverage, accumulate_standing_statistics
-from training.generator_folder import CARD_FILE, NetworkGenerator, load_weights, read_card, save_generator
+from training.generator_folder import FOLDER, NetworkGenerator, load_weights, read_card, save_generator
 from training.loop import Cadence, TrainingLoop, finish_training
+from training.model_folder import CARD_FILE
 from training.schedules import between, linear_decay, ramp, set_learning_rate
 from training.state import NamedState
 
@@ -64,7 +65,7 @@ def train_student(
     UserError: pairs without latents, labels outside the space, images that no network here can make, divergence.
     """
     out = Path(out)
-    if (out / CARD_FILE).exists():
+    if FOLDER.finished(out):
         return out
     data = StudentData(pairs, real, label_space, settings, device, allowed_augmentations, ranks)
     ema = _optimise(data, settings, white_box, out)

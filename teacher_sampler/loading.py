@@ -15,7 +15,8 @@ from teacher_sampler.black_box.registry import BLACK_BOXES
 from teacher_sampler.networks import TEACHERS
 from teacher_sampler.remote import client as http_client
 from teacher_sampler.remote.address import is_url
-from training.generator_folder import CARD_FILE, NetworkGenerator, load_weights, read_card
+from training.generator_folder import NetworkGenerator, load_weights, read_card
+from training.model_folder import CARD_FILE
 
 
 @torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded

@@ -37,44 +37,6 @@ class Checkpoint:
     scalars: dict[str, Any]
 
 
-def module_tensors(prefix: str, module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The module's state by name, each name headed by `prefix.`."""
-    return {f"{prefix}.{name}": value.detach() for name, value in module.state_dict().items()}
-
-
-def load_module(prefix: str, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
-    """The inverse of `module_tensors`; names must match exactly."""
-    head = f"{prefix}."
-    module.load_state_dict({name[len(head) :]: value for name, value in tensors.items() if name.startswith(head)})
-
-
-def optimizer_tensors(prefix: str, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's per-parameter tensors (moments, step counts) by name."""
-    found: dict[str, torch.Tensor] = {}
-    for index, entries in optimizer.state_dict()["state"].items():
-        for key, value in entries.items():
-            if value is not None:
-                found[f"{prefix}.{index}.{key}"] = torch.as_tensor(value).detach()
-    return found
-
-
-def load_optimizer(prefix: str, optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """The inverse of `optimizer_tensors`; learning rates are the schedule's business and stay as they are."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith(f"{prefix}."):
-            index, key = name[len(prefix) + 1 :].split(".", 1)
-            state.setdefault(int(index), {})[key] = value.clone()
-    if state:
-        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for parameter, entries in optimizer.state.items():
-        for key, value in entries.items():
-            # Files hold tensors in plain order.  The fused kernels read moments in the parameter's memory order
-            # (channels_last, say) without a look at the strides, so that the wrong weight would get the moment.
-            if torch.is_tensor(value) and value.shape == parameter.shape and value.stride() != parameter.stride():
-                entries[key] = torch.empty_like(parameter).copy_(value)
-
-
 class CheckpointFolder:
     """Numbered checkpoints under one folder."""
 
@@ -84,7 +46,7 @@ class CheckpointFolder:
         self._begun = False  # the folder is there, as far as this process knows
 
     def save(self, step: int, tensors: Mapping[str, torch.Tensor], scalars: Mapping[str, Any]) -> None:
-        """Commit the state after `step` steps, then delete all but the newest two, and those found damaged.
+        """Commit the state after `step` steps, then delete all but the newest two, and the damaged ones.
 
         UserError where the folder was removed since the last time.
         """
@@ -110,18 +72,20 @@ class CheckpointFolder:
         self._begun = self.folder.is_dir()
         if self._begun:
             remove_leftovers(self.folder)
-        found, why = None, ""
+        newest, why = None, ""
         for path in reversed(self._saved()):
             try:
-                found = _read(path)
+                newest = _read(path)
                 break
             except _DAMAGE as error:
                 self._damaged.append(path)
                 why = why or f"checkpoint {path} is damaged ({printable(error).removesuffix('.')})"
         if why:
-            where = f"continuing from the one before, at step {found.step}" if found else "none is whole: starting anew"
+            where = (
+                f"continuing from the one before, at step {newest.step}" if newest else "none is whole: starting anew"
+            )
             print(f"{printable(why, 500)}; {where}", file=sys.stderr)
-        return found
+        return newest
 
     def remove(self) -> None:
         """Delete all checkpoints (the finished artefact has replaced them)."""

@@ -1,4 +1,4 @@
-"""A generator on disk and in memory: `card.json` + `weights.safetensors`, and the Teacher interface over them.
+"""A generator on disk and in memory: its model folder, and the Teacher interface over its network.
 
 Teachers and student generators share this form, so whatever reads a teacher reads a student too.
 """
@@ -13,15 +13,12 @@ import numpy as np
 import torch
 
 from interfaces import LabelSpace, TeacherCard
-from runtime.atomic import make_folder
-from runtime.digests import file_sha256
 from runtime.errors import UserError
-from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
+from runtime.safe_files import printable
 from runtime.seeds import sample_normals
-from runtime.tensor_files import read_tensors, write_tensors
+from training.model_folder import CARD_FILE, ModelFolder
 
-CARD_FILE = "card.json"
-WEIGHTS_FILE = "weights.safetensors"
+FOLDER = ModelFolder("generator", "make the generator again")
 
 
 def card_latents(card: TeacherCard, keys: np.ndarray, seed: int) -> torch.Tensor:
@@ -38,8 +35,8 @@ def sampling_notes(card: TeacherCard) -> dict[str, Any]:
     if "sampling" in card.arguments:  # a service's card says it of the teacher behind it
         return dict(card.arguments["sampling"])
     standing = card.trained_on.get("standing_statistics", {})
-    found = {f"standing_{name}": value for name, value in standing.items()}
-    return {"noise_mode": card.arguments["noise_mode"], **found} if "noise_mode" in card.arguments else found
+    notes = {f"standing_{name}": value for name, value in standing.items()}
+    return {"noise_mode": card.arguments["noise_mode"], **notes} if "noise_mode" in card.arguments else notes
 
 
 class NetworkGenerator:
@@ -76,45 +73,27 @@ class NetworkGenerator:
         return self.network(*inputs).float()
 
     def candidates(self, labels: np.ndarray) -> None:
-        """Without end."""
+        """Infinite."""
         return None
 
 
 def save_generator(folder: Path, card: TeacherCard, network: torch.nn.Module) -> TeacherCard:
     """Write the weights, then the card (which marks the folder as complete).  Returns the card with its digest."""
-    make_folder(folder)
-    write_tensors(folder / WEIGHTS_FILE, network.state_dict())
-    card = TeacherCard(**{**asdict(card), "source_digest": file_sha256(folder / WEIGHTS_FILE)})
-    write_sealed_json(folder / CARD_FILE, asdict(card))
-    return card
+    return TeacherCard(**FOLDER.write(folder, asdict(card), network.state_dict()))
 
 
 def read_card(folder: Path) -> TeacherCard:
     """The card of a generator's folder; a UserError where there is none or it is malformed."""
-    path = Path(folder) / CARD_FILE
+    entries = FOLDER.read_card(folder)
+    known = {field.name for field in fields(TeacherCard)}
     try:
-        found = read_sealed_json(path, "restore it or make the generator again")
-        known = {field.name for field in fields(TeacherCard)}
-        card = TeacherCard(**{name: value for name, value in found.items() if name in known})
-    except MissingFile as error:
-        raise UserError(f"{folder} holds no {CARD_FILE}; give the folder of a finished generator.") from error
+        card = TeacherCard(**{name: value for name, value in entries.items() if name in known})
     except TypeError as error:
+        path = Path(folder) / CARD_FILE
         raise UserError(f"{path} is not a generator's card ({printable(error)}); make the generator again.") from error
-    if not isinstance(card.truncation, dict):  # cards of the first days said None
-        card = replace(card, truncation={})
-    if card.format_version != 1:
-        raise UserError(f"{path} has format version {card.format_version}; this program reads version 1.")
-    return card
+    return card if isinstance(card.truncation, dict) else replace(card, truncation={})  # the first cards said None
 
 
 def load_weights(folder: Path, card: TeacherCard, network: torch.nn.Module) -> None:
     """Load the folder's weights into `network`; a UserError that names the file where they do not fit."""
-    path = Path(folder) / WEIGHTS_FILE
-    try:
-        if file_sha256(path) != card.source_digest:
-            raise UserError(f"{path} does not match the digest in its card; the file is damaged, restore it.")
-        network.load_state_dict(read_tensors(path))
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; restore it or make the generator again.") from error
-    except (ValueError, RuntimeError, OSError) as error:
-        raise UserError(f"{path} does not hold the network of its card ({printable(error)}); restore it.") from error
+    FOLDER.load_weights(folder, asdict(card), network)

@@ -20,7 +20,7 @@ from classifiers.foreign.networks import Convention, ForeignNetwork, OutputForm,
 from classifiers.foreign.normalisation import CHOICES, Normalisation, normalisation_of
 from classifiers.foreign.wording import of_a_classifier
 from classifiers.networks import STUDENTS
-from classifiers.predictor import ClassifierPredictor, load_classifier, save_card, save_classifier
+from classifiers.predictor import FOLDER, ClassifierPredictor, load_classifier
 from image_data.labels import ClassLabels, ContinuousLabels
 from image_data.seen import Seen, write_seen
 from image_data.seen_names import CLASSIFIER
@@ -90,9 +90,9 @@ class ImportedPredictor:
         if isinstance(core, ProgramCore):
             name = MODEL_FILE if card["architecture"] == "onnx" else PROGRAM_FILE
             _copy(source, name, str(card.pop("sha256")), folder)
-            save_card(folder, card, name)
+            FOLDER.write_card(folder, card, file=name)
         else:
-            save_classifier(folder, card, core.state_dict())
+            FOLDER.write(folder, card, core.state_dict())
         try:
             _check_the_same(self.network, load_classifier(folder, torch.device("cpu")), folder)
         except BaseException:

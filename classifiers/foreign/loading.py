@@ -20,9 +20,9 @@ from runtime.safe_files import printable
 from runtime.safe_files.exported_program import PROGRAM_FILE, ExportedProgram
 from runtime.safe_files.onnx_file import MODEL_FILE, OnnxProgram
 from runtime.tensor_files import read_tensors
+from training.model_folder import WEIGHTS_FILE
 
 _FILES = {"onnx": MODEL_FILE, "torch-export": PROGRAM_FILE}
-WEIGHTS_FILE = "weights.safetensors"
 
 
 def load_foreign(folder: Path, card: Mapping[str, Any], device: torch.device) -> tuple[LabelSpace, ForeignNetwork]:

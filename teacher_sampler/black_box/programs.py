@@ -22,7 +22,7 @@ from runtime.safe_files.onnx_file import MODEL_FILE, OnnxProgram
 from runtime.safe_files.program import Program, pieces
 from runtime.seeds import sample_normals
 from teacher_sampler.black_box.registry import BLACK_BOXES
-from training.generator_folder import CARD_FILE
+from training.model_folder import CARD_FILE
 
 LabelForm = Literal["index", "one-hot", "value"]
 LABEL_FORMS = ("index", "one-hot", "value")

@@ -30,7 +30,7 @@ from runtime.safe_files.hdf5_policy import open_trusted_layout, read_array
 from runtime.seeds import label_bits
 from teacher_sampler.black_box.registry import BLACK_BOXES
 from teacher_sampler.sampling.plan import PILOT_START, label_name
-from training.generator_folder import CARD_FILE
+from training.model_folder import CARD_FILE
 
 IMAGES_FILE = "images.h5"
 _SHA_BYTES = 32

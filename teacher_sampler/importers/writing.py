@@ -14,12 +14,12 @@ from image_data.seen_names import SEEN_FILE
 from interfaces import LabelSpace, TeacherCard
 from runtime.digests import file_sha256
 from runtime.errors import UserError
-from runtime.safe_files import write_sealed_json
 from runtime.seeds import label_bits, numpy_generator, torch_generator
 from teacher_sampler.importers.registry import ImportedTeacher, ImportRequest
 from teacher_sampler.loading import load_teacher
 from training.ema import accumulate_standing_statistics
-from training.generator_folder import CARD_FILE, NetworkGenerator, save_generator
+from training.generator_folder import FOLDER, NetworkGenerator, save_generator
+from training.model_folder import CARD_FILE
 
 _PROBE = 2  # images
 
@@ -93,8 +93,7 @@ def write_teacher(folder: Path, imported: ImportedTeacher, card: TeacherCard) ->
         card = save_generator(folder, _with_seen(folder, card), imported.network)
     elif imported.write is not None:
         digest = imported.write(folder)
-        card = replace(_with_seen(folder, card), source_digest=digest)
-        write_sealed_json(folder / CARD_FILE, asdict(card))
+        card = TeacherCard(**FOLDER.write_card(folder, asdict(_with_seen(folder, card)), digest))
     else:
         raise ValueError("an imported teacher has a network or a writer")
     try:

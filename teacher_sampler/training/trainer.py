@@ -32,7 +32,7 @@ from teacher_sampler.training.batches import LabelledBatch, batch_drawer
 from teacher_sampler.training.settings import TeacherSettings
 from teacher_sampler.training.stats import spreads
 from training.ema import ExponentialMovingAverage, accumulate_standing_statistics
-from training.generator_folder import CARD_FILE, save_generator
+from training.generator_folder import FOLDER, save_generator
 from training.loop import Cadence, TrainingLoop, finish_training
 from training.schedules import linear_decay, set_learning_rate
 from training.state import NamedState
@@ -55,7 +55,7 @@ def train_teacher(
     A finished folder is returned at once, an unfinished one is continued.  UserError on settings that cannot work
     and on divergence.
     """
-    if (out / CARD_FILE).exists():
+    if FOLDER.finished(out):
         return out
     settings.check(allowed_augmentations)
     run = _Run(data, label_space, settings, device, ranks)

@@ -25,13 +25,7 @@ from runtime.atomic import commit_file, commit_folder, remove_leftovers, write_b
 from runtime.claims import try_claim
 from runtime.failure_points import FAILURE_POINTS, failure_point
 from runtime.safe_files import read_sealed_json, write_sealed_json
-from training.checkpoints import (
-    CheckpointFolder,
-    load_module,
-    load_optimizer,
-    module_tensors,
-    optimizer_tensors,
-)
+from training.checkpoints import CheckpointFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -326,42 +320,3 @@ def test_without_a_whole_checkpoint_it_starts_anew_and_says_so(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert lines[0].endswith("none is whole: starting anew")
-
-
-def train(steps: int, folder: CheckpointFolder | None, save_at: int) -> torch.nn.Module:
-    """A little training in the manner of every room: reseeded steps, state in a checkpoint."""
-    torch.manual_seed(0)
-    network = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
-    optimizer = torch.optim.Adam(network.parameters(), 1e-2)
-    start = 0
-    if folder is not None and (found := folder.load_latest()) is not None:
-        load_module("network", network, found.tensors)
-        load_optimizer("adam", optimizer, found.tensors)
-        start = found.step
-    for step in range(start, steps):
-        batch = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-        optimizer.zero_grad()
-        network(batch).square().mean().backward()
-        optimizer.step()
-        if folder is not None and step + 1 == save_at:
-            tensors = module_tensors("network", network) | optimizer_tensors("adam", optimizer)
-            folder.save(step + 1, tensors, {})
-    return network
-
-
-def test_resumed_training_is_bit_equal(tmp_path: Path) -> None:
-    whole = train(20, None, 0)
-    folder = CheckpointFolder(tmp_path)
-    train(12, folder, save_at=7)  # dies after step 12, having saved after step 7
-    resumed = train(20, folder, save_at=0)
-    for name, value in whole.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value), name
-
-
-def test_modules_must_match_by_name(tmp_path: Path) -> None:
-    network = torch.nn.Linear(2, 2)
-    with pytest.raises(RuntimeError, match="Missing key"):
-        load_module("other", network, module_tensors("network", network))
-    optimizer = torch.optim.Adam(network.parameters())
-    assert optimizer_tensors("adam", optimizer) == {}
-    load_optimizer("adam", optimizer, {})

@@ -19,7 +19,7 @@ from teacher_sampler.black_box.program_importing import import_onnx
 from teacher_sampler.importers.registry import ImportRequest
 from tests.support.program_models import CPU, imported, linear_onnx
 from tests.support.sealed_cards import reseal
-from training.generator_folder import CARD_FILE
+from training.model_folder import CARD_FILE
 
 ABC = ("a", "b", "c")
 INDEX = ("y", TensorProto.INT64, ["N"])

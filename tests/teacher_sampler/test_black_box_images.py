@@ -30,7 +30,7 @@ from teacher_sampler.sampling.plan import PILOT_START, LabelPlan, SamplingParts
 from teacher_sampler.sampling.sampler import sample
 from tests.support.sealed_cards import reseal
 from tests.support.tiny_sampling import TinyAcceptance, class_error, class_plan, counting_parts, tiny_settings
-from training.generator_folder import CARD_FILE
+from training.model_folder import CARD_FILE
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(8)
