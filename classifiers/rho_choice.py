@@ -8,7 +8,7 @@ one seed, so that the best wins outright (among equals the largest).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,14 @@ def render(choice: Choice, unit: str = "error, %", scale: float = 100.0) -> str:
     return "\n".join(rows)
 
 
-def write_choice(choice: Choice, path: Path) -> None:
-    """YAML that `distill --config` reads: `rho`, and `network` where the search had one only, under a seal."""
+def write_choice(choice: Choice, path: Path, network: Mapping[str, Any] | None = None) -> None:
+    """YAML that `distill --config` reads: `rho`, and `network` where the search had one only, under a seal.
+
+    network: the one network with its settings, where they are not its own defaults.
+    """
     options: dict[str, Any] = {"rho": choice.rho}
     if len(choice.students) == 1:
-        options["network"] = choice.students[0]
+        options["network"] = dict(network) if network else choice.students[0]
     note = (
         f"# Chosen by search-rho on validation images: the largest rho within one standard error of the lowest mean\n"
         f"# (lowest at rho {choice.best_rho:.2f}; students {', '.join(choice.students)}).\n"

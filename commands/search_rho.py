@@ -121,7 +121,9 @@ def run(options: Options) -> dict[str, Any]:
             curve = RhoCurve.of_choice(choice.to_dict(), f"validation {unit}", scale)
             write_svg(curve, made.folder / "rho.svg")
             write_sealed_json(made.folder / "choice.json", {**choice.to_dict(), "seen": seen})
-            write_choice(choice, made.folder / "choice.yaml")
+            network = options.networks[0]
+            scaled = None if network == STUDENTS.choose(network.name) else network.to_json()
+            write_choice(choice, made.folder / "choice.yaml", scaled)
     return {
         "search": str(made.folder),
         "rho": choice.rho,

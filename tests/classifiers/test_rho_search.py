@@ -243,7 +243,12 @@ def test_students_are_averaged_before_seeds_and_can_be_asked_alone(tmp_path: Pat
     assert (both.rho, alone.rho) == (0.5, 1.0)
     write_choice(both, tmp_path / "both.yaml")
     write_choice(alone, tmp_path / "alone.yaml")
-    for name, wanted in (("both", {"rho": 0.5}), ("alone", {"rho": 1.0, "network": "resnet8"})):
+    write_choice(alone, tmp_path / "half.yaml", half := {"name": "resnet8", "width": 0.5})
+    for name, wanted in (
+        ("both", {"rho": 0.5}),
+        ("alone", {"rho": 1.0, "network": "resnet8"}),
+        ("half", {"rho": 1.0, "network": half}),
+    ):
         written = yaml.safe_load((tmp_path / f"{name}.yaml").read_text())
         assert open_seal(written)
         assert written == wanted
