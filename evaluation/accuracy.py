@@ -19,15 +19,20 @@ from training.finite import require_finite
 
 @torch.inference_mode()
 def per_image_errors(
-    predictor: Predictor, source: ImageSource, label_space: LabelSpace, *, batch_size: int = 256
+    predictor: Predictor,
+    source: ImageSource,
+    label_space: LabelSpace,
+    *,
+    labels: np.ndarray | None = None,
+    batch_size: int = 256,
 ) -> np.ndarray:
     """float64 N: 1 for a wrong class and 0 for a right one, or the absolute error in the user's units.
 
-    For vector labels the mean absolute error over the dimensions.
+    For vector labels the mean absolute error over the dimensions.  labels: held to these, not to the source's own.
     """
     if not len(source):
         raise UserError("there are no images to score; give a dataset with images.")
-    labels = np.asarray(source.labels)
+    labels = np.asarray(source.labels if labels is None else labels)
     errors = []
     for start in range(0, len(source), batch_size):
         rows = np.arange(start, min(start + batch_size, len(source)))

@@ -14,7 +14,7 @@ from image_data.sources import ImageSource
 from runtime.errors import UserError
 from training.finite import require_finite
 
-READ_ROWS = 1024
+_READ_ROWS = 1024
 
 
 class FeatureNetwork(Protocol):
@@ -42,7 +42,7 @@ def extract(network: FeatureNetwork, source: ImageSource) -> np.ndarray:
     if not len(source):
         raise UserError("there are no images to evaluate; give a dataset with images.")
     rows = np.arange(len(source))
-    pieces = [rows[start : start + READ_ROWS] for start in range(0, len(rows), READ_ROWS)]
+    pieces = [rows[start : start + _READ_ROWS] for start in range(0, len(rows), _READ_ROWS)]
     return np.concatenate([network.features(source.images(piece)).numpy() for piece in pieces])
 
 

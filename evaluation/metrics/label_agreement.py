@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.accuracy import errors_of_outputs, standard_error
-from evaluation.features import READ_ROWS
+from evaluation.accuracy import per_image_errors, summary
 from evaluation.metrics.registry import METRICS, ImageSets, Metric, Row
 from evaluation.table import Column
 
@@ -38,22 +37,15 @@ class LabelAgreement(Metric):
 
     def measure(self, sets: ImageSets) -> dict[str, Any]:
         """Images are held to the labels asked of the teacher, so that relabelling cannot flatter the score."""
-        assert sets.judge is not None
-        errors = []
-        for start in range(0, len(sets.fake), READ_ROWS):
-            rows = np.arange(start, min(start + READ_ROWS, len(sets.fake)))
-            outputs = sets.judge(sets.fake.images(rows)).numpy()
-            errors.append(errors_of_outputs(outputs, sets.fake.asked_labels(rows), sets.label_space))
-        values = np.concatenate(errors)
-        classes = sets.label_space.kind == "classes"
-        entry = {
-            "measure": "accuracy" if classes else "mae",
-            "value": float(1.0 - values.mean() if classes else values.mean()),
-            "standard_error": standard_error(values),
-            "images": len(values),
-            "unit": "" if classes else str(sets.label_space.to_json().get("unit", "")),
-            "judge_digest": sets.judge.card["digest"],
-        }
+        judge, space = sets.judge, sets.label_space
+        assert judge is not None  # or it was refused
+        asked = getattr(sets.fake, "asked_labels", None)
+        labels = None if asked is None else asked(np.arange(len(sets.fake)))
+        errors = per_image_errors(judge, sets.fake, space, labels=labels)
+        entry = {**summary(errors, space), "judge_digest": judge.card["digest"]}
+        del entry["per_image"]
+        if space.kind == "classes":
+            entry |= {"measure": "accuracy", "value": 1.0 - entry["value"]}
         return {"label_agreement": entry}
 
     def titled(self, rows: Sequence[Row]) -> Mapping[str, Column]:

@@ -137,6 +137,19 @@ def test_what_is_refused_says_why() -> None:
     assert quality_table(rows).rows[0][1:3] == [None, None]
 
 
+def test_relabelled_images_are_held_to_the_labels_that_were_asked_for() -> None:
+    class Relabelled(ArraySource):
+        def asked_labels(self, rows: np.ndarray) -> np.ndarray:
+            return 1 - self.labels[rows]
+
+    looker: Any = Looker()
+    images = Relabelled(source(20).pixels, source(20).labels)
+    for fake, agreement in ((source(20), 1.0), (images, 0.0)):
+        row = image_quality(fake, source(20, 9), SPACE, looker, judge=looker)["label_agreement"]
+        assert (row["value"], row["images"], row["judge_digest"]) == (agreement, 20, "j")
+        assert "per_image" not in row
+
+
 def test_large_sets_are_thinned_by_a_seeded_draw() -> None:
     looker: Any = Looker()
     large, small = source(PAIRWISE_IMAGES + 1), source(40)
