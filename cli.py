@@ -69,7 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
                 error.show()
         return EXIT_BAD_INPUT
     except (KeyboardInterrupt, click.Abort) as error:
-        _end_workers()
+        _call_if_loaded("runtime.engines", "end_workers")
+        _call_if_loaded("runtime.progress", "stop_bars")
         if is_main_process():
             with suppress(OSError):
                 print("interrupted; the same command continues where this one stopped", file=sys.stderr, flush=True)
@@ -93,12 +94,13 @@ def _run(arguments: list[str]) -> int:
     return int(result) if isinstance(result, int) else 0
 
 
-def _end_workers() -> None:
-    if "runtime.engines" in sys.modules:
-        importlib.import_module("runtime.engines").end_workers()
+def _call_if_loaded(module: str, function: str) -> None:
+    if module in sys.modules:
+        getattr(importlib.import_module(module), function)()
 
 
 def _refused(sentence: str) -> int:
+    _call_if_loaded("runtime.progress", "stop_bars")
     with error_report() as speaker, suppress(OSError):
         if speaker is not None:
             print(f"error: {speaker}{printable(sentence, _LONGEST_ERROR)}", file=sys.stderr, flush=True)

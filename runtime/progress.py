@@ -15,6 +15,7 @@ from rich.progress import Progress as RichProgress
 from runtime.safe_files import terminal_text
 
 _PLAIN_EVERY_SECONDS = 15.0
+_shown: list[RichProgress] = []
 
 
 class Progress:
@@ -76,4 +77,14 @@ def progress(title: str, total: int, done: int = 0) -> Iterator[Progress]:
         TextColumn("{task.fields[note]}"),
     )
     with RichProgress(*columns, console=Console(stderr=True)) as bar:
-        yield Progress(title, total, done, bar)
+        _shown.append(bar)
+        try:
+            yield Progress(title, total, done, bar)
+        finally:
+            _shown.remove(bar)
+
+
+def stop_bars() -> None:
+    """For the end of a command by an error, whose traceback keeps a loop that shows a bar alive."""
+    for bar in _shown:
+        bar.stop()

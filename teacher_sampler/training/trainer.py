@@ -52,8 +52,11 @@ def train_teacher(
 ) -> Path:
     """Train on all of `data` and leave a teacher's folder at `out`; returns `out`.
 
-    A finished folder is returned at once, an unfinished one is continued.  UserError on settings that cannot work
-    and on divergence.
+    D: mean w_r max(0, 1 - D(x, y)) + mean w_g max(0, 1 + D(G(z, y), y)) + R1;  G: - mean D(G(z, y), y)
+    (Lim and Ye 2017; the weights w are 1, or CcGAN's vicinal ones; R1 of Mescheder et al. 2018, eq. 9).
+
+    A finished folder is returned at once, an unfinished one is continued.  UserError on settings that cannot work, and
+    on divergence.
     """
     if FOLDER.finished(out):
         return out

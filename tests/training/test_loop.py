@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from runtime import progress
 from runtime.errors import UserError
 from runtime.ranks import Ranks
 from training.ema import ExponentialMovingAverage
@@ -139,3 +141,18 @@ def test_an_optimizer_without_steps_has_no_state() -> None:
     state = NamedState(adam=optimizer)
     assert state.tensors() == {}
     state.load({}, {})
+
+
+def test_a_bar_is_stopped_where_an_error_leaves_its_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error's traceback keeps the loop alive while the error is printed: the cursor must be there again."""
+    monkeypatch.setenv("RETORT_PROGRESS", "on")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    steps = iter(TrainingLoop("toy", tmp_path, 8, NamedState(), CADENCE))
+    assert next(steps) == 0
+    (bar,) = progress._shown
+    assert bar.live.is_started
+    progress.stop_bars()
+    assert not bar.live.is_started
+    assert next(steps) == 1
+    del steps
+    assert progress._shown == []
