@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 from runtime.lazy import lazy_exports
 
 if TYPE_CHECKING:
-    from classifiers.distillation import DISTILLERS as DISTILLERS
     from classifiers.networks import STUDENTS as STUDENTS
     from classifiers.predictor import ClassifierPredictor as ClassifierPredictor
     from classifiers.predictor import load_classifier as load_classifier
@@ -18,7 +17,6 @@ __getattr__, __all__ = lazy_exports(
     {
         "ClassifierPredictor": "classifiers.predictor",
         "ClassifierSettings": "classifiers.settings",
-        "DISTILLERS": "classifiers.distillation",
         "STUDENTS": "classifiers.networks",
         "check_training": "classifiers.trainer",
         "load_classifier": "classifiers.predictor",

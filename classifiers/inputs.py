@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from classifiers.distillation import DISTILLERS
 from classifiers.networks import StudentNetwork
 from classifiers.predictor import ClassifierPredictor, load_classifier, network_of
 from classifiers.settings import ClassifierSettings
@@ -17,6 +16,7 @@ from image_data.sources import ImageSource
 from interfaces import LabelSpace, Predictor
 from runtime.errors import UserError
 from runtime.registry import Choice
+from training.methods import METHODS
 
 
 def check_inputs(
@@ -39,9 +39,7 @@ def check_inputs(
             )
     if settings.selection == "best-validation" and val is None:
         raise UserError("selection best-validation needs validation images; give some, or use selection last.")
-    if DISTILLERS.build(settings.method).needs_teacher:
-        if teacher is None:
-            raise UserError(f"method {settings.method} needs a teacher; give --predictor, or use method none.")
+    if teacher is not None and "logits" in METHODS.get(settings.method.name).requires:
         output = teacher(torch.from_numpy(train.images(np.array([0]))))
         if output.shape[1:] != (label_space.width,):
             raise UserError(

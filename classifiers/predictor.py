@@ -17,6 +17,9 @@ from torch import nn
 from classifiers.networks import STUDENTS, build_student
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
+from interfaces.method import Views
+from layers.features import FeatureReader
+from layers.heads import HEADS
 from runtime.errors import UserError
 from runtime.registry import Choice
 from training.model_folder import ModelFolder
@@ -26,30 +29,46 @@ _BLOCK_ROWS = 256
 
 
 class ClassifierPredictor:
-    """The Predictor interface: uint8 N x C x H x W -> float32 on the CPU, N x C logits or N x d in the user's units.
+    """The Predictor interface, and the features of the network where it has insides.
 
-    Inference is fixed: evaluation mode, no augmentation, blocks of at most 256 images.  Continuous predictions are
-    clipped to the stated label range before they are put into the user's units.
+    Inference is fixed: evaluation mode, no augmentation, blocks of at most 256 images, no gradient, all on the device.
+    Continuous predictions are clipped to the stated label range.
     """
 
     def __init__(self, card: dict[str, Any], network: nn.Module, label_space: LabelSpace, device: torch.device):
         self.card, self.label_space, self.device = card, label_space, device
         self.network = network.to(device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
-
-    def encoded(self, images: torch.Tensor) -> torch.Tensor:
-        """float32 network outputs on the device: logits, or encoded labels clipped to [0, 1]."""
-        check_shape(self.card, images.shape[1:], "the predictor", "the images given")
-        with torch.inference_mode():
-            blocks = [self.network(block.to(self.device)).float() for block in images.split(_BLOCK_ROWS)]
-            output = torch.cat(blocks)
-            return output if self.label_space.kind == "classes" else output.clamp(0.0, 1.0)
+        self._outputs = self.reader()
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        output = self.encoded(images).cpu()
+        """float32 N x C logits, or encoded labels N x d in [0, 1], on the device."""
+        return self.views(images, self._outputs).output
+
+    def predictions(self, images: torch.Tensor) -> torch.Tensor:
+        """float32 on the CPU: N x C logits, or N x d in the user's units."""
+        output = self(images).cpu()
         if self.label_space.kind == "classes":
             return output
         values = np.asarray(self.label_space.decode(output), dtype=np.float32)
         return torch.from_numpy(values.reshape(len(images), self.label_space.width))
+
+    @property
+    def has_insides(self) -> bool:
+        """Whether features can be read: not of an imported program."""
+        return bool(getattr(self.network, "has_insides", True))
+
+    def reader(self, features: Sequence[str] = ()) -> FeatureReader:
+        """For `views`; UserError for a feature that the network does not have."""
+        return FeatureReader(self.network, features, "teacher")
+
+    @torch.no_grad()
+    def views(self, images: torch.Tensor, reader: FeatureReader) -> Views:
+        """Outputs and features of uint8 images N x C x H x W, on the device, as a method's teacher gives them."""
+        check_shape(self.card, images.shape[1:], "the predictor", "the images given")
+        blocks = [reader(block.to(self.device)) for block in images.split(_BLOCK_ROWS)]
+        output = torch.cat([block.output for block in blocks])
+        features = {name: torch.cat([block.features[name] for block in blocks]) for name in blocks[0].features}
+        return Views(output if self.label_space.kind == "classes" else output.clamp(0.0, 1.0), features)
 
 
 def check_shape(card: dict[str, Any], shape: Sequence[int], name: str, whose: str) -> None:
@@ -89,7 +108,10 @@ def load_classifier(folder: Path, device: torch.device) -> ClassifierPredictor:
 
     def build() -> nn.Module:
         shape = int(card["channels"]), int(card["resolution_px"])
-        return build_student(network_of(card), *shape, label_space_from_json(card["label_space"]))
+        network = build_student(network_of(card), *shape, label_space_from_json(card["label_space"]))
+        if "head" in card:
+            network.head = HEADS.get(str(card["head"]["name"]))(**card["head"]["arguments"])
+        return network
 
     network = FOLDER.load(folder, card, build)
     return ClassifierPredictor(card, network, label_space_from_json(card["label_space"]), device)

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from classifiers.distillation import DISTILLERS
 from classifiers.networks import STUDENTS
 from image_data.augment import check_augmentations
 from runtime.bounds import (
@@ -22,6 +21,7 @@ from runtime.bounds import (
 from runtime.errors import UserError
 from runtime.registry import Choice, component
 from runtime.settings import setting
+from training.methods import METHODS
 from training.schedules import cosine, milestones, warm_up
 
 LR_CLASSES = 0.05
@@ -37,7 +37,8 @@ class ClassifierSettings:
     """
 
     network: Choice = component(STUDENTS, "vgg8_quarter", "The network, with a head for the labels.")
-    method: Choice = component(DISTILLERS, "none", "The distillation method.")
+    method: Choice = component(METHODS, "none", "The distillation method.")
+    beside: Choice = component(METHODS, "none", "What a method on features is added to: none (hard labels) or blkd.")
     steps: Count = setting(900, "Optimiser steps.", "steps")
     batch_size: BatchSize = setting(32, "Images of one step, real and fake together.", "images")
     lr: Positive | None = setting(
@@ -84,15 +85,15 @@ class ClassifierSettings:
             return self
         return replace(self, lr=LR_CLASSES if kind == "classes" else LR_CONTINUOUS)
 
-    def learning_rate(self, step: int) -> float:
-        """The rate of optimiser step `step` (from 0): linear warm-up, then cosine to 0 or steps down."""
-        peak = LR_CLASSES if self.lr is None else self.lr
-        warmup = round(self.warmup_fraction * self.steps)
+    def learning_rate(self, step: int, steps: int | None = None) -> float:
+        """The rate of optimiser step `step` (from 0) of `steps`: linear warm-up, then cosine to 0 or steps down."""
+        peak, steps = LR_CLASSES if self.lr is None else self.lr, steps or self.steps
+        warmup = round(self.warmup_fraction * steps)
         if step < warmup:
             return peak * warm_up(step, warmup)
         if self.schedule == "milestones":
-            return peak * milestones(step, self.steps, self.milestones, self.milestone_factor)
-        return peak * cosine(step - warmup, self.steps - warmup)
+            return peak * milestones(step, steps, self.milestones, self.milestone_factor)
+        return peak * cosine(step - warmup, steps - warmup)
 
     def augmentations(self, allowed: Sequence[str]) -> tuple[str, ...]:
         """The augmentations to use; a UserError where one was asked for that the dataset does not allow."""

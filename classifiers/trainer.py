@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from classifiers.distillation import DISTILLERS, Distiller
 from classifiers.inputs import check_inputs, start_from
+from classifiers.methods import TeacherViews, build_classifier_method
 from classifiers.networks import StudentNetwork, build_student
 from classifiers.predictor import FOLDER
 from classifiers.scoring import Score, outputs, score_outputs
@@ -28,11 +28,14 @@ from image_data.augment import augment
 from image_data.batches import BatchOrder
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Predictor
+from interfaces.method import Batch, Views
 from layers.batch_statistics import share_statistics
+from layers.features import FeatureReader
 from runtime.precision import passes
 from runtime.ranks import ALONE, Ranks
 from runtime.seeds import seed_step, torch_generator
 from runtime.settings import as_json
+from training.distilling import Distillation, Moment
 from training.ema import ExponentialMovingAverage
 from training.loop import Cadence, TrainingLoop, finish_training
 from training.schedules import set_learning_rate
@@ -58,9 +61,9 @@ def train_classifier(
 ) -> dict[str, Any]:
     """Train into the folder `out` (weights and card) and return the card's `result`; a finished folder is not touched.
 
-    `train`, `val`: uint8 N x C x H x W with labels in the user's units.  `teacher`: a Predictor whose outputs on the
-    same augmented view the distiller uses.  `source_counts`, e.g. {"real": 100, "fake": 9000}, and `trained_on` go
-    into the card.  `on_validation(step, score)` is told every validation score, also those before a kill, and may
+    `train`, `val`: uint8 N x C x H x W with labels in the user's units.  `teacher`: a Predictor, which sees the very
+    images that the student sees.  `source_counts`, e.g. {"real": 100, "fake": 9000}, and `trained_on` go into the card.
+     `on_validation(step, score)` is told every validation score, also those before a kill, and may
     raise to stop the run.
 
     Result: val_metric ("error" or "mae"), val_score, val_cross_entropy, steps, selected_step, images_seen,
@@ -80,11 +83,15 @@ def train_classifier(
     seed_step(settings.seed, "classifier initial weights", 0)
     network = build_student(settings.network, shape[0], shape[1], label_space)
     start_digest = start_from(network, settings, shape, label_space)
+    network = network.to(device).to(memory_format=torch.channels_last).train()  # convolutions are faster so on a CPU
+    labels = label_space.encode(np.array(train.labels))
+    method = build_classifier_method(settings, network, label_space, labels, teacher, (*shape, shape[1]))
     task = _Task(train, val, label_space, settings, device, names, teacher, ranks)
-    trained, best = _optimise(task, network, out, listen)
+    distillation = Distillation(method, settings.steps, ranks, device)
+    trained, best = _optimise(task, network, distillation, labels, out, listen)
     if ranks.main:
         best.restore(trained)
-        card = _card(task, trained, best, shape) | {
+        card = _card(task, trained, best, distillation, shape) | {
             "initialised_from": start_digest,
             "trained_on": dict(trained_on or {}),
         }
@@ -95,32 +102,35 @@ def train_classifier(
 
 
 def _optimise(
-    task: _Task, network: StudentNetwork, out: Path, listen: OnValidation
-) -> tuple[StudentNetwork, BestState]:
+    task: _Task, network: StudentNetwork, distillation: Distillation, labels: torch.Tensor, out: Path,
+    listen: OnValidation,
+) -> tuple[StudentNetwork, BestState]:  # fmt: skip
     """The loop.  Returns what was trained, the EMA where there is one, and its validation scores."""
     settings, device, ranks = task.settings, task.device, task.ranks
-    network = network.to(device).to(memory_format=torch.channels_last).train()  # convolutions are faster so on a CPU
+    method = distillation.method
+    parameters = [*network.parameters(), *method.parameters()]  # adapters learn in the student's optimiser
     optimizer = torch.optim.SGD(
-        network.parameters(),
+        parameters,
         lr=settings.learning_rate(0),
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         nesterov=settings.momentum > 0,
         fused=True,
     )
-    half_life = settings.ema_half_life_images
-    ema = ExponentialMovingAverage(network, half_life) if half_life else None
+    ema = ExponentialMovingAverage(network, settings.ema_half_life_images) if settings.ema_half_life_images else None
     share_statistics(network, ranks, device)  # after the EMA's copy, which one rank runs alone
     trained: StudentNetwork = ema.module if ema else network  # type: ignore[assignment]
     best = BestState(keep=settings.selection == "best-validation")
-    distiller = DISTILLERS.build(settings.method)
     order = BatchOrder(len(task.train), settings.batch_size, settings.seed, "classifier batches")
-    labels = task.label_space.encode(np.array(task.train.labels))
+    reader, teacher_views = (
+        FeatureReader(network, method.student_features, "student"),
+        TeacherViews(task.teacher, method),
+    )
     loop = TrainingLoop(
         f"{settings.network} ({settings.method})",
         out,
-        settings.steps,
-        NamedState(network=network, optimizer=optimizer, ema=ema, best=best),
+        distillation.steps,
+        NamedState(network=network, method=method, optimizer=optimizer, ema=ema, best=best),
         Cadence(settings.log_every_steps, settings.checkpoint_every_steps),
         ranks,
     )
@@ -129,20 +139,23 @@ def _optimise(
     for step in loop:
         # Each step has its own random stream (dropout), so that a resume needs no generator's state.
         seed_step(settings.seed, ranks.purpose("classifier step"), step)
-        images, batch = task.batch(order.rows(step), labels, step)
-        soft = task.soft_labels(images, distiller)
+        at = distillation.at(step)
+        images, batch = task.batch(order.rows(step), labels, step, at)
+        images = method.inputs(images)
+        teacher = teacher_views(images)
         with passes(settings.precision, device):
-            output = network(images).float()
-        losses = distiller({"output": output}, soft, batch)
-        set_learning_rate(optimizer, settings.learning_rate(step))
+            student = reader(images) if at.stage.trains_student else Views()
+            losses = distillation(student, teacher, batch)
+        lr = at.stage.lr_factor * settings.learning_rate(at.step, at.steps)
+        set_learning_rate(optimizer, lr)
         optimizer.zero_grad(set_to_none=True)
         losses["loss"].backward()
-        ranks.average_gradients(network.parameters())
-        optimizer.step()
-        if ema is not None and ranks.main:
+        ranks.average_gradients(parameters)
+        optimizer.step()  # leaves what got no gradient as it is: the student in a stage of the adapters
+        if ema is not None and ranks.main and at.stage.trains_student:
             ema.update(network, settings.batch_size)
         rate = round(loop.steps_per_second(step) * settings.batch_size, 1)
-        loop.log(step, losses, lr=settings.learning_rate(step), images_per_second=rate)
+        loop.log(step, losses, lr=lr, images_per_second=rate)
         if ranks.main and loop.due(step, settings.validate_every_steps) and (score := task.validate(trained)):
             best.note(step + 1, score.value, trained)
             loop.write(step, {"val_" + score.metric: score.value, "val_cross_entropy": score.cross_entropy})
@@ -163,26 +176,23 @@ class _Task:
     teacher: Predictor | None
     ranks: Ranks
 
-    def batch(self, rows: np.ndarray, labels: torch.Tensor, step: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """This rank's part of the step's images, augmented, uint8; and their encoded labels and weights."""
+    def batch(self, rows: np.ndarray, labels: torch.Tensor, step: int, at: Moment) -> tuple[torch.Tensor, Batch]:
+        """This rank's part of the step's images, augmented, uint8; and what belongs to their rows."""
+        epoch = at.step * len(rows) / len(self.train)
         rows = self.ranks.part(rows)
         generator = torch_generator(self.settings.seed, "classifier augmentation", step)
         pixels = torch.from_numpy(self.train.images(rows))
         images = augment(pixels, self.augmentations, generator, ranks=self.ranks).to(self.device)
-        batch = {"labels": labels[torch.from_numpy(rows)].to(self.device)}
-        if self.train.weights is not None:
-            batch["weights"] = torch.from_numpy(self.train.weights[rows]).to(self.device)
-        return images, batch
-
-    def soft_labels(self, images: torch.Tensor, distiller: Distiller) -> dict[str, torch.Tensor]:
-        """The teacher's logits, or its predictions in network units, on the very view that the student sees."""
-        if self.teacher is None or not distiller.needs_teacher:
-            return {}
-        output = self.teacher(images)
-        if self.label_space.kind == "continuous":
-            output = self.label_space.encode(output.numpy().astype(np.float64))
-        # A tensor made under inference mode cannot take part in a gradient: a clone can.
-        return {"output": output.to(images.device).clone()}
+        index, weights = torch.from_numpy(rows), self.train.weights
+        return images, Batch(
+            labels[index].to(self.device),
+            None if weights is None else torch.from_numpy(weights[rows]).to(self.device),
+            index.to(self.device),
+            at.stage.name,
+            at.step,
+            at.steps,
+            epoch,
+        )
 
     def validate(self, network: nn.Module) -> Score | None:
         if self.val is None:
@@ -203,9 +213,13 @@ def check_training(
     shape = check_inputs(train, val, label_space, settings, teacher)
     network = build_student(settings.network, shape[0], shape[1], label_space)
     start_from(network, settings, shape, label_space)
+    labels = label_space.encode(np.array(train.labels))
+    build_classifier_method(settings, network, label_space, labels, teacher, (*shape, shape[1]))
 
 
-def _card(task: _Task, network: StudentNetwork, best: BestState, shape: tuple[int, int]) -> dict[str, Any]:
+def _card(
+    task: _Task, network: StudentNetwork, best: BestState, distillation: Distillation, shape: tuple[int, int]
+) -> dict[str, Any]:
     """What is known of the finished network; nothing in it depends on time or machine."""
     settings, score = task.settings, task.validate(network)
     return {
@@ -213,6 +227,7 @@ def _card(task: _Task, network: StudentNetwork, best: BestState, shape: tuple[in
         "network": settings.network.arguments(),
         "channels": shape[0],
         "resolution_px": shape[1],
+        **({"head": network.head_card} if network.head_card else {}),
         "label_space": task.label_space.to_json(),
         "settings": as_json(settings) | {"augmentation": list(task.augmentations)},
         "teacher": getattr(task.teacher, "card", {}).get("source_digest"),
@@ -223,6 +238,6 @@ def _card(task: _Task, network: StudentNetwork, best: BestState, shape: tuple[in
             "val_curve": [list(point) for point in best.curve],
             "steps": settings.steps,
             "selected_step": best.step if best.keep else settings.steps,
-            "images_seen": settings.steps * settings.batch_size,
+            "images_seen": distillation.steps * settings.batch_size,
         },
     }

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from classifiers.distillation import DISTILLERS
 from classifiers.networks import STUDENTS
 from commands.support.builders import load_data, load_predictor
 from commands.support.classifier_flags import ClassifierFlags, MethodOptions, classifier_settings
@@ -31,6 +30,7 @@ from commands.support.selection import (
 from commands.support.workspace import artefact, artefact_digest, resolve_input
 from image_data.seen_names import CLASSIFIER
 from runtime.safe_files import read_json_object
+from training.methods import METHODS
 
 if TYPE_CHECKING:
     from image_data.real import RealData
@@ -53,6 +53,7 @@ def run(options: Options) -> dict[str, Any]:
     """Train, or continue, or find it done; then the one look at the test images."""
     from classifiers import check_training, train_classifier
     from classifiers.leak_guard import seen_line
+    from classifiers.methods import needs_teacher
     from classifiers.needs import classifier_needs
     from runtime.progress import say
     from runtime.ranks import join_ranks
@@ -72,7 +73,7 @@ def run(options: Options) -> dict[str, Any]:
         say("all fakes are used (--rho 1): no predictor has scored them")
         options = options.model_copy(update={"rho": 1.0})
     images = training_images(options, data, dataset, options.rho)
-    if options.method.name != "none":
+    if needs_teacher(options):
         predictor = resolve_input("predictor", options.predictor, options)
         check_soft_labels(predictor, images.holder, images.train.labels, images.image_shape)
         parents["predictor"] = artefact_digest("predictor", predictor)
@@ -131,7 +132,7 @@ def settled(options: Options) -> Options:
     found: dict[str, Any] = {"data": "none", "test": False}
     if options.predictor is None and "method" not in options.model_fields_set:
         say("hard labels alone (--method none): soft labels need a --predictor")
-        found["method"] = DISTILLERS.choose("none")
+        found["method"] = METHODS.choose("none")
     return options.model_copy(update=found)
 
 

@@ -26,7 +26,7 @@ class Options(SharedOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Registry -> entry -> how it is used, and its settings: name, default, unit and help."""
-    from classifiers import DISTILLERS, STUDENTS
+    from classifiers import STUDENTS
     from classifiers.foreign.normalisation import NORMALISATIONS
     from evaluation.metrics import METRICS
     from image_data.fake import EXPORT_FORMATS
@@ -35,7 +35,7 @@ def run(options: Options) -> dict[str, Any]:
     from student_trainer import GENERATORS
     from teacher_sampler import TEACHERS
     from teacher_sampler.importers import IMPORTERS
-    from white_box import WHITE_BOX_LOSSES
+    from training.methods import METHODS
 
     uses: dict[Any, str] = {
         REAL_DATASETS: "--data",
@@ -44,8 +44,7 @@ def run(options: Options) -> dict[str, Any]:
         GENERATORS: "train-student --generator",
         DISCRIMINATORS: "train-teacher, train-student --discriminator",
         STUDENTS: "train-classifier, distill --network; search-rho --networks; also timm:NAME",
-        DISTILLERS: "distill, search-rho --method",
-        WHITE_BOX_LOSSES: "train-student --white-box --white-box-losses NAME=WEIGHT",
+        METHODS: "distill, search-rho --method; on features also train-student --white-box-losses NAME=WEIGHT",
         NORMALISATIONS: "import-predictor --normalise",
         METRICS: "evaluate",
         EXPORT_FORMATS: "export-fakes --to",

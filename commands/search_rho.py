@@ -14,16 +14,16 @@ from typing import Any
 
 from pydantic import Field
 
-from classifiers.distillation import DISTILLERS
 from classifiers.networks import STUDENTS
 from commands.support.builders import load_data, load_predictor
-from commands.support.classifier_flags import ClassifierFlags, MethodOptions, classifier_settings
+from commands.support.classifier_flags import METHOD_HELP, ClassifierFlags, MethodOptions, classifier_settings
 from commands.support.lineage import checked, parts_of_training
 from commands.support.options import Chosen, Rhos, Seeds, SeveralChosen, entry_option, option
 from commands.support.selection import SelectionOptions, check_soft_labels, data_name, mixed_source, open_matching_fakes
 from commands.support.workspace import artefact, artefact_digest, resolve_input
 from runtime.errors import UserError
 from runtime.registry import Choice
+from training.methods import METHODS
 
 
 class Options(MethodOptions, ClassifierFlags, SelectionOptions):
@@ -36,7 +36,7 @@ class Options(MethodOptions, ClassifierFlags, SelectionOptions):
         (STUDENTS.choose("resnet8"),), "Students, with commas; the choice is made over all of them.", registry=STUDENTS
     )
     seeds: Seeds = Field((0, 1, 2), description="One training of each cell a seed.")
-    method: Chosen = entry_option(DISTILLERS, "none", "none: hard labels; blkd: a teacher's soft labels.")
+    method: Chosen = entry_option(METHODS, "none", METHOD_HELP)
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
     prune: bool = Field(False, description="Stop cells that fall behind the median (Optuna).")
 
@@ -77,6 +77,7 @@ class _Training:
 def run(options: Options) -> dict[str, Any]:
     """Run every cell that has no result yet, then choose."""
     from classifiers.leak_guard import seen_line
+    from classifiers.methods import needs_teacher
     from classifiers.rho_choice import choose, render, write_choice
     from classifiers.rho_search import grid, read_results, search
     from commands.support.engine import make_engine
@@ -98,7 +99,7 @@ def run(options: Options) -> dict[str, Any]:
     fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
     dataset = open_matching_fakes(fakes, options, data)
     parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
-    predictor = resolve_input("predictor", options.predictor, options) if options.method.name != "none" else None
+    predictor = resolve_input("predictor", options.predictor, options) if needs_teacher(options) else None
     if predictor:
         check_soft_labels(predictor, real, data.train.labels, data.train.pixels.shape[1:])
         parents["predictor"] = artefact_digest("predictor", predictor)

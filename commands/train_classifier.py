@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from classifiers.distillation import DISTILLERS
 from classifiers.networks import STUDENTS
 from commands.support.builders import load_data
 from commands.support.classifier_flags import ClassifierFlags, classifier_settings
@@ -14,6 +13,7 @@ from commands.support.options import Chosen, DataOptions, entry_option, option
 from commands.support.workspace import artefact
 from image_data.seen_names import CLASSIFIER
 from runtime.bounds import ShareBelowOne
+from training.methods import METHODS
 
 
 class Options(ClassifierFlags, DataOptions):
@@ -33,7 +33,7 @@ def run(options: Options) -> dict[str, Any]:
     from runtime.ranks import join_ranks
 
     ranks, device = join_ranks(options.device, options.batch_size)
-    method = DISTILLERS.choose("none", {"label_smoothing": options.label_smoothing})
+    method = METHODS.choose("none", {"label_smoothing": options.label_smoothing})
     settings = classifier_settings(options, options.network, method)
     data = load_data(options)
     check_several_classes(LabelHolder("data", f"--data {options.data}", data.label_space), "train-classifier")

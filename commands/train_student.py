@@ -80,14 +80,14 @@ def run(options: Options) -> dict[str, Any]:
     teacher = None if reference is None else load_generator(reference, device)
     settings = settings_from(options, StudentSettings, truncation=made_by["truncation"].get("std"))
     real = (data.train, data.allowed_augmentations) if data is not None else (None, ())
-    say_canvas(check_student(dataset.view(), real[0], dataset.label_space, settings, real[1]), dataset.image_shape[1])
-    if options.white_box:
-        parents["teacher"] = _check_white_box(fakes, dataset, teacher, reference).card.source_digest
-        _terms(options, teacher, settings, dataset, ranks).close()
-    latent_dim = dataset.view().latents(np.array([0])).shape[1]
+    methods, insides = _white_box(options, fakes, dataset, teacher, reference)
+    if insides is not None:
+        parents["teacher"] = insides.card.source_digest
+    untrained = check_student(dataset.view(), real[0], dataset.label_space, settings, real[1], methods, insides)
+    say_canvas(untrained, dataset.image_shape[1])
+    latent_dim, shape = dataset.view().latents(np.array([0])).shape[1], dataset.image_shape
     held = 0 if data is None else data.train.pixels.nbytes
-    shape, label = dataset.image_shape, dataset.labels[:1]
-    needs = partial(student_needs, settings, dataset.label_space, shape, latent_dim, label, held, device)
+    needs = partial(student_needs, settings, dataset.label_space, shape, latent_dim, dataset.labels[:1], held, device)
     with artefact("train-student", "student", options, parents, ranks=ranks, needs=needs) as made:
         if not made.finished:
             seen = record_seen(made.folder, *_seen(options, fakes, data, reference)) if ranks.main else {}
@@ -98,7 +98,8 @@ def run(options: Options) -> dict[str, Any]:
                 settings,
                 made.folder,
                 device,
-                white_box=_terms(options, teacher, settings, dataset, ranks),
+                methods=methods,
+                teacher=insides,
                 allowed_augmentations=real[1],
                 trained_on={"fakes": dataset.digest, "real": None if data is None else data.describe(), **seen},
                 ranks=ranks,
@@ -147,8 +148,10 @@ def _real_images(options: Options, fakes: FakeDataset) -> RealData:
     return data
 
 
-def _check_white_box(fakes: Path, dataset: Any, teacher: Any, reference: Any) -> Any:
-    """The teacher; a UserError where feature terms cannot be had from it for these fakes."""
+def _white_box(options: Options, fakes: Path, dataset: Any, teacher: Any, reference: Any) -> tuple[Any, Any]:
+    """(methods, the teacher that they look into), or nothing; UserError where it cannot be had for these fakes."""
+    if not options.white_box:
+        return (), None
     if teacher is None:
         raise UserError("--white-box needs the teacher's insides; give --teacher DIR.")
     insides_of(teacher, "--white-box")
@@ -156,7 +159,7 @@ def _check_white_box(fakes: Path, dataset: Any, teacher: Any, reference: Any) ->
         raise UserError(f"--white-box: --fakes {fakes} were sampled through a label map or resized; leave it out.")
     if artefact_digest("teacher", reference) != dataset.manifest.content["settings"]["teacher_digest"]:
         raise UserError(f"--white-box: --fakes {fakes} come from another teacher; give theirs with --teacher DIR.")
-    return teacher
+    return settings_from(options, WhiteBoxSettings).methods(), teacher
 
 
 def _reference(options: Options) -> Any:
@@ -167,16 +170,6 @@ def _reference(options: Options) -> Any:
     if options.teacher is not None:
         return resolve_input("teacher", options.teacher, options)
     return latest.resolve() if (latest / SEAL["teacher"]).is_file() else None
-
-
-def _terms(options: Options, teacher: Any, settings: Any, dataset: Any, ranks: Any) -> Any:
-    if not options.white_box:
-        return None
-    from student_trainer import build_student
-    from white_box import build_terms
-
-    example = build_student(settings, dataset.label_space, dataset.image_shape, teacher.card.latent["dimension"])
-    return build_terms(teacher, example, settings_from(options, WhiteBoxSettings), ranks)
 
 
 def show(result: dict[str, Any]) -> str:

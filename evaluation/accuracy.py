@@ -36,7 +36,7 @@ def per_image_errors(
     errors = []
     for start in range(0, len(source), batch_size):
         rows = np.arange(start, min(start + batch_size, len(source)))
-        outputs = predictor(torch.from_numpy(np.ascontiguousarray(source.images(rows)))).cpu().numpy()
+        outputs = predictor.predictions(torch.from_numpy(np.ascontiguousarray(source.images(rows)))).numpy()
         errors.append(errors_of_outputs(outputs, labels[rows], label_space))
     return np.concatenate(errors)
 

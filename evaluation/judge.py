@@ -71,6 +71,8 @@ class Judge:
             return outputs
         return torch.from_numpy(self.label_space.decode(outputs).reshape(len(outputs), -1).astype(np.float32))
 
+    predictions = __call__  # as a predictor has it
+
     def _forward(self, images: torch.Tensor) -> torch.Tensor:
         return torch.cat(self.network(normalise(images)), dim=1)
 

@@ -148,7 +148,7 @@ def build_ratio_network(arguments: dict[str, Any]) -> nn.Module:
 
 
 class DensityRatio:
-    """A fitted filter: (uint8 N x C x H x W, N labels in the user's units) -> float32 N >= 0 on the CPU.
+    """A fitted filter: (uint8 N x C x H x W, N labels in the user's units) -> float32 N >= 0 on its device.
 
     `card["sha256"]` names the weights; `features` is the frozen extractor.
     """
@@ -161,4 +161,4 @@ class DensityRatio:
     def __call__(self, images: torch.Tensor, labels: np.ndarray) -> torch.Tensor:
         encoded = self.label_space.encode(labels).to(self.device)
         inputs = self.features.with_label(images, encoded, bool(self.card["settings"]["agreement"]))
-        return self.network(inputs, encoded).float().cpu()
+        return self.network(inputs, encoded).float()

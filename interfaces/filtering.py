@@ -1,4 +1,4 @@
-"""Networks that look at stored images.  Each takes uint8 batches and normalises inside."""
+"""Networks that look at stored images.  Each takes uint8 batches, normalises inside, and answers on its device."""
 
 from __future__ import annotations
 
@@ -10,17 +10,8 @@ if TYPE_CHECKING:
 
 
 @runtime_checkable
-class FeatureExtractor(Protocol):
-    """phi: uint8 N x C x H x W -> float32 N x d on the module's device."""
-
-    card: dict[str, Any]
-
-    def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
-
-
-@runtime_checkable
 class DensityRatio(Protocol):
-    """r(x, y): uint8 images and labels in the user's units -> float32 N >= 0 on the CPU."""
+    """r(x, y): uint8 images and labels in the user's units -> float32 N >= 0."""
 
     card: dict[str, Any]
 
@@ -29,8 +20,12 @@ class DensityRatio(Protocol):
 
 @runtime_checkable
 class Predictor(Protocol):
-    """f(x): uint8 images -> float32 N x C logits (classes), or N x d predictions in the user's units, on the CPU."""
+    """f(x): uint8 images -> float32 N x C logits, or encoded labels N x d in [0, 1] (`LabelSpace.encode`)."""
 
     card: dict[str, Any]
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
+
+    def predictions(self, images: torch.Tensor) -> torch.Tensor:
+        """What is stored and shown, float32 on the CPU: N x C logits, or N x d in the user's units."""
+        ...

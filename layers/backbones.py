@@ -1,6 +1,8 @@
 """Feature backbones for small images, built by name: ResNet-8/20 (CIFAR form), VGG-8, and any timm model.
 
-A backbone maps normalised float images N x C x H x W to N x `feature_dim` (global average of its last map).
+A backbone maps normalised float images N x C x H x W to N x `feature_dim`, the global average of its last map, which
+`maps` gives (timm models may do more behind it).  Its `feature_paths` name the modules whose outputs methods read
+(`layers.features`): stem and stage1, stage2, ... after their last ReLU, before any pooling that follows.
 
 Strides by resolution (px), chosen so that the last map keeps 2 px or more:
 
@@ -16,6 +18,7 @@ Sources: He et al. 2016, arXiv 1512.03385, section 4.2 (16-32-64); VGG-8 as in T
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -56,6 +59,22 @@ def build_backbone(name: str, in_channels: int, resolution_px: int, width: float
 def scaled(channels: int, width: float) -> int:
     """`channels` times `width`, rounded to a multiple of 4, at least 4."""
     return max(4, round(channels * width / 4) * 4)
+
+
+def _named(paths: Sequence[str]) -> dict[str, str]:
+    """stem, stage1, stage2, ... -> module path."""
+    return {f"stage{index}" if index else "stem": path for index, path in enumerate(paths)}
+
+
+def timm_feature_paths(model: Any) -> dict[str, str]:
+    """The same for a timm model, by what timm knows of it; {} where that is nothing."""
+    known = getattr(model, "feature_info", [])
+    paths = [str(entry["module"]) for entry in (known if isinstance(known, list) else known.info) if "module" in entry]
+    modules = dict(model.named_modules())
+    stems = [path for path in ("stem", "act1", "bn1") if path in modules]
+    if paths and stems and paths[0] not in stems:
+        paths = [stems[0], *paths]
+    return _named([path for path in paths if path in modules])
 
 
 def _initialise(module: nn.Module) -> None:
@@ -105,11 +124,15 @@ class SmallResNet(nn.Module):
                 before = channels
             stages.append(nn.Sequential(*layers))
         self.stages = nn.Sequential(*stages)
+        self.feature_paths = _named(["stem", *(f"stages.{index}" for index in range(len(stages)))])
         self.feature_dim = before
         _initialise(self)
 
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        return self.stages(self.stem(x))
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.stages(self.stem(x)).mean(dim=(2, 3))
+        return self.maps(x).mean(dim=(2, 3))
 
 
 class SmallVgg(nn.Module):
@@ -119,6 +142,7 @@ class SmallVgg(nn.Module):
         super().__init__()
         pools = 4 if resolution_px >= 64 else 3
         layers: list[nn.Module] = []
+        ends = []  # the places of the blocks' ReLUs
         before, map_px = in_channels, resolution_px
         for index, channels in enumerate(_VGG_WIDTHS):
             channels = scaled(channels, width)
@@ -127,16 +151,21 @@ class SmallVgg(nn.Module):
                 nn.BatchNorm2d(channels),
                 nn.ReLU(inplace=True),
             ]
+            ends.append(len(layers) - 1)
             if index < pools and map_px // 2 >= _SMALLEST_MAP_PX:
                 layers.append(nn.MaxPool2d(2))
                 map_px //= 2
             before = channels
         self.blocks = nn.Sequential(*layers)
+        self.feature_paths = _named([f"blocks.{place}" for place in ends])
         self.feature_dim = before
         _initialise(self)
 
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        return self.blocks(x)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.blocks(x).mean(dim=(2, 3))
+        return self.maps(x).mean(dim=(2, 3))
 
 
 class TimmBackbone(nn.Module):
@@ -165,11 +194,17 @@ class TimmBackbone(nn.Module):
                 f"{TIMM_PREFIX}{name} shrinks {resolution_px} px images to {map_px} px and its strides cannot be "
                 "taken out; use one of the MobileNet or EfficientNet family."
             )
+        known = timm_feature_paths(self.model)
+        self.feature_paths = {key: f"model.{path}" for key, path in known.items()}
         was_training = self.model.training
         with torch.no_grad():
             self.model.eval()
             self.feature_dim = int(self.model(torch.zeros(1, in_channels, resolution_px, resolution_px)).shape[1])
         self.model.train(was_training)
+
+    def maps(self, x: torch.Tensor) -> torch.Tensor:
+        model: Any = self.model
+        return model.forward_features(x)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.model(x)

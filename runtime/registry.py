@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Generic, TypeVar, cast
@@ -58,9 +58,17 @@ class _Line(Generic[Entry]):
 class Registry(Generic[Entry]):
     """Named entries of one kind, e.g. all student networks."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, lines_in: Iterable[str] = ()) -> None:
+        """lines_in: modules above this one that declare the entries; imported when the registry is first asked."""
         self.kind = kind
-        self._lines: dict[str, _Line[Entry]] = {}
+        self._declared: dict[str, _Line[Entry]] = {}
+        self._to_read = [*lines_in]
+
+    @property
+    def _lines(self) -> dict[str, _Line[Entry]]:
+        while self._to_read:
+            importlib.import_module(self._to_read.pop())
+        return self._declared
 
     def declare(self, name: str, module: str, settings: type | None = None, only: str = "") -> None:
         """The registry line of an entry whose `module` registers it, and is imported when the entry is first used.
@@ -68,15 +76,15 @@ class Registry(Generic[Entry]):
         settings: given here where they lie in a module without torch, so that --help can show them at once.
         only: what else than building it from settings can be done with it, e.g. "loaded (import-teacher)".
         """
-        if name in self._lines:
+        if name in self._declared:
             raise ValueError(f"{self.kind} {name!r} is registered twice")
-        self._lines[name] = _Line(module, settings, only)
+        self._declared[name] = _Line(module, settings, only)
 
     def register(self, name: str, settings: type | None = None, only: str = "") -> Callable[[Entry], Entry]:
         """Decorator: `@STUDENTS.register("resnet20", settings=TrunkSettings)`; without settings it has none."""
 
         def enter(entry: Entry) -> Entry:
-            line = self._lines.setdefault(name, _Line(None, settings, only))
+            line = self._declared.setdefault(name, _Line(None, settings, only))
             if line.entry is not None or (settings and line.settings and settings is not line.settings):
                 raise ValueError(f"{self.kind} {name!r} is registered twice")
             line.entry, line.settings, line.only = entry, line.settings or settings or NoSettings, line.only or only
@@ -87,7 +95,7 @@ class Registry(Generic[Entry]):
     def get(self, name: str) -> Entry:
         """The entry, or a UserError that lists the known names."""
         key, line = self._loaded(name)
-        if key == name:
+        if not key.endswith(FAMILY):
             return cast(Entry, line.entry)
         return cast(Entry, partial(cast(Callable[..., Any], line.entry), name.partition(":")[2]))
 
@@ -105,6 +113,8 @@ class Registry(Generic[Entry]):
 
         UserError for an unknown entry; UnfitSettings for settings that the entry does not have, or out of bounds.
         """
+        key = self._key(name)
+        name = name if key.endswith(FAMILY) else key
         if only := self.only(name):
             free = " or ".join(known for known in self if not self.only(known))
             raise UserError(f"{self.kind} {name} is only {only}; give {free}.")
@@ -117,7 +127,7 @@ class Registry(Generic[Entry]):
 
     def _key(self, name: str) -> str:
         family = name.partition(":")[0] + FAMILY
-        for key in (name, family):
+        for key in (name, name.replace("-", "_"), family):  # --method feature-l2 is feature_l2
             if key in self._lines:
                 return key
         raise UserError(f"{self.kind} {name!r} is unknown; known are {', '.join(sorted(self._lines))}.")

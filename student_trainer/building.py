@@ -29,7 +29,7 @@ def network_arguments(
 def build_student(
     settings: StudentSettings, label_space: LabelSpace, image_shape: tuple[int, int, int], latent_dim: int
 ) -> nn.Module:
-    """An untrained student of these settings, e.g. for `white_box.build_terms` or to count its parameters."""
+    """An untrained student of these settings, e.g. to count its parameters."""
     arguments = network_arguments(settings, label_space, image_shape, latent_dim)
     network: nn.Module = GENERATORS.get(settings.generator.name)(**arguments)
     return network

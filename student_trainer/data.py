@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class Batch:
     images: torch.Tensor
     latents: torch.Tensor
     encoded: torch.Tensor
+    index: torch.Tensor | None = None  # int64 N: which of the training's pairs
 
 
 class StudentData:
@@ -55,7 +56,8 @@ class StudentData:
 
     def pair_batch(self, step: int) -> Batch:
         """Teacher images with their own latents: this rank's part of the step's batch."""
-        return self.read_pairs(self.kept[self.ranks.part(self._pair_order.rows(step))])
+        index = self.ranks.part(self._pair_order.rows(step))
+        return replace(self.read_pairs(self.kept[index]), index=torch.from_numpy(index).to(self.device))
 
     def read_pairs(self, rows: np.ndarray) -> Batch:
         latents = self.pairs.latents(rows)

@@ -21,20 +21,24 @@ from torch import nn
 
 from image_data.labels import label_space_from_json
 from image_data.sources import ImageSource
-from interfaces import LabelSpace, TeacherCard
-from interfaces.white_box import WhiteBoxTerms
+from interfaces import LabelSpace, Teacher, TeacherCard
+from interfaces.method import Views
 from layers.batch_statistics import share_statistics
+from layers.features import FeatureReader
 from runtime.errors import UserError
 from runtime.precision import passes
 from runtime.ranks import ALONE, Ranks
+from runtime.registry import Choice
 from runtime.seeds import seed_step
 from runtime.settings import as_json
 from student_trainer import losses
 from student_trainer.adversary import AdversarialBatch, Adversary, Term
 from student_trainer.building import build_discriminator, build_student, network_arguments
 from student_trainer.data import Batch, StudentData
+from student_trainer.methods import TeacherViews, build_student_method, method_batch
 from student_trainer.networks import GENERATORS
 from student_trainer.settings import StudentSettings
+from training.distilling import Distillation
 from training.ema import ExponentialMovingAverage, accumulate_standing_statistics
 from training.generator_folder import FOLDER, NetworkGenerator, load_weights, read_card, save_generator
 from training.loop import Cadence, TrainingLoop, finish_training
@@ -52,7 +56,8 @@ def train_student(
     settings: StudentSettings,
     out: Path,
     device: torch.device,
-    white_box: WhiteBoxTerms | None = None,
+    methods: Sequence[Choice] = (),
+    teacher: Teacher | None = None,
     allowed_augmentations: Sequence[str] = (),
     trained_on: dict[str, Any] | None = None,
     ranks: Ranks = ALONE,
@@ -61,14 +66,15 @@ def train_student(
 
     pairs: uint8 N x C x H x W teacher images with labels (user's units) and float32 N x z latents.  real: the images
     of the unpaired adversarial loss, or None: then teacher images stand in.  A finished folder is returned at once, an
-    unfinished one is continued.  `trained_on` goes into the card, its entry "licence" as the student's licence.
+    unfinished one is continued.  methods: added to the student's loss; those on features look into the local `teacher`.
+    `trained_on` goes into the card, its entry "licence" as the student's licence.
     UserError: pairs without latents, labels outside the space, images that no network here can make, divergence.
     """
     out = Path(out)
     if FOLDER.finished(out):
         return out
     data = StudentData(pairs, real, label_space, settings, device, allowed_augmentations, ranks)
-    ema = _optimise(data, settings, white_box, out)
+    ema = _optimise(data, settings, methods, teacher, out)
     if ranks.main:
         # Averaged weights have never been run: they get batch-norm statistics of their own.
         accumulate_standing_statistics(ema, data.standing_inputs, settings.standing_batches)
@@ -77,10 +83,13 @@ def train_student(
     return out
 
 
-def _optimise(data: StudentData, settings: StudentSettings, white_box: WhiteBoxTerms | None, out: Path) -> nn.Module:
+def _optimise(
+    data: StudentData, settings: StudentSettings, methods: Sequence[Choice], teacher: Teacher | None, out: Path
+) -> nn.Module:
     """The loop.  Returns the EMA of the student.
 
-    loss = w_pixel |S - T| + w_feature sum_i w_i |D_i(S) - D_i(T)| - sum_j w_j D(S)  (Chang and Lu 2020, section 3)
+    loss = w_pixel |S - T| + w_feature sum_i w_i |D_i(S) - D_i(T)| - sum_j w_j D(S) + the method's loss
+    (Chang and Lu 2020, section 3); the method's alone in its stages before the last, and where it is the whole loss.
     """
     ranks, device = data.ranks, data.device
     seed_step(settings.seed, "student-init", 0)
@@ -89,49 +98,62 @@ def _optimise(data: StudentData, settings: StudentSettings, white_box: WhiteBoxT
     discriminator = build_discriminator(settings, data.label_space, data.image_shape)
     discriminator = discriminator.to(device).to(memory_format=torch.channels_last)
     adversary = Adversary(discriminator, data, settings)
-    ema = ExponentialMovingAverage(student, settings.ema_half_life_images)  # a copy, so before any hook
-    student = share_statistics(student, ranks, device)
-    adapters = nn.Module()
-    if white_box is not None:
-        white_box.attach(student)
-        adapters = white_box.to(device) if isinstance(white_box, nn.Module) else adapters
-    trained = [*student.parameters(), *adapters.parameters()]
+    ema = ExponentialMovingAverage(student, settings.ema_half_life_images)
+    distillation = Distillation(build_student_method(methods, data, student, teacher), settings.steps, ranks, device)
+    student = share_statistics(student, ranks, device)  # after the EMA's copy, which one rank runs alone
+    method = distillation.method
+    reader, teacher_views = FeatureReader(student, method.student_features, "student"), TeacherViews(teacher, method)
+    trained = [*student.parameters(), *method.parameters()]
     optimizer = torch.optim.Adam(trained, lr=settings.lr, betas=(settings.beta1, settings.beta2))
     state = NamedState(
         student=student,
         discriminator=discriminator,
-        adapters=adapters,
+        method=method,
         ema=ema,
         optimizer=optimizer,
         optimizer_d=adversary.optimizer,
     )
     cadence = Cadence(settings.log_every_steps, settings.checkpoint_every_steps, settings.checkpoint_every_seconds)
-    loop = TrainingLoop("train-student", out, settings.steps, state, cadence, ranks)
+    loop = TrainingLoop("train-student", out, distillation.steps, state, cadence, ranks)
     for step in loop:
         seed_step(settings.seed, ranks.purpose("student-step"), step)
+        at = distillation.at(step)
         pair = data.pair_batch(step)
         with passes(settings.precision, device):
-            generated = student(pair.latents, pair.encoded).float()
-            white = {} if white_box is None else white_box(pair.latents, pair.encoded)
-        terms: dict[str, Term] = {"pixel": (pixel_weight(settings, step), losses.pixel_l1(generated, pair.images))}
-        figures: dict[str, torch.Tensor] = {}
-        if step >= settings.adversarial_from * settings.steps and (step + 1) % settings.discriminator_every == 0:
-            figures, others = _adversarial_part(step, data, settings, student, adversary, pair, generated)
-            terms |= others
-        loss = torch.stack([*(weight * value for weight, value in terms.values() if weight > 0), *white.values()]).sum()
-        set_learning_rate(optimizer, learning_rate(settings, step))
+            views = reader(pair.latents, pair.encoded) if at.stage.trains_student else Views()
+            scalars = distillation(views, teacher_views(pair), method_batch(pair, data, at))
+        terms: dict[str, Term] = {"method": (1.0, scalars.pop("loss"))} if scalars else {}
+        if at.last and not method.whole_loss:
+            own, figures = _own_terms(at.step, data, settings, student, adversary, pair, views.output)
+            terms, scalars = own | terms, figures | scalars
+        loss = torch.stack([weight * value for weight, value in terms.values() if weight > 0]).sum()
+        set_learning_rate(optimizer, at.stage.lr_factor * learning_rate(settings, at.step, at.steps))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         ranks.average_gradients(trained)
         optimizer.step()
         discriminator.requires_grad_(True)
-        if ranks.main:
+        if ranks.main and at.stage.trains_student:
             ema.update(student, settings.batch_size)
-        values = {name: value for name, (_, value) in terms.items()}
-        loop.log(step, {"loss": loss, **figures, **values, **white})
-    if white_box is not None and hasattr(white_box, "close"):
-        white_box.close()
+        loop.log(step, {"loss": loss, **scalars, **{name: value for name, (_, value) in terms.items()}})
     return ema.module
+
+
+def _own_terms(
+    step: int,
+    data: StudentData,
+    settings: StudentSettings,
+    student: nn.Module,
+    adversary: Adversary,
+    pair: Batch,
+    generated: torch.Tensor,
+) -> tuple[dict[str, Term], dict[str, torch.Tensor]]:
+    """The student's terms on pixels and, where it is D's turn, from D; and D's figures."""
+    terms = {"pixel": (pixel_weight(settings, step), losses.pixel_l1(generated, pair.images))}
+    if step < settings.adversarial_from * settings.steps or (step + 1) % settings.discriminator_every:
+        return terms, {}
+    figures, others = _adversarial_part(step, data, settings, student, adversary, pair, generated)
+    return terms | others, figures
 
 
 def _adversarial_part(
@@ -162,9 +184,9 @@ def _adversarial_part(
     return figures, terms
 
 
-def learning_rate(settings: StudentSettings, step: int) -> float:
-    """Linear warm-up, constant, then linear to 0."""
-    done = (step + 1) / settings.steps
+def learning_rate(settings: StudentSettings, step: int, steps: int | None = None) -> float:
+    """Linear warm-up, constant, then linear to 0 at the end of `steps`."""
+    done = (step + 1) / (steps or settings.steps)
     return settings.lr * min(ramp(done, settings.warmup_fraction), linear_decay(done, settings.lr_decay_from, 1.0))
 
 
@@ -183,10 +205,15 @@ def check_student(
     label_space: LabelSpace,
     settings: StudentSettings,
     allowed_augmentations: Sequence[str] = (),
+    methods: Sequence[Choice] = (),
+    teacher: Teacher | None = None,
 ) -> nn.Module:
     """The untrained student; raises the UserError with which `train_student` would refuse all this."""
-    data = StudentData(pairs, real, label_space, settings, torch.device("cpu"), allowed_augmentations)
-    return build_student(settings, label_space, data.image_shape, data.latent_dim)
+    device = getattr(teacher, "device", torch.device("cpu"))
+    data = StudentData(pairs, real, label_space, settings, device, allowed_augmentations)
+    student = build_student(settings, label_space, data.image_shape, data.latent_dim).to(device)
+    build_student_method(methods, data, student, teacher)
+    return student
 
 
 @torch.inference_mode(False)  # its weights are ordinary tensors, wherever it is loaded

@@ -1,23 +1,10 @@
-"""Distillation methods by name: DISTILLERS.build(choice) gives the loss."""
+"""Methods on outputs, one file each: a subclass of `interfaces.method.Method`, and its line here.
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+Its settings are given here where they lie in a module without torch, so that --help shows them.
+"""
 
 from classifiers.distillation.settings import HardLabelSettings, SoftTargetSettings
-from runtime.lazy import lazy_exports
-from runtime.registry import Registry
+from training.methods import METHODS
 
-if TYPE_CHECKING:
-    from classifiers.distillation.losses import Distiller as Distiller
-    from classifiers.distillation.losses import HardLabels as HardLabels
-    from classifiers.distillation.losses import SoftTargets as SoftTargets
-
-DISTILLERS: Registry[Any] = Registry("distiller")
-DISTILLERS.declare("none", "classifiers.distillation.losses", HardLabelSettings)
-DISTILLERS.declare("blkd", "classifiers.distillation.losses", SoftTargetSettings)
-
-__getattr__, _exported = lazy_exports(
-    __name__, dict.fromkeys(("Distiller", "HardLabels", "SoftTargets"), "classifiers.distillation.losses")
-)
-__all__ = ["DISTILLERS", "Distiller", "HardLabels", "SoftTargets"]
+METHODS.declare("none", "classifiers.distillation.hard_labels", HardLabelSettings)
+METHODS.declare("blkd", "classifiers.distillation.blkd", SoftTargetSettings)

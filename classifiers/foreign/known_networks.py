@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from classifiers.networks import STUDENTS, build_student
+from classifiers.networks.student import classifier_features
 from image_data.labels import ClassLabels, ContinuousLabels
 from interfaces import LabelSpace
 from layers.backbones import TIMM_PREFIX
@@ -51,6 +52,7 @@ class OwnCore(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone, self.head = backbone, head
+        self.feature_paths = classifier_features(backbone)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.head(self.backbone(pixels))

@@ -17,6 +17,8 @@ from torch import nn
 from classifiers.foreign.normalisation import Normalisation
 from image_data.labels import ContinuousLabels
 from interfaces import LabelSpace
+from layers.backbones import timm_feature_paths
+from layers.features import feature_paths
 from runtime.errors import UserError
 from runtime.safe_files.program import Program, pieces
 
@@ -81,6 +83,17 @@ class ForeignNetwork(nn.Module):
     def __init__(self, core: nn.Module, convention: Convention, label_space: LabelSpace) -> None:
         super().__init__()
         self.core, self.convention, self.label_space = core, convention, label_space
+
+    @property
+    def has_insides(self) -> bool:
+        """Whether its features can be read; a program shows its outputs alone."""
+        return not isinstance(self.core, ProgramCore)
+
+    @property
+    def feature_paths(self) -> dict[str, str]:
+        """Name -> module path of what a method can read; plain timm models name theirs as `layers.backbones` does."""
+        known = feature_paths(self.core) or timm_feature_paths(self.core)
+        return {name: f"core.{path}" for name, path in known.items()}
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.read(self.raw(images))

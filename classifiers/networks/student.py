@@ -5,9 +5,7 @@ channel means and standard deviations over real + fake images, so that the const
 between teacher and student, and a network means nothing without the files that it was trained on; batch norm makes
 up for any fixed shift and scale.
 
-Heads: classes: one Linear to the logits.  Continuous labels: two hidden layers of 128 with batch norm and ReLU, then
-a linear output in the units of `LabelSpace.encode` ([0, 1]).  The original ends in a ReLU, which can die and then
-predicts the lowest label for ever; the predictor clips to [0, 1] instead.
+The head follows from the labels (`layers.heads`): linear for classes, regression for continuous ones.
 """
 
 from __future__ import annotations
@@ -21,9 +19,9 @@ from classifiers.networks import STUDENTS
 from classifiers.networks.settings import TimmSettings, TrunkSettings
 from interfaces import LabelSpace
 from layers.backbones import TIMM_PREFIX, build_backbone
+from layers.features import feature_paths
+from layers.heads import HEADS
 from runtime.registry import Choice
-
-_REGRESSION_HIDDEN = 128
 
 
 @STUDENTS.register("resnet8", settings=TrunkSettings)
@@ -67,29 +65,32 @@ class StudentNetwork(nn.Module):
 
     def __init__(self, backbone: nn.Module, label_space: LabelSpace) -> None:
         super().__init__()
-        self.backbone = backbone
-        feature_dim = int(backbone.feature_dim)  # type: ignore[arg-type]
-        self.head = _head(feature_dim, label_space)
+        self.backbone: Any = backbone
+        name = "linear" if label_space.kind == "classes" else "regression"
+        self.head: nn.Module = HEADS.get(name)(int(backbone.feature_dim), label_space.width)  # type: ignore[arg-type]
+        self.feature_paths = classifier_features(backbone)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.head(self.backbone(images.float() / 127.5 - 1.0))
+        pixels = images.float() / 127.5 - 1.0
+        # A head that a method has put here may read the last map: the pooled vector has lost the places.
+        return self.head(self.backbone.maps(pixels) if self.reads_map else self.backbone(pixels))
+
+    @property
+    def reads_map(self) -> bool:
+        """Whether the head reads the trunk's last map, not its pooled vector."""
+        return bool(getattr(self.head, "reads_map", False))
+
+    @property
+    def head_card(self) -> dict[str, Any] | None:
+        """Of a head that a method has put in place of the network's own; see `layers.heads`."""
+        card: dict[str, Any] | None = getattr(self.head, "card", None)
+        return card
 
 
-def _head(feature_dim: int, label_space: LabelSpace) -> nn.Module:
-    if label_space.kind == "classes":
-        return nn.Linear(feature_dim, label_space.width)
-    hidden = _REGRESSION_HIDDEN
-    output = nn.Linear(hidden, label_space.width)
-    nn.init.constant_(output.bias, 0.5)  # the middle of the range: no early rush of the whole network to get there
-    return nn.Sequential(
-        nn.Linear(feature_dim, hidden),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, hidden),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(inplace=True),
-        output,
-    )
+def classifier_features(backbone: nn.Module) -> dict[str, str]:
+    """Name -> module path of what a method can read of a network of `backbone` and `head`."""
+    trunk = {name: f"backbone.{path}" for name, path in feature_paths(backbone).items()}
+    return {**trunk, "pooled": "backbone", "logits": "head"}
 
 
 def build_student(

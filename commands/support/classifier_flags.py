@@ -7,13 +7,16 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel
 
-from classifiers.distillation import DISTILLERS
 from classifiers.settings import ClassifierSettings
 from commands.support.options import Chosen, entry_option, settings_from, settings_options
 from runtime.registry import Choice
+from training.methods import METHODS
 
-# each command has its own default for the two
-ClassifierFlags: Any = settings_options(ClassifierSettings, "ClassifierFlags", exclude={"seed", "network", "method"})
+_OWN = {"seed", "network", "method", "beside"}  # not of all commands, or with other defaults
+ClassifierFlags: Any = settings_options(ClassifierSettings, "ClassifierFlags", exclude=_OWN)
+
+
+METHOD_HELP = "none: hard labels; blkd: a teacher's soft labels; others compare features."
 
 
 class MethodOptions(BaseModel):
@@ -23,7 +26,8 @@ class MethodOptions(BaseModel):
         name: f"method.{name}" for name in ("label_smoothing", "temperature", "hard_weight", "soft_weight")
     }
 
-    method: Chosen = entry_option(DISTILLERS, "blkd", "none: hard labels; blkd: a teacher's soft labels.")
+    method: Chosen = entry_option(METHODS, "blkd", METHOD_HELP)
+    beside: Chosen = entry_option(METHODS, "none", "What a method on features is added to: none or blkd.")
 
 
 def classifier_settings(options: Any, network: Choice, method: Choice, **fixed: Any) -> ClassifierSettings:

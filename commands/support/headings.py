@@ -19,6 +19,7 @@ HEADINGS: dict[str, str] = {
     "Generator": "generator",
     "Network": "network networks",
     "Method": "method label_smoothing",
+    "Beside a method on features": "beside",
     "Discriminator": "discriminator discriminator_steps discriminator_every diffaugment r1_weight r1_every",
     "White box": "white_box white_box_losses white_box_taps kernel_rows kernel_centred resize_maps",
     "Loss weights": "pixel_weight pixel_floor pixel_decay_until feature_weight adversarial_weight "

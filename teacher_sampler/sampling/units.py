@@ -151,9 +151,9 @@ def predict(
     for start in range(0, len(images), size):
         filled = min(size, -(-(len(images) - start) // step) * step)
         fill = np.minimum(np.arange(start, start + filled), len(images) - 1)
-        outputs.append(predictor(torch.from_numpy(images[fill]))[: len(images) - start].float().cpu())
+        outputs.append(predictor.predictions(torch.from_numpy(images[fill]))[: len(images) - start])
     if not outputs:
-        width = predictor(torch.zeros((size, *images.shape[1:]), dtype=torch.uint8)).shape[1:]
+        width = predictor.predictions(torch.zeros((size, *images.shape[1:]), dtype=torch.uint8)).shape[1:]
         outputs = [torch.empty((0, *width))]
     output = torch.cat(outputs)
     errors = np.asarray(error(output, labels), dtype=np.float32)

@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 
 import classifiers.trainer
 from classifiers import STUDENTS, ClassifierSettings, load_classifier, train_classifier
-from classifiers.distillation import DISTILLERS
 from classifiers.leak_guard import refuse_seen_images, seen_line
 from image_data.real import RealData, load_real
 from image_data.seen import Seen, merge
 from image_data.seen_names import GAN, PREDICTOR, RATIO
 from image_data.sources import ArraySource, Concatenation
 from runtime.errors import UserError
+from training.methods import METHODS
 
 CPU = torch.device("cpu")
 QUICK: dict[str, Any] = {
@@ -182,7 +182,7 @@ def test_angles_are_learnt_in_degrees(angles: RealData, tmp_path: Path) -> None:
     assert result["val_metric"] == "mae"
     assert result["val_score"] < 0.7 * spread
     predictor = load_classifier(tmp_path / "r", CPU)
-    predicted = predictor(torch.from_numpy(angles.val.pixels.copy()))
+    predicted = predictor.predictions(torch.from_numpy(angles.val.pixels.copy()))
     assert predicted.shape == (len(angles.val), 1)
     assert np.abs(predicted[:, 0].numpy() - angles.val.labels).mean() == pytest.approx(result["val_score"], rel=1e-4)
     space = angles.label_space
@@ -194,7 +194,7 @@ def test_a_trained_folder_serves_as_teacher(kind: str, request: pytest.FixtureRe
     data: RealData = request.getfixturevalue(kind)
     train(data, tmp_path / "teacher", steps=10)
     teacher = load_classifier(tmp_path / "teacher", CPU)
-    train(data, tmp_path / "student", steps=6, method=DISTILLERS.choose("blkd"), teacher=teacher)
+    train(data, tmp_path / "student", steps=6, method=METHODS.choose("blkd"), teacher=teacher)
     card = json.loads((tmp_path / "student" / "card.json").read_text())
     assert card["teacher"] == teacher.card["source_digest"]
     line = json.loads((tmp_path / "student" / "stats.jsonl").read_text().splitlines()[0])
@@ -219,9 +219,8 @@ def test_the_teacher_sees_the_augmented_view(digits: RealData, tmp_path: Path, m
             return torch.zeros(len(images), 10)
 
     monkeypatch.setattr(classifiers.trainer, "augment", spy)
-    train(digits, tmp_path / "s", steps=2, method=DISTILLERS.choose("blkd"), teacher=Teacher())
+    train(digits, tmp_path / "s", steps=2, method=METHODS.choose("blkd"), teacher=Teacher())
     assert all(torch.equal(view, image) for view, image in zip(views, shown[1:], strict=True))
-    assert "blkd" in DISTILLERS
 
 
 def test_fine_tuning_starts_from_the_given_weights(digits: RealData, tmp_path: Path) -> None:
@@ -236,8 +235,8 @@ def test_fine_tuning_starts_from_the_given_weights(digits: RealData, tmp_path: P
 
 def test_bad_inputs_are_refused_before_work(digits: RealData, angles: RealData, tmp_path: Path) -> None:
     out = tmp_path / "none"
-    with pytest.raises(UserError, match="needs a teacher"):
-        train(digits, out, method=DISTILLERS.choose("blkd"))
+    with pytest.raises(UserError, match="method blkd requires logits: it needs a teacher"):
+        train(digits, out, method=METHODS.choose("blkd"))
     empty = digits.train.subset(np.array([], dtype=np.int64))
     wrong = ArraySource(digits.train.pixels, digits.train.labels + 5)
     plain, choosing = ClassifierSettings(), ClassifierSettings(selection="best-validation")
@@ -250,7 +249,7 @@ def test_bad_inputs_are_refused_before_work(digits: RealData, angles: RealData, 
             train_classifier(source, None, digits.label_space, settings, out, CPU, ())
     train(angles, tmp_path / "angles", steps=1)
     with pytest.raises(UserError, match="the teacher gives 1 outputs"):
-        train(digits, out, method=DISTILLERS.choose("blkd"), teacher=load_classifier(tmp_path / "angles", CPU))
+        train(digits, out, method=METHODS.choose("blkd"), teacher=load_classifier(tmp_path / "angles", CPU))
     assert not out.exists()
 
 

@@ -8,20 +8,21 @@ from typing import Any
 import pytest
 
 import cli
-from classifiers import DISTILLERS, STUDENTS
+from classifiers import STUDENTS
 from layers.discriminators import DISCRIMINATORS
 from runtime.settings import settings_of
 from student_trainer import GENERATORS
 from teacher_sampler import TEACHERS
-from white_box import WHITE_BOX_LOSSES
+from training.methods import METHODS
 
 pytestmark = pytest.mark.xdist_group("workspace")
+ON_FEATURES = [name for name in METHODS if METHODS.get(name).requires == {"features"}]
 
 
 def test_the_list_is_whole_and_says_the_use(capsys: Any) -> None:
     assert cli.main(["list", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
-    for registry in (STUDENTS, DISTILLERS, GENERATORS, DISCRIMINATORS, TEACHERS, WHITE_BOX_LOSSES):
+    for registry in (STUDENTS, METHODS, GENERATORS, DISCRIMINATORS, TEACHERS):
         assert list(found[registry.kind]) == list(registry)
         for name, entry in found[registry.kind].items():
             settings = settings_of(registry.settings(name))
@@ -70,8 +71,9 @@ def test_a_classifier_trains(name: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("words", [
     *(f"train-student --generator {name}" for name in GENERATORS),
-    *(f"train-student --white-box --white-box-losses {name}=0.1" for name in WHITE_BOX_LOSSES),
-    *(f"distill --method {name} --width 0.5" for name in DISTILLERS),
+    *(f"train-student --white-box --white-box-losses {name}=0.1" for name in ON_FEATURES),
+    *(f"distill --method {name} --width 0.5" for name in METHODS),
+    *(f"distill --method {name.replace('_', '-')} --beside blkd --width 0.5" for name in ON_FEATURES),
 ])  # fmt: skip
 def test_the_other_entries_train(words: str, workspace: Any, tmp_path: Any) -> None:
     command, _, rest = words.partition(" ")

@@ -215,7 +215,7 @@ def test_a_regressor_gives_values_in_the_users_units(
     assert "--output values" in typed(capsys, *words, *flags, "--out", tmp_path / "p")[2]
     assert typed(capsys, *words, *flags, "--output", output, "--out", tmp_path / "p")[0] == 0
     images = random_images(4, 3, 12) // 3
-    found = load_classifier(tmp_path / "p", CPU)(images)
+    found = load_classifier(tmp_path / "p", CPU).predictions(images)
     raw = 2.0 * (images / 255).mean(dim=(1, 2, 3))
     wanted = raw if output == "values" else low + raw * (high - low)
     torch.testing.assert_close(found, wanted[:, None], atol=1e-4, rtol=0)

@@ -106,7 +106,7 @@ def test_error_rate_and_mean_absolute_error(digits: RealData, judge: Judge) -> N
     class Constant:
         card: dict = {}
 
-        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+        def predictions(self, images: torch.Tensor) -> torch.Tensor:
             return torch.full((len(images), 1), 10.0)
 
     angles = ContinuousLabels(-90.0, 90.0, "degrees")

@@ -18,7 +18,7 @@ from filters.fitting import held_out_rows
 from image_data.labels import ClassLabels
 from image_data.real import load_real
 from image_data.sources import ArraySource
-from interfaces import DensityRatio, FeatureExtractor
+from interfaces import DensityRatio
 from layers.pixels import quantise
 from runtime.errors import UserError
 from runtime.seeds import numbered_keys
@@ -73,7 +73,6 @@ def test_wrong_labels_get_low_ratios(digits: tuple, fitted: Path) -> None:
     assert card["real_images"] == {"train": 160, "held_out": 40}
     assert not card["is_constant"]
     assert isinstance(ratio, DensityRatio)
-    assert isinstance(ratio.features, FeatureExtractor)
     assert ratio.features(images[:5]).shape == (5, 64)
     lines = [json.loads(line) for line in (fitted / "stats.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == sorted({line["step"] for line in lines})

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from classifiers.distillation.losses import hard_loss, soft_loss, squared_loss
 from image_data.augment import augment
 from image_data.real import load_real
 from layers.diffaugment import POLICIES, diff_augment
 from layers.gan_losses import hinge_discriminator, r1_penalty
+from layers.label_losses import hard_loss, soft_loss, squared_loss
 from runtime.errors import UserError
 from runtime.precision import passes
 from runtime.ranks import ALONE, Ranks, error_report, join_ranks, launched_ranks
@@ -67,7 +67,7 @@ def test_a_student_generators_batches_are_parts_of_the_whole_ones() -> None:
     settings = replace(SMALL, batch_size=12)
     alone = StudentData(Pairs(), real_images(), SPACE, settings, CPU, ())
     shared = [StudentData(Pairs(), real_images(), SPACE, settings, CPU, (), ranks) for ranks in THREE]
-    for draw in ("pair_batch", "fresh_batch"):
+    for draw in ("pair_batch", "unpaired_batch"):
         parts = [getattr(data, draw)(3) for data in shared]
         for name in ("images", "latents", "encoded"):
             whole = getattr(getattr(alone, draw)(3), name)

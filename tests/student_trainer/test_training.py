@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from layers.discriminators import DISCRIMINATORS
 from runtime.errors import UserError
 from student_trainer import GENERATORS, StudentSettings, load_student, train_student
 from training.generator_folder import NetworkGenerator, read_card, save_generator
-from white_box import FeatureTerms, WhiteBoxSettings, build_terms
+from white_box.settings import WhiteBoxSettings
 
 CPU = torch.device("cpu")
 LATENT = 8
@@ -79,14 +80,14 @@ def local_teacher() -> NetworkGenerator:
 
 def train(out: Path, settings: StudentSettings = SMALL, white: bool = False, real: bool = True) -> Path:
     source = real_images() if real else None
-    return train_student(Pairs(), source, SPACE, settings, out, CPU, terms(white), ("translate",), {"name": "digits"})
+    return train_student(
+        Pairs(), source, SPACE, settings, out, CPU, *insides(white), ("translate",), {"name": "digits"}
+    )
 
 
-def terms(white: bool) -> FeatureTerms | None:
-    if not white:
-        return None
-    example = GENERATORS.get("tinygan")(16, 1, LATENT, "classes", 10, base_width=4, embedding_dim=4)
-    return build_terms(local_teacher(), example, WhiteBoxSettings())
+def insides(white: bool) -> tuple[Any, ...]:
+    """Methods, and the teacher that they look into."""
+    return (WhiteBoxSettings().methods(), local_teacher()) if white else ((), None)
 
 
 @pytest.fixture(scope="module")
@@ -152,8 +153,8 @@ def test_a_stopped_training_ends_with_the_same_weights(tmp_path: Path, whole: Pa
         whole = train(tmp_path / "whole", white=True)
     out = tmp_path / "stopped"
     with pytest.raises(Stopped):
-        train_student(StoppingPairs(stop_at), real_images(), SPACE, SMALL, out, CPU, terms(white), ("translate",))
-    train_student(Pairs(), real_images(), SPACE, SMALL, out, CPU, terms(white), ("translate",))
+        train_student(StoppingPairs(stop_at), real_images(), SPACE, SMALL, out, CPU, *insides(white), ("translate",))
+    train_student(Pairs(), real_images(), SPACE, SMALL, out, CPU, *insides(white), ("translate",))
     assert weights(out) == weights(whole)
     assert (out / "stats.jsonl").read_text() == (whole / "stats.jsonl").read_text()
 
@@ -213,7 +214,9 @@ class RelabelledPairs(Pairs):
 
 
 def test_a_pair_keeps_the_label_that_was_asked_of_the_teacher(tmp_path: Path, whole: Path) -> None:
-    out = train_student(RelabelledPairs(), real_images(), SPACE, SMALL, tmp_path / "student", CPU, None, ("translate",))
+    out = train_student(
+        RelabelledPairs(), real_images(), SPACE, SMALL, tmp_path / "student", CPU, (), None, ("translate",)
+    )
     assert weights(out) == weights(whole)
 
 

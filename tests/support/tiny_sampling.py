@@ -80,6 +80,8 @@ class PatchPredictor:
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         return (images.float().flatten(1) / 255.0) @ self.weights
 
+    predictions = __call__  # the labels' range is [0, 1] of the user's units
+
 
 @dataclass(frozen=True)
 class TinyAcceptance:

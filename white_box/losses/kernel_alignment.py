@@ -7,13 +7,15 @@ position; both forms are here, and the position form is the default.  With centr
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
-from runtime.errors import UserError
-from white_box.losses.registry import WHITE_BOX_LOSSES, MapLossOptions
+from training.distilling import MethodSpace
+from training.methods import METHODS
+from white_box.losses.pairs import PairedMaps
+from white_box.settings import KernelAlignmentSettings
 
 Rows = Literal["position", "sample"]
 EPSILON = 1e-8
@@ -50,15 +52,11 @@ def _unit_scale(x: torch.Tensor) -> torch.Tensor:
     return x * (x.square().sum() + EPSILON**2).rsqrt()
 
 
-class KernelAlignment(nn.Module):
-    """1 - KA of one tap pair.  It has no parameters; equal batch and size are needed, widths may differ."""
+class OneMinusAlignment(nn.Module):
+    """1 - KA of one pair.  It has no parameters; equal batch and size are needed, widths may differ."""
 
-    of_whole_batch = True  # no mean over rows: ranks that share a batch must bring their rows together first
-
-    def __init__(self, rows: Rows = "position", centred: bool = False) -> None:
+    def __init__(self, rows: Rows, centred: bool) -> None:
         super().__init__()
-        if rows not in ("position", "sample"):
-            raise UserError(f"kernel rows {rows!r} are unknown; use position or sample.")
         self.rows, self.centred = rows, centred
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
@@ -67,6 +65,15 @@ class KernelAlignment(nn.Module):
         return 1.0 - kernel_alignment(x, y, self.centred)
 
 
-@WHITE_BOX_LOSSES.register("kernel_alignment")
-def build_kernel_alignment(student_channels: int, teacher_channels: int, options: MapLossOptions) -> nn.Module:
-    return KernelAlignment(options.kernel_rows, options.kernel_centred)  # type: ignore[arg-type]
+@METHODS.register("kernel_alignment", settings=KernelAlignmentSettings)
+class KernelAlignment(PairedMaps):
+    """L = weight x mean over pairs of (1 - KA(F_S, F_T))."""
+
+    whole_batch = True  # no mean over rows
+
+    def __init__(self, space: MethodSpace, rows: Rows, centred: bool, **pairs: Any) -> None:
+        self.rows, self.centred = rows, centred
+        super().__init__(space, **pairs)
+
+    def loss(self, student_channels: int, teacher_channels: int) -> nn.Module:
+        return OneMinusAlignment(self.rows, self.centred)

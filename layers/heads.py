@@ -1,0 +1,42 @@
+"""Heads of classifiers by name: features of the trunk -> logits N x C, or encoded labels N x d (`LabelSpace.encode`).
+
+A head reads the trunk's pooled vector N x feature_dim, or with `reads_map` its last map N x C x H x W.  One that a
+method puts in place of the student's own has a `card`, {"name": of its entry, "arguments": {...}}, from which the
+finished student is built again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from runtime.registry import Registry
+
+HEADS: Registry[Any] = Registry("head")
+_HIDDEN = 128
+
+
+@HEADS.register("linear")
+def linear_head(feature_dim: int, outputs: int) -> nn.Module:
+    """For classes: one layer."""
+    return nn.Linear(feature_dim, outputs)
+
+
+@HEADS.register("regression")
+def regression_head(feature_dim: int, outputs: int) -> nn.Module:
+    """For continuous labels: two hidden layers with batch norm and ReLU, then a linear output in [0, 1].
+
+    The original ends in a ReLU, which can die and then predicts the lowest label for ever; the predictor clips instead.
+    """
+    output = nn.Linear(_HIDDEN, outputs)
+    nn.init.constant_(output.bias, 0.5)  # the middle of the range: no early rush of the whole network to get there
+    return nn.Sequential(
+        nn.Linear(feature_dim, _HIDDEN),
+        nn.BatchNorm1d(_HIDDEN),
+        nn.ReLU(inplace=True),
+        nn.Linear(_HIDDEN, _HIDDEN),
+        nn.BatchNorm1d(_HIDDEN),
+        nn.ReLU(inplace=True),
+        output,
+    )

@@ -1,0 +1,101 @@
+"""Features by name: what fires, what is refused, and that reading leaves no trace."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from classifiers.networks import STUDENTS, build_student
+from image_data.labels import ClassLabels
+from layers.backbones import build_backbone, timm_feature_paths
+from layers.features import FeatureReader, Insides, feature_paths
+from runtime.errors import UserError
+
+STAGES = {"resnet8": 3, "resnet20": 3, "vgg8": 4, "vgg8_quarter": 4, "mobilenetv3": 4}
+TWO = (torch.zeros(2, 1, 16, 16, dtype=torch.uint8),)
+
+
+@pytest.mark.parametrize("name", sorted(STUDENTS))
+def test_every_classifier_gives_its_features_by_name(name: str) -> None:
+    network = build_student(name, 1, 16, ClassLabels(("a", "b", "c")))
+    names = list(feature_paths(network))
+    stages = STAGES.get(name, len(names) - 3)
+    assert names == ["stem", *(f"stage{index + 1}" for index in range(stages)), "pooled", "logits"]
+    images = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    views = FeatureReader(network, names)(images)
+    shapes = Insides(network, TWO, "student").shapes
+    for feature in names[:-2]:
+        assert views.features[feature].shape == (4, *shapes[feature])
+        assert len(shapes[feature]) == 3
+    assert torch.equal(views.features["logits"], views.output)
+    assert views.features["pooled"].shape == (4, network.backbone.feature_dim)
+    assert all(feature.requires_grad for feature in views.features.values())
+    last = views.features[names[-3]]
+    if name.startswith("resnet"):
+        assert torch.equal(last.mean(dim=(2, 3)), views.features["pooled"])
+    if name in STAGES and not name.startswith("mobile"):
+        assert float(last.detach().min()) == 0.0  # after the ReLU
+
+
+def test_the_reader_runs_over_every_classifier() -> None:
+    assert set(STAGES) <= set(STUDENTS)
+    (marks,) = test_every_classifier_gives_its_features_by_name.pytestmark  # type: ignore[attr-defined]
+    assert set(marks.args[1]) == set(STUDENTS)
+
+
+def test_modules_are_read_by_path_too_and_reading_leaves_no_trace() -> None:
+    network = build_backbone("resnet8", 1, 16, 0.25)
+    network.train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    shapes = Insides(network, (torch.zeros(2, 1, 16, 16),), "student").shapes
+    assert shapes["stages.1.0.conv1"] == shapes["stages.1.0"] == (8, 8, 8)
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    images = torch.randn(3, 1, 16, 16)
+    views = FeatureReader(network, ["stages.1.0"])(images)
+    assert torch.equal(views.features["stages.1.0"], network.stages[1][0](network.stages[0](network.stem(images))))
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+class WithSpare(nn.Module):
+    """A convolution that the forward pass does not use, one whose output is overwritten, and one that gives two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.spare, self.last = nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3), nn.Conv2d(2, 1, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(torch.relu_(self.first(x)))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere", "the student has no feature 'nowhere' to read; it has first, spare, last"),
+        ("", "no feature ''"),
+        ("spare", "student's 'spare' did not fire"),
+        ("first", "student's 'first' is overwritten by the module behind it"),
+    ],
+)
+def test_what_cannot_be_read_is_named(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        FeatureReader(WithSpare(), [name], "student")(torch.ones(1, 1, 8, 8))
+
+
+def test_shapes_that_do_not_fit_are_named() -> None:
+    insides = Insides(WithSpare(), (torch.ones(2, 1, 8, 8),), "teacher")
+    assert insides.shape("last") == (1, 6, 6)
+    with pytest.raises(UserError, match="the teacher's 'spare' does not fire"):
+        insides.shape("spare")
+    with pytest.raises(UserError, match="gives no N x d matrix"):
+        insides.shape("last", dims=1)
+
+
+def test_a_network_without_blocks_offers_its_maps() -> None:
+    plain = nn.Sequential(nn.Conv2d(1, 5, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(5, 1, 1))
+    assert Insides(plain, (torch.zeros(2, 1, 8, 8),), "student").maps_by_size() == {(8, 8): "1", (4, 4): "2"}
+
+
+def test_timm_models_that_say_nothing_have_no_names() -> None:
+    assert timm_feature_paths(nn.Conv2d(1, 1, 1)) == {}
