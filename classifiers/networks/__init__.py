@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from classifiers.networks.student import build_student as build_student
 
 STUDENTS: Registry[Any] = Registry("student network")
-for _name in ("resnet8", "resnet20", "vgg8", "vgg8_quarter"):
-    STUDENTS.declare(_name, "classifiers.networks.student", TrunkSettings)
-for _name in ("mobilenetv3", "timm:NAME"):
-    STUDENTS.declare(_name, "classifiers.networks.student", TimmSettings)
+STUDENTS.declare("mobilenetv3", "classifiers.networks.student", TimmSettings)
+STUDENTS.declare("resnet20", "classifiers.networks.student", TrunkSettings)
+STUDENTS.declare("resnet8", "classifiers.networks.student", TrunkSettings)
+STUDENTS.declare("timm:NAME", "classifiers.networks.student", TimmSettings)
+STUDENTS.declare("vgg8", "classifiers.networks.student", TrunkSettings)
+STUDENTS.declare("vgg8_quarter", "classifiers.networks.student", TrunkSettings)
 
 __getattr__, _exported = lazy_exports(
     __name__,
