@@ -59,6 +59,7 @@ TRIALS = {
     "score": "W/f --predictor W/other",
     "score --nearest": "W/f",
     "repair": "W/broken",
+    "export-fakes": "W/f --out W/e",
     "export-h5": "W/f --out W/e.h5",
     "train-student": f"--steps 12 --base-width 4 --seed 7 --checkpoint-every 3 {GAN}",
     "distill": "--steps 30 --seed 7 --checkpoint-every-steps 6 --network resnet8 --width 0.25 --batch-size 16",
@@ -247,8 +248,8 @@ class Trials:
 
 
 def _is_there(said: str) -> bool:
-    """Whether the command only said that its file, which it never replaces, is there: a signal came after the end."""
-    return said.startswith("error: --out ") and said.endswith(" exists; give the name of a new file.\n")
+    """Whether the command only said that what it writes, and never replaces, is there: a signal came after the end."""
+    return said.startswith("error: --out ") and said.endswith((" new file.\n", " new folder.\n"))
 
 
 def _become(words: list[str], said: Path, imported: Path) -> None:
