@@ -232,7 +232,8 @@ class Trials:
         self, command: str, text: str, number: signal.Signals | None = None, after_s: float = 0.0
     ) -> tuple[int, str, bool]:
         """(exit code, what it said, whether a process of its group outlived it)."""
-        words = [command, *text.replace("W/", f"{self.work}/").split(), "--workspace", str(self.work)]
+        workspace = self.work / "demo" if command == "demo" else self.work  # which has to be its own
+        words = [command, *text.replace("W/", f"{self.work}/").split(), "--workspace", str(workspace)]
         child = os.fork()
         if child == 0:
             _become(words, self.said, self.imported)

@@ -30,6 +30,7 @@ class Options(SharedOptions):
     normalise: str | None = Field(
         None, description="cifar10, imagenet, half, none (x/255), raw (0 to 255), ..., or 'MEAN;STD' of x/255."
     )
+    entry: str | None = Field(None, description="Which network of the file, where it holds several.")
     output: Literal["logits", "probabilities", "values", "unit"] | None = Field(
         None, description="What it gives: of classes, or values in your units, or 0 to 1 for the ends of the range."
     )
@@ -105,6 +106,7 @@ def _request(options: Options) -> PredictorRequest:
         image_channels=options.image_channels,
         network_width=options.network_width,
         licence=options.licence,
+        entry=options.entry,
     )
 
 

@@ -69,8 +69,8 @@ class Options(SharedOptions):
 def run(options: Options) -> dict[str, Any]:
     """Read and check the file, then write the folder, or find it done."""
     from runtime.devices import set_threads
+    from runtime.safe_files.entries import ENTRY_NOTES
     from teacher_sampler.importers import IMPORTERS
-    from teacher_sampler.importers.entries import ENTRY_NOTES
     from teacher_sampler.importers.writing import (
         StandingStatistics,
         check_first_images,

@@ -56,7 +56,7 @@ def say(message: str) -> None:
 
 def note(message: str) -> None:
     """A line on stderr that decides what numbers mean, so that it is not silenced with the bars."""
-    print(f"note: {message}", file=sys.stderr, flush=True)
+    print(terminal_text(f"note: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
 @contextmanager

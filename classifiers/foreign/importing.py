@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from classifiers.foreign.known_networks import KnownNetwork, known_names, known_network
+from classifiers.foreign.known_networks import KnownNetwork, is_classifier, known_names, known_network
 from classifiers.foreign.networks import Convention, ForeignNetwork, OutputForm, ProgramCore
 from classifiers.foreign.normalisation import CHOICES, Normalisation, normalisation_of
 from classifiers.foreign.wording import of_a_classifier
@@ -29,15 +29,14 @@ from layers.backbones import TIMM_PREFIX
 from runtime.atomic import commit_file
 from runtime.digests import file_sha256
 from runtime.errors import UserError
+from runtime.safe_files.entries import ENTRY_NOTES, read_network
 from runtime.safe_files.exported_program import PROGRAM_FILE, ExportedProgram
 from runtime.safe_files.onnx_file import MODEL_FILE, OnnxProgram
 from runtime.safe_files.program import Program, ProgramInput
-from runtime.safe_files.state_dicts import read_tensors
 from runtime.seeds import torch_generator
 from runtime.trial import run_limited
 
 PROGRAMS = ("onnx", "torch-export")
-ENTRIES = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "net_state_dict", "model", "net", "network")
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.", "network.")
 _SIDES = (8, 1024)
 _TOLERANCE = 1e-3  # of the largest output
@@ -67,6 +66,7 @@ class PredictorRequest:
     image_channels: int | None = None
     network_width: float | None = None
     licence: str = "unknown"
+    entry: str | None = None  # of a state dict's file
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def import_classifier(request: PredictorRequest) -> ImportedPredictor:
         "shape": [card["channels"], card["resolution_px"]],
         "labels": space.to_json(),
     }
-    return ImportedPredictor(network, space, card, _notes(request, convention, space))
+    notes = _notes(request, convention, space, {name: card[name] for name in ENTRY_NOTES if name in card})
+    return ImportedPredictor(network, space, card, notes)
 
 
 def _program(request: PredictorRequest) -> tuple[nn.Module, Convention, dict[str, Any]]:
@@ -141,6 +142,8 @@ def _program(request: PredictorRequest) -> tuple[nn.Module, Convention, dict[str
     program: Program
     if request.network_width is not None:
         raise UserError(f"--network-width: --arch {request.arch} has no use for it; leave it out.")
+    if request.entry is not None:
+        raise UserError(f"--entry: --arch {request.arch} has no entries; leave it out.")
     if request.arch == "onnx":
         program = onnx = OnnxProgram(path, torch.device("cpu"), output_dims=2)
         sha256 = onnx.sha256
@@ -210,11 +213,11 @@ def _network(request: PredictorRequest) -> tuple[nn.Module, Convention, dict[str
             f"--channels."
         )
     normalisation = normalisation_of(request.normalise, request.channels)
-    tensors = without_prefixes(read_tensors(request.checkpoint, ENTRIES))
+    taken = read_network(request.checkpoint, is_classifier(request.arch), request.entry)
     network: KnownNetwork
     network, core = known_network(
         request.arch,
-        tensors,
+        without_prefixes(taken.tensors),
         request.checkpoint,
         width=request.network_width,
         channels=request.channels,
@@ -224,7 +227,7 @@ def _network(request: PredictorRequest) -> tuple[nn.Module, Convention, dict[str
     core.requires_grad_(False)
     form = request.output or ("unit" if network.continuous and network.form == "own" else "logits")
     found = Convention(normalisation, request.channels, request.resolution_px, form, network.outputs)
-    return core, found, {"network": network.to_json()}
+    return core, found, {"network": network.to_json(), **taken.notes()}
 
 
 def without_prefixes(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -337,8 +340,13 @@ def _check_form(request: PredictorRequest, taken: Convention, found: torch.Tenso
         )
 
 
-def _notes(request: PredictorRequest, taken: Convention, space: LabelSpace) -> tuple[str, ...]:
+def _notes(
+    request: PredictorRequest, taken: Convention, space: LabelSpace, choice: Mapping[str, Any]
+) -> tuple[str, ...]:
     found = [f"pixels are normalised as {taken.normalisation}"]
+    if "other_entries" in choice:
+        others = ", ".join(choice["other_entries"])
+        found.append(f"of the entries in {request.checkpoint}, {choice['entry']} is taken, not {others} (--entry)")
     if taken.channels_last:
         found.append("its images are N x H x W x C (channels last)")
     if space.kind == "classes" and request.class_names is None and request.label_map is None:

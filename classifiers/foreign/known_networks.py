@@ -8,7 +8,7 @@ Such a network is built here with its own strides; its weights are checked name 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +43,7 @@ _CIFAR_NAMES = {
 }
 _OWN = ("backbone.stem.", "backbone.stages.", "backbone.blocks.", "backbone.model.")
 _FEATURES = {"resnet8": 64, "resnet20": 64, "vgg8": 512, "vgg8_quarter": 128}  # at width 1
+_LEAST_TENSORS = 4  # fewer are a head or a loss
 _VGG_LARGEST_PX = 64  # from there on the original's pools and ours differ
 
 
@@ -109,6 +110,15 @@ def _plain_timm(network: KnownNetwork) -> nn.Module:
             f"{network.name} cannot be built for {network.channels} x {network.resolution_px} x "
             f"{network.resolution_px} images ({reason}); check --resolution and --channels."
         ) from error
+
+
+def is_classifier(arch: str) -> Callable[[Collection[str]], bool]:
+    """Whether the tensors of these names may be such a network: its last layer is there, and more than that."""
+    heads = {"head.weight", "fc.weight", "linear.weight", "classifier.weight"}
+    heads |= set(_timm_heads(arch)) if arch.startswith(TIMM_PREFIX) else set()
+    return lambda names: (
+        len(names) > _LEAST_TENSORS and any(name in heads or re.fullmatch(r"head\.\d+\.weight", name) for name in names)
+    )
 
 
 def known_network(

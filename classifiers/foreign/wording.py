@@ -13,7 +13,8 @@ _WORDS = (
     (r"an image must follow from its latents and label alone", "its outputs must follow from the image alone"),
     (r"without noise or with fixed noise", "in eval mode"),
     (r"\bgenerator\b", "classifier"),
-    (r"\bteacher\b", "predictor"),
+    (r"\bgenerators\b", "classifiers"),
+    (r"\b(kind of|import the) teacher\b", r"\1 predictor"),
     (r"\bONNX teachers need\b", "ONNX predictors need"),
 )
 

@@ -144,7 +144,12 @@ def _labels_of(
         )
     if description.class_names is not None:
         pairs = tuple(f"{folder} = {names[code]}" for folder, code in zip(order, codes, strict=True))
-        remarks.append(f"{tree.place('')}: {description.names_from} names the folders: {listed(pairs)}")
+        told = (
+            f"orders the folders: {listed(names)}"
+            if set(names) == set(order)
+            else f"names the folders: {listed(pairs)}"
+        )
+        remarks.append(f"{tree.place('')}: {description.names_from} {told}")
     return ClassLabels(names), dict(zip(order, codes.tolist(), strict=True)), remarks
 
 

@@ -26,7 +26,7 @@ def list_labelled(tree: ImageTree, description: Description, whole: bool = False
         files = [name for name in tree.names if is_image(name)]
         if not files:
             raise UserError(f"{tree.place('')} holds no images; fill it or give another.")
-        return one_class(tree, {"train": files}, description, f"{where} says that there are no labels", "")
+        return one_class(tree, {"train": files}, description, "its dataset.json says that there are no labels", "")
     pairs = description.labels
     if isinstance(pairs, dict):
         pairs = list(pairs.items())

@@ -100,6 +100,8 @@ def _numbers(cells: list[list[str]], lines: list[list[str]], where: str) -> np.n
                 f"{where} line {number}: a label is no number ({printable(repr(text), 60)}); give numbers in all "
                 "columns, or one column of names."
             )
+        if odd and all(_DECIMAL_COMMA.fullmatch(text) for text in flat):
+            raise UserError(f"{where}: labels such as {printable(flat[0], 60)} have a decimal comma; write a point.")
         found = np.array(cells, dtype=str if odd else np.float64)
     return found[:, 0] if found.shape[1] == 1 else found
 

@@ -18,8 +18,8 @@ import torch
 
 from image_data.labels import ClassLabels
 from runtime.errors import UserError
+from runtime.safe_files.entries import FoundNetwork, read_network
 from runtime.safe_files.state_dicts import check_tensors
-from teacher_sampler.importers.entries import FoundGenerator, read_generator
 from teacher_sampler.importers.folding import fold_one_step
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest, class_label_names
 from teacher_sampler.importers.registry import std_truncation as truncation_of
@@ -142,10 +142,10 @@ def _is_generator(names: Collection[str]) -> bool:
     return any(name.startswith("output_layer.") or ".bn1.gain" in name for name in names)
 
 
-def _read(path: Path, entry: str | None) -> FoundGenerator:
+def _read(path: Path, entry: str | None) -> FoundNetwork:
     """The checkpoint's generator; a plain sentence for the file beside it that holds settings instead of weights."""
     try:
-        return read_generator(path, _is_generator, entry)
+        return read_network(path, _is_generator, entry)
     except UserError as error:
         if re.match(r"state_dict(_|$)", path.stem) or "activation.ReLU" in str(error.__cause__):
             raise UserError(

@@ -16,9 +16,9 @@ import torch
 
 from image_data.labels import ContinuousLabels
 from runtime.errors import UserError
+from runtime.safe_files.entries import read_network
 from runtime.safe_files.state_dicts import check_tensors
 from teacher_sampler.importers.ccgan_labels import Tensors, label_embedding, vote
-from teacher_sampler.importers.entries import read_generator
 from teacher_sampler.importers.folding import fold_stored
 from teacher_sampler.importers.registry import IMPORTERS, ImportedTeacher, ImportRequest, no_truncation, require
 from teacher_sampler.networks.ccgan import NORM_GROUPS, CcGANGenerator
@@ -69,7 +69,7 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
     """UserError where files are damaged or do not fit, all wrong tensors listed, or where options are missing."""
     no_truncation(arch, request)
     path = request.file
-    generator = read_generator(path, _is_generator, request.entry)
+    generator = read_network(path, _is_generator, request.entry)
     found = generator.tensors
     layout = read_layout(found, path)
     if layout.arch != arch:

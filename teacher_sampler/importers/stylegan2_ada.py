@@ -12,9 +12,9 @@ import torch
 from image_data.labels import ClassLabels
 from runtime.errors import UserError
 from runtime.safe_files import printable
+from runtime.safe_files.entries import LISTED, entry_notes, is_averaged
 from runtime.safe_files.snapshot_pickle import SavedModule, Snapshot, read_snapshot
 from runtime.safe_files.state_dicts import check_tensors, open_checkpoint
-from teacher_sampler.importers.entries import LISTED, entry_notes, is_averaged
 from teacher_sampler.importers.registry import (
     IMPORTERS,
     ImportedTeacher,

@@ -131,6 +131,7 @@ def test_every_key_of_the_description_acts_on_class_folders(tmp_path: Path, caps
     stored = np.asarray(Image.open(tmp_path / "10" / "000.png")).transpose(2, 0, 1)
     pixels = np.concatenate(list(images.pieces()))
     assert [int(images.labels[row]) for row in range(18) if np.array_equal(pixels[row], stored)] == [0]
+    assert "orders the folders: 10, 2, 1" in capsys.readouterr().err
     about.write_text('{"unit": "years", "low": 0, "high": 20}')
     space = load_real(tmp_path).label_space
     assert (space.kind, space.low, space.high, space.unit) == ("continuous", 0, 20, "years")
@@ -206,6 +207,7 @@ def test_keys_of_the_description_act_on_tables(tmp_path: Path, capsys: pytest.Ca
         (lines("file,age,sex", ["3,m"] * 12), "line 2: a label is no number ('m')"),
         (lines("file,angle", ["1_000", *CYCLE[1:]]), "line 2: a label is no number ('1_000')"),
         (lines("file,angle", ["1e999", *CYCLE[1:]]), "not a finite number"),
+        (lines("file,angle", ['"0,5"', '"1,25"'] * 6), "labels such as 0,5 have a decimal comma; write a point"),
         (lines("file,label", CYCLE) + "./all/0.png,1\n", "line 14: all/0.png stands there twice"),
         (lines("file,label", CYCLE) + "..\\x.png,1\n", "must be a path inside the folder"),
         (lines("file,label", CYCLE) + '"all/0.png,1\n', "line 14"),

@@ -346,3 +346,10 @@ def test_text_in_utf_8_with_or_without_a_mark(tmp_path: Path) -> None:
     path.write_bytes(b"caf\xe9")
     with pytest.raises(UserError, match="no text in UTF-8"):
         read_text(path)
+
+
+def test_a_note_moves_no_cursor(capsys: pytest.CaptureFixture) -> None:
+    from runtime.progress import note
+
+    note("a\x1b[2Jb\u202ec")
+    assert capsys.readouterr().err == "note: a\\x1b[2Jb\\u202ec\n"

@@ -23,19 +23,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from sklearn.datasets import load_digits
 
 from runtime.errors import UserError
 
 CPU = torch.device("cpu")
-MAKING = (  # tiny sizes: a minute or two for all of it
-    "train-teacher --steps 30 --batch-size 16 --width 4 --discriminator-width 4 --standing-batches 4",
-    "train-classifier --steps 40 --network resnet8 --width 0.5",
-    "fit-filter --extractor-steps 20 --ratio-steps 30 --fakes-at-least 500 --extractor-width 4",
+MAKING = (  # tiny sizes and two classes, so that few files are read at each look: a minute for all of it
+    "train-teacher --data DATA --steps 30 --batch-size 16 --width 4 --discriminator-width 4 --standing-batches 4",
+    "train-classifier --data DATA --steps 40 --network resnet8 --width 0.5",
+    "fit-filter --data DATA --extractor-steps 20 --ratio-steps 30 --fakes-at-least 500 --extractor-width 4",
     "sample --nfake-per-class 20 --rho 0.5 --block-size 64 --pilot-candidates 64",
     "train-student --steps 20 --batch-size 16 --base-width 4 --discriminator-width 4 --standing-batches 4",
-    "distill --steps 30 --width 0.5 --network resnet8 --rho 0.5",
-    "search-rho --steps 20 --width 0.5 --rhos 0.5,1.0 --seeds 0",
-    "evaluate --images-per-class 20 --judge-steps 30",
+    "distill --data DATA --steps 30 --width 0.5 --network resnet8 --rho 0.5",
+    "search-rho --data DATA --steps 20 --width 0.5 --rhos 0.5,1.0 --seeds 0",
+    "evaluate --data DATA --images-per-class 20 --judge-steps 30",
 )
 Look = Callable[[], Any]
 
@@ -62,14 +64,24 @@ class Outcome:
 
 
 def make_workspace(folder: Path) -> None:
-    """A tiny workspace with an artefact of every kind, made by the commands themselves."""
+    """A tiny workspace with an artefact of every kind, made by the commands themselves from two kinds of digits."""
     import cli
 
+    _write_digits(folder / "data")
     for line in MAKING:
         with contextlib.redirect_stdout(io.StringIO()):
-            code = cli.main([*line.split(), "--workspace", str(folder)])
+            code = cli.main([*line.replace("DATA", str(folder / "data")).split(), "--workspace", str(folder)])
         if code:
             raise UserError(f"{line.split()[0]} failed in {folder}; see above.")
+
+
+def _write_digits(folder: Path) -> None:
+    digits = load_digits()
+    for label in (0, 1):
+        (folder / str(label)).mkdir(parents=True)
+        for number, levels in enumerate(digits.images[digits.target == label]):
+            pixels = np.kron((levels * 15).astype(np.uint8), np.ones((2, 2), np.uint8))
+            Image.fromarray(pixels).save(folder / str(label) / f"{number}.png")
 
 
 def kinds_of(workspace: Path, extra: Path) -> Iterator[Kind]:

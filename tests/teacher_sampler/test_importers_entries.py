@@ -13,8 +13,8 @@ import torch
 
 import cli
 from runtime.errors import UserError
+from runtime.safe_files.entries import FoundNetwork, is_averaged, read_network
 from runtime.safe_files.state_dicts import open_checkpoint, read_tensors
-from teacher_sampler.importers.entries import FoundGenerator, is_averaged, read_generator
 from teacher_sampler.importers.registry import ImportRequest
 from teacher_sampler.importers.stylegan2_ada import import_stylegan2_ada, read_arguments
 from tests.support.stylegan2_snapshots import (
@@ -37,12 +37,12 @@ def state(scale: float, prefix: str = "") -> dict[str, torch.Tensor]:
     return {prefix + name: scale * value for name, value in {**PARAMETERS, **STATISTICS}.items()}
 
 
-def taken(path: Path, stored: Any, entry: str | None = None, zipped: bool = True) -> FoundGenerator:
+def taken(path: Path, stored: Any, entry: str | None = None, zipped: bool = True) -> FoundNetwork:
     torch.save(stored, path, _use_new_zipfile_serialization=zipped)
-    return read_generator(path, lambda names: "first.weight" in names and "last.bias" in names, entry)
+    return read_network(path, lambda names: "first.weight" in names and "last.bias" in names, entry)
 
 
-def scale_of(found: FoundGenerator) -> float:
+def scale_of(found: FoundNetwork) -> float:
     assert set(found.tensors) == {*PARAMETERS, *STATISTICS}
     return float(found.tensors["last.bias"][0])
 

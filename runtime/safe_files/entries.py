@@ -1,8 +1,8 @@
-"""Which of the networks in a checkpoint is the teacher: the averaged generator, whatever it is called.
+"""Which of the networks in a checkpoint is taken: the averaged generator (or classifier), whatever it is called.
 
 A training writes many state dicts into one file, one below the other or side by side under dotted names.  Those with
-the tensors of a generator are found by these; of several, the one whose name says that it is an average is taken (or
-that torch's AveragedModel has marked).  Where that leaves a choice, the user makes it with --entry.
+the tensors of the wanted network are found by these; of several, the one whose name says that it is an average is taken
+(or that torch's AveragedModel has marked).  Where that leaves a choice, the user makes it with --entry.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _AVERAGES = frozenset(
 )
 _NO_AVERAGES = frozenset({"schema", "schemas"})
 
-IsGenerator = Callable[[Collection[str]], bool]  # told by the names of its tensors
+IsWanted = Callable[[Collection[str]], bool]  # a network is told by the names of its tensors
 
 
 @dataclass(frozen=True)
-class FoundGenerator:
+class FoundNetwork:
     """The tensors taken, the name of their entry ("" for a file that is one state dict), and the other entries."""
 
     tensors: dict[str, torch.Tensor]
@@ -68,7 +68,7 @@ def is_averaged(name: str) -> bool:
     return bool(words & _AVERAGES) or any(word.startswith("ema") or word.endswith("ema") for word in words)
 
 
-def read_generator(path: Path, is_generator: IsGenerator, entry: str | None = None) -> FoundGenerator:
+def read_network(path: Path, is_generator: IsWanted, entry: str | None = None) -> FoundNetwork:
     """The generator in a file of torch.save or a .safetensors file; `entry`: the user's choice.
 
     UserError as for `open_checkpoint`, and naming the entries where there is none, or where it cannot be told which.
@@ -83,10 +83,10 @@ def read_generator(path: Path, is_generator: IsGenerator, entry: str | None = No
             chosen = _chosen(checkpoint, [found for found in entries if found.generator], entries)
         leaves, source = _completed(chosen, entries)
         others = tuple(dict.fromkeys(found.path for found in entries if found is not chosen and found.path))
-        return FoundGenerator(checkpoint.load(leaves), chosen.path, others, source)
+        return FoundNetwork(checkpoint.load(leaves), chosen.path, others, source)
 
 
-def _entries(checkpoint: Checkpoint, is_generator: IsGenerator) -> list[_Entry]:
+def _entries(checkpoint: Checkpoint, is_generator: IsWanted) -> list[_Entry]:
     """Every group of named tensors that is a generator, or holds none in it."""
     found: list[_Entry] = []
     seen: set[int] = set()
@@ -133,9 +133,14 @@ def _below(path: str, name: str) -> str:
 
 
 def _asked_for(path: Path, entries: list[_Entry], entry: str) -> _Entry:
-    """By its whole dotted name, or by the last part where that is one entry's alone."""
+    """By its whole dotted name, or by the last or first part where that is one entry's alone."""
     named = [found for found in entries if found.named]
-    for fits in (lambda name: name == entry, lambda name: name.rpartition(".")[2] == entry):
+    first_part = f"{entry}."
+    for fits in (
+        lambda name: name == entry,
+        lambda name: name.rpartition(".")[2] == entry,
+        lambda name: name.startswith(first_part),
+    ):
         matching = [found for found in named if fits(found.path)]
         if len(matching) == 1:
             return matching[0]
