@@ -41,6 +41,31 @@ def test_a_cifar_resnet_in_the_names_of_other_trainers(
     torch.testing.assert_close(found(images), wanted, atol=1e-4, rtol=1e-4)
 
 
+def test_of_several_networks_the_averaged_one_is_taken_and_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    stored = {f"module._orig_mod.net.{name}": value for name, value in PlainResNet().state_dict().items()}
+    other = {name: value * 0.5 if value.is_floating_point() else value for name, value in stored.items()}
+    words = ["--arch", "resnet8", "--checkpoint", tmp_path / "c.pth", "--normalise", "half", "--resolution", 32]
+    digests = []
+    for held, more, said in (
+        (stored, [], ""),
+        ({"model": other, "teacher_ema": stored}, [], "teacher_ema.net is taken, not model.net"),
+        ({"model": other, "swa": stored}, ["--entry", "model"], "model.net is taken, not swa.net"),
+    ):
+        torch.save(held, tmp_path / "c.pth")
+        out = tmp_path / str(len(digests))
+        code, found, error = typed(capsys, *words, "--channels", 3, "--out", out, *more)
+        assert code == 0, error
+        assert said in error
+        digests.append(found["digest"])
+    assert digests[0] == digests[1] != digests[2]
+    assert json.loads((tmp_path / "1" / "card.json").read_text())["entry"] == "teacher_ema.net"
+    torch.save({"one": stored, "two": other}, tmp_path / "c.pth")
+    code, _, error = typed(capsys, *words, "--channels", 3, "--out", tmp_path / "o")
+    assert code == 2
+    assert "several classifiers" in error
+    assert "choose one with --entry one" in error
+
+
 def _filled(described: dict) -> dict[str, torch.Tensor]:
     """The weights of a parity network, which follow a formula of entry and index in 32-bit arithmetic."""
     found = {}

@@ -324,32 +324,6 @@ def test_hostile_programs_meet_the_limits_of_teachers(tmp_path: Path, capsys: py
     assert "follow from the image alone" in error
 
 
-def test_of_several_networks_the_averaged_one_is_taken_and_named(
-    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    stored = torch.load(files / "nasty.pth", weights_only=True)["model"]
-    other = {name: value * 0.5 if value.is_floating_point() else value for name, value in stored.items()}
-    words = ["--arch", "resnet8", "--normalise", "none", "--resolution", SIDE, "--channels", 1]
-    digests = {}
-    for number, (held, entry) in enumerate([
-        (stored, None), ({"model": other, "teacher_ema": stored}, None), ({"model": other, "swa": stored}, "model"),
-    ]):  # fmt: skip
-        torch.save(held, tmp_path / "c.pth")
-        more = ["--entry", entry] if entry else []
-        asked = [*words, "--checkpoint", tmp_path / "c.pth", "--out", tmp_path / str(number), *more]
-        code, found, error = typed(capsys, *asked)
-        assert code == 0, error
-        digests[number] = found["digest"]
-        assert ("teacher_ema.net is taken, not model.net" in error) == (number == 1)
-    assert digests[0] == digests[1] != digests[2]
-    assert json.loads((tmp_path / "1" / "card.json").read_text())["entry"] == "teacher_ema.net"
-    torch.save({"one": stored, "two": other}, tmp_path / "c.pth")
-    code, _, error = typed(capsys, *words, "--checkpoint", tmp_path / "c.pth", "--out", tmp_path / "o")
-    assert code == 2
-    assert "several classifiers" in error
-    assert "choose one with --entry one" in error
-
-
 class Endless(nn.Module):
     """A classifier whose first image costs half a minute."""
 
