@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from teacher_sampler.sampling.disk_space import LEDGER_BYTES, SCORES_BYTES, SHARD_BYTES, row_bytes
 from teacher_sampler.sampling.plan import RunContent
-from teacher_sampler.sampling.room import LEDGER_BYTES, SCORES_BYTES, SHARD_BYTES, row_bytes
 
 
 @dataclass(frozen=True)

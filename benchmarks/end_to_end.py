@@ -163,9 +163,9 @@ def sized_plan(
 
 def memory_growth(few: int, many: int, place: Path | None) -> dict[str, Any]:
     """MiB at the highest of two fresh processes that sample so many fakes with small networks, and the growth."""
-    found = {count: peak_memory(count, place) for count in (few, many)}
-    table: dict[str, Any] = {f"peak memory at {count} fakes, MiB": value for count, value in found.items()}
-    return table | {"growth": found[many] / found[few] - 1.0}
+    peaks = {count: peak_memory(count, place) for count in (few, many)}
+    table: dict[str, Any] = {f"peak memory at {count} fakes, MiB": value for count, value in peaks.items()}
+    return table | {"growth": peaks[many] / peaks[few] - 1.0}
 
 
 def peak_memory(fakes: int, place: Path | None) -> float:
@@ -176,14 +176,14 @@ def peak_memory(fakes: int, place: Path | None) -> float:
     process.start()
     send.close()
     try:
-        found = float(receive.recv())
+        peak = float(receive.recv())
     except EOFError as error:
         raise UserError(
             f"the process that samples {fakes} fakes died (out of memory?); give a smaller --count."
         ) from error
     finally:
         process.join()
-    return found
+    return peak
 
 
 def _measure_memory(fakes: int, place: Path | None, answer: Any) -> None:

@@ -183,8 +183,8 @@ class Trials:
             row.tracebacks += "Traceback" in said
             if code != 0 and not _is_there(said):
                 row.failures.append(f"exit code {code} of a run to the end: {said[-300:]}")
-            found = _files(self.work)
-            row.otherwise += [path for path in {*wanted, *found} if _differs(path, wanted, found, varying)]
+            runs = _files(self.work)
+            row.otherwise += [path for path in {*wanted, *runs} if _differs(path, wanted, runs, varying)]
         return row
 
     def _disturbed(self, command: str, text: str, number: signal.Signals, after_s: float, row: Row) -> bool:
@@ -203,20 +203,22 @@ class Trials:
 
     def _undisturbed(self, command: str, text: str) -> tuple[dict[str, str], set[str], float]:
         """The files, those that differ from run to run, and the seconds of the faster of two runs."""
-        found, times = [], []
+        contents, times = [], []
         for _ in range(2):
             self._copy()
             time.sleep(1.1)  # records tell seconds, which have to differ between the two
             begin = time.monotonic()
             self._whole(command, text)
             times.append(time.monotonic() - begin)
-            found.append(_files(self.work))
-        varying = {path for path in {*found[0], *found[1]} if found[0].get(path) != found[1].get(path)}
+            contents.append(_files(self.work))
+        varying = {path for path in {*contents[0], *contents[1]} if contents[0].get(path) != contents[1].get(path)}
         if wrong := [
-            path for path in varying if path.endswith(NEVER_OTHERWISE) or not (path in found[0] and path in found[1])
+            path
+            for path in varying
+            if path.endswith(NEVER_OTHERWISE) or not (path in contents[0] and path in contents[1])
         ]:
             raise SystemExit(f"{command}: two undisturbed runs differ in {wrong}")
-        return found[0], varying, min(times)
+        return contents[0], varying, min(times)
 
     def _whole(self, command: str, text: str) -> None:
         code, said, _ = self._run(command, text)
@@ -314,22 +316,22 @@ def _outlived(group: int) -> bool:
 
 def _files(folder: Path) -> dict[str, str]:
     """Path -> SHA-256 of every file, and of links where they lead.  Locks, which stay, are no files."""
-    found = {}
+    contents = {}
     for path in sorted(folder.rglob("*")):
         name = str(path.relative_to(folder))
         if path.is_symlink():
-            found[name] = f"-> {os.readlink(path)}"
+            contents[name] = f"-> {os.readlink(path)}"
         elif path.is_dir():
-            found[name] = "folder"
+            contents[name] = "folder"
         elif not path.name.endswith("lock"):
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+            contents[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return contents
 
 
-def _differs(path: str, wanted: dict[str, str], found: dict[str, str], varying: set[str]) -> bool:
+def _differs(path: str, wanted: dict[str, str], contents: dict[str, str], varying: set[str]) -> bool:
     if path in varying:
-        return path not in found
-    return wanted.get(path) != found.get(path)
+        return path not in contents
+    return wanted.get(path) != contents.get(path)
 
 
 def _break_fakes(whole: Path, broken: Path) -> None:

@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.cost_model import Networks, Totals, Worker, totals
 from benchmarks.scale_inputs import CLASSES, PX, content, measure, read_inputs
-from teacher_sampler.sampling.room import row_bytes
+from teacher_sampler.sampling.disk_space import row_bytes
 
 PER_CLASS = 10_000
 DEVICES = (1, 8, 64)
@@ -34,8 +34,8 @@ def gpus(inputs: dict[str, Any]) -> dict[str, Worker]:
     one = inputs["measured"]["multiply_adds"]["resnet50_at_224"]
     commit = inputs["measured"]["commit_mb_per_s"] * 1e6
     return {
-        name: Worker(name, found["resnet50_images_per_s"] * found["forward_passes"] * one, commit)
-        for name, found in inputs["published"]["gpus"].items()
+        name: Worker(name, published["resnet50_images_per_s"] * published["forward_passes"] * one, commit)
+        for name, published in inputs["published"]["gpus"].items()
     }
 
 
@@ -58,26 +58,29 @@ def head_s(inputs: dict[str, Any]) -> float:
 def measured_table(inputs: dict[str, Any]) -> str:
     """Generators: multiply-adds and images a second on one core."""
     rows = [["generator", "10⁹ multiply-adds", "images/s on one core"]]
-    for name, found in inputs["measured"]["generators"].items():
-        rows.append([name, f"{found['giga_multiply_adds']:.3g}", f"{found['images_per_s']:,g}"])
+    for name, generator in inputs["measured"]["generators"].items():
+        rows.append([name, f"{generator['giga_multiply_adds']:.3g}", f"{generator['images_per_s']:,g}"])
     return markdown(rows)
 
 
 def store_table(inputs: dict[str, Any]) -> str:
     """What the store and the scheduler cost, in processor time of one core."""
-    found = inputs["measured"]
+    measured = inputs["measured"]
     return markdown(
         [
             ["store and scheduler", "one core"],
             [
                 "commit a shard of 128 x 128 images (checksums, packing, reading back)",
-                f"{found['commit_mb_per_s']:g} MB/s",
+                f"{measured['commit_mb_per_s']:g} MB/s",
             ],
-            ["verify", f"{found['verify_mb_per_s']:g} MB/s"],
-            ["first training pass (every checksum)", f"{found['first_training_pass_mb_per_s']:g} MB/s"],
-            ["schedule a unit, 1,000 classes and 64 workers", f"{found['schedule_ms_per_unit']} ms"],
-            ["hand a unit to a local process", f"{found['local_task_ms']} ms"],
-            ["manifest of 40,000 units: write, read", f"{found['manifest_write_s']} s, {found['manifest_read_s']} s"],
+            ["verify", f"{measured['verify_mb_per_s']:g} MB/s"],
+            ["first training pass (every checksum)", f"{measured['first_training_pass_mb_per_s']:g} MB/s"],
+            ["schedule a unit, 1,000 classes and 64 workers", f"{measured['schedule_ms_per_unit']} ms"],
+            ["hand a unit to a local process", f"{measured['local_task_ms']} ms"],
+            [
+                "manifest of 40,000 units: write, read",
+                f"{measured['manifest_write_s']} s, {measured['manifest_read_s']} s",
+            ],
             ["sampling over HTTP on loopback / in the process (README)", f"{inputs['readme']['http_ratio']}"],
         ]
     )
@@ -86,9 +89,9 @@ def store_table(inputs: dict[str, Any]) -> str:
 def assumption_table(inputs: dict[str, Any]) -> str:
     """Published and assumed numbers."""
     rows = [["not measured by us", "value", "source"]]
-    for name, found in inputs["published"]["gpus"].items():
-        speed = f"ResNet-50 at 224: {found['resnet50_images_per_s']:,} images/s"
-        rows.append([name, speed + (" in training" if found["forward_passes"] > 1 else ""), found["source"]])
+    for name, gpu in inputs["published"]["gpus"].items():
+        speed = f"ResNet-50 at 224: {gpu['resnet50_images_per_s']:,} images/s"
+        rows.append([name, speed + (" in training" if gpu["forward_passes"] > 1 else ""), gpu["source"]])
     assumed = inputs["assumed"]
     beta = assumed["acceptance"]
     rows += [
@@ -131,11 +134,11 @@ def bound_table(inputs: dict[str, Any]) -> str:
     rows: list[list[str]] = []
     for name, worker in gpus(inputs).items():
         for devices in DEVICES:
-            found = planned(inputs, worker).sustained(devices, disk_bytes_per_s, head_s(inputs))
+            sustained = planned(inputs, worker).sustained(devices, disk_bytes_per_s, head_s(inputs))
             if not rows:
-                rows.append(["GPUs", *found, "bottleneck"])
-            slowest = min(found, key=found.__getitem__)
-            rows.append([f"{devices} x {name}", *(f"{value:,.0f}" for value in found.values()), slowest])
+                rows.append(["GPUs", *sustained, "bottleneck"])
+            slowest = min(sustained, key=sustained.__getitem__)
+            rows.append([f"{devices} x {name}", *(f"{value:,.0f}" for value in sustained.values()), slowest])
     return markdown(rows)
 
 

@@ -51,8 +51,8 @@ PLANNED = "BigGAN 96, 128 x 128"
 
 def read_inputs(path: Path = INPUTS) -> dict[str, Any]:
     """The three parts."""
-    found: dict[str, Any] = yaml.safe_load(path.read_text())
-    return found
+    inputs: dict[str, Any] = yaml.safe_load(path.read_text())
+    return inputs
 
 
 def content(per_label: int, labels: int = CLASSES) -> RunContent:
@@ -107,19 +107,19 @@ def multiply_adds_of_plan() -> dict[str, float]:
 def measure() -> dict[str, Any]:
     """The part `measured`, anew, on one core of this machine, in some minutes; all speeds are in processor time."""
     torch.set_num_threads(1)
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "machine": f"one core, {platform.machine()}, torch {torch.__version__.split('+')[0]}",
         "multiply_adds": multiply_adds_of_plan(),
     }
-    found["generators"] = {name: _generator_speed(name) for name in _GENERATORS}
+    measured["generators"] = {name: _generator_speed(name) for name in _GENERATORS}
     say("generators measured")
     with tempfile.TemporaryDirectory() as name:
-        found |= _store_speeds(Path(name))
+        measured |= _store_speeds(Path(name))
     say("store measured")
-    found["schedule_ms_per_unit"] = _schedule_ms()
-    found["local_task_ms"] = _task_ms()
-    return found
+    measured["schedule_ms_per_unit"] = _schedule_ms()
+    measured["local_task_ms"] = _task_ms()
+    return measured
 
 
 def _generator_speed(name: str) -> dict[str, float]:
@@ -219,12 +219,12 @@ def _task_ms(items: int = 500) -> float:
 
 def _median_seconds(work: Callable[[], Any], calls: int, clock: Callable[[], float] = time.perf_counter) -> float:
     work()
-    found = []
+    seconds = []
     for _ in range(calls):
         begin = clock()
         work()
-        found.append(clock() - begin)
-    return float(np.median(found))
+        seconds.append(clock() - begin)
+    return float(np.median(seconds))
 
 
 def _three_digits(value: float) -> float:

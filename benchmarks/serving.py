@@ -161,9 +161,9 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="some seconds")
     parser.add_argument("--width", type=int, default=16, help="channels of the teacher's last block")
     options = parser.parse_args()
-    found = compare(BLOCK if options.small else 4 * BLOCK, 2 if options.small else 3, options.width)
-    print(table_text(found), file=sys.stderr)
-    print(json.dumps(found))
+    table = compare(BLOCK if options.small else 4 * BLOCK, 2 if options.small else 3, options.width)
+    print(table_text(table), file=sys.stderr)
+    print(json.dumps(table))
 
 
 if __name__ == "__main__":

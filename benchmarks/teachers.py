@@ -174,14 +174,14 @@ def measure(case: Case, device: torch.device) -> dict[str, Any]:
         pair = case.make(case.batch, device, Path(folder))
     sides = {"plain": pair.plain, "ours": pair.ours}
     difference = float((pair.plain() - pair.ours()).abs().max())  # the first pass of either side is not measured
-    found: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
+    seconds: dict[str, list[tuple[float, float]]] = {side: [] for side in sides}
     for _ in range(case.repeats):
         for side, run in sides.items():
             before = clocks(device)
             run()
             after = clocks(device)
-            found[side].append((after[0] - before[0], after[1] - before[1]))
-    medians = {side: torch.tensor(values).median(dim=0).values.tolist() for side, values in found.items()}
+            seconds[side].append((after[0] - before[0], after[1] - before[1]))
+    medians = {side: torch.tensor(values).median(dim=0).values.tolist() for side, values in seconds.items()}
     return {
         "teacher": case.name,
         "size": case.size,

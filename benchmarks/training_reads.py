@@ -71,8 +71,8 @@ def image_folder(fakes: FakeDataset, folder: Path, rows: np.ndarray) -> Dataset[
         place = folder / str(label)
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.transpose(1, 2, 0)).save(place / f"{row}.png")
-    found: Dataset[Any] = ImageFolder(str(folder), transform=pil_to_tensor)
-    return found
+    folder_of_images: Dataset[Any] = ImageFolder(str(folder), transform=pil_to_tensor)
+    return folder_of_images
 
 
 def tensor_batches(images: torch.Tensor, labels: torch.Tensor, order: TrainingOrder, steps: int) -> Batches:
@@ -154,13 +154,13 @@ def compare(
         gc.collect()
         ctypes.CDLL(None).malloc_trim(0)
         limit = memory_of_process("VmData") + size // 5
-        found: dict[str, list[float]] = {}
+        rates: dict[str, list[float]] = {}
         turns = list(sides.all().items())
         for number in range(rounds):
             say(f"round {number + 1} of {rounds}")
             for side, measure in turns[number:] + turns[:number]:  # no side is always the first
-                found.setdefault(side, []).append(_measure_within(limit, size, side, measure, sides.model_bytes))
-    return table | with_ratios({side: float(np.median(values)) for side, values in found.items()})
+                rates.setdefault(side, []).append(_measure_within(limit, size, side, measure, sides.model_bytes))
+    return table | with_ratios({side: float(np.median(values)) for side, values in rates.items()})
 
 
 class Sides:
@@ -217,25 +217,25 @@ class Sides:
 
 def read_cold(folder: Path) -> dict[str, float]:
     """Images a second of the first pass after the page cache was emptied, checksums left out."""
-    found = {}
-    for name, ahead in (("cold", 0), ("cold, told 16 batches ahead", 16)):
+    rates = {}
+    for name, ahead in (("cold", 0), ("cold, read 16 batches ahead", 16)):
         gc.collect()
         drop_from_cache(folder)
         fakes = open_fakes(folder, check=False)
-        found[f"{name}, images/s"] = rate(BatchReader(fakes.view(), BATCH, len(fakes) // BATCH, ahead=ahead))
+        rates[f"{name}, images/s"] = rate(BatchReader(fakes.view(), BATCH, len(fakes) // BATCH, ahead=ahead))
         del fakes
-    return found
+    return rates
 
 
-def with_ratios(found: dict[str, float]) -> dict[str, float]:
+def with_ratios(rates: dict[str, float]) -> dict[str, float]:
     """Images a second, and each side as a share of the tensor's rate; the reader as a multiple of the others."""
-    table = {f"{side}, images/s": value for side, value in found.items()}
+    table = {f"{side}, images/s": value for side, value in rates.items()}
     for end in ("", ", model"):
         sides = ("reader", "first pass", "h5py", "ImageFolder") if end else tuple(
-            side for side in found if side != "tensor" and not side.endswith("model")
+            side for side in rates if side != "tensor" and not side.endswith("model")
         )  # fmt: skip
-        table |= {f"{side}{end} / tensor{end}": found[side + end] / found["tensor" + end] for side in sides}
+        table |= {f"{side}{end} / tensor{end}": rates[side + end] / rates["tensor" + end] for side in sides}
         table |= {
-            f"reader{end} / {side}{end}": found["reader" + end] / found[side + end] for side in ("h5py", "ImageFolder")
+            f"reader{end} / {side}{end}": rates["reader" + end] / rates[side + end] for side in ("h5py", "ImageFolder")
         }
     return table

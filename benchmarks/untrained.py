@@ -106,7 +106,7 @@ class NoiseTeacher:
         return torch.rand(len(labels), self.card.channels, size, size) * 2.0 - 1.0
 
     def candidates(self, labels: np.ndarray) -> None:
-        """Without end."""
+        """Unlimited."""
         return None
 
 

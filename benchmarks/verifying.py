@@ -42,12 +42,12 @@ def compare(folder: Path, rounds: int) -> dict[str, Any]:
         "read": lambda: _read(files, size),
         "hashes": lambda: _hash(size),
     }
-    found: dict[str, list[float]] = {}
+    speeds: dict[str, list[float]] = {}
     for number in range(rounds):
         say(f"round {number + 1} of {rounds}")
         for side, measure in sides.items():
-            found.setdefault(side, []).append(measure())
-    speed = {side: float(np.median(values)) for side, values in found.items()}
+            speeds.setdefault(side, []).append(measure())
+    speed = {side: float(np.median(values)) for side, values in speeds.items()}
     bounds = {end: min(speed["read" + end], threads * speed["hashes"]) for end in ("", ", cold")}
     return {
         "dataset, MB": round(size / 1e6, 1),

@@ -52,12 +52,12 @@ class Choice:
 
 def rho_lines(results: Sequence[CellResult], student: str | None = None) -> list[RhoLine]:
     """One line a rho, in rising order; `student` restricts to one student."""
-    mine = [result for result in results if student in (None, result.cell.student)]
-    students = sorted({result.cell.student for result in mine})
-    seeds = sorted({result.cell.seed for result in mine})
+    chosen = [result for result in results if student in (None, result.cell.student)]
+    students = sorted({result.cell.student for result in chosen})
+    seeds = sorted({result.cell.seed for result in chosen})
     lines = []
-    for rho in sorted({result.cell.rho for result in mine}):
-        here = {(r.cell.student, r.cell.seed): r.score for r in mine if r.cell.rho == rho and r.score is not None}
+    for rho in sorted({result.cell.rho for result in chosen}):
+        here = {(r.cell.student, r.cell.seed): r.score for r in chosen if r.cell.rho == rho and r.score is not None}
         complete = len(here) == len(students) * len(seeds)
         by_seed = [np.mean([here[name, seed] for name in students]) for seed in seeds] if complete else []
         by_student = {}
@@ -71,7 +71,7 @@ def rho_lines(results: Sequence[CellResult], student: str | None = None) -> list
                 mean=float(np.mean(by_seed)) if complete else None,
                 standard_error=float(np.std(by_seed, ddof=1) / np.sqrt(len(seeds))) if len(by_seed) > 1 else 0.0,
                 seeds=len(seeds),
-                pruned=sum(r.pruned for r in mine if r.cell.rho == rho),
+                pruned=sum(r.pruned for r in chosen if r.cell.rho == rho),
                 by_student=by_student,
             )
         )

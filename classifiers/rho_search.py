@@ -118,8 +118,8 @@ def search(
 
 def read_results(cells: Sequence[Cell], out: Path) -> list[CellResult]:
     """The finished cells among `cells`."""
-    found = (_read(cell, Path(out)) for cell in cells)
-    return [result for result in found if result is not None]
+    results = (_read(cell, Path(out)) for cell in cells)
+    return [result for result in results if result is not None]
 
 
 def _work_through(cells: Sequence[Cell], run_cell: RunCell, out: Path, prune: bool, worker: int) -> None:
@@ -151,14 +151,14 @@ def _try_cell(cell: Cell, cells: Sequence[Cell], run_cell: RunCell, out: Path, p
         stop = MedianStop([rival.curve for rival in rivals if not rival.pruned]) if prune and not mates else None
         report = CellReport(folder, stop)
         try:
-            found = dict(run_cell(cell, report))
-            if not math.isfinite(float(found["score"])):
+            outcome = dict(run_cell(cell, report))
+            if not math.isfinite(float(outcome["score"])):
                 raise UserError(f"cell {cell.name}: the score is not a number; look at its training.")
         except CellPruned:
-            found = {"score": None, "reason": "worse than the median of the finished cells at the same step"}
+            outcome = {"score": None, "reason": "worse than the median of the finished cells at the same step"}
             for left in (path for path in folder.iterdir() if path.is_dir()):
                 shutil.rmtree(left, ignore_errors=True)
-        _write(cell, out, report, found)
+        _write(cell, out, report, outcome)
     return True
 
 
@@ -166,9 +166,9 @@ def _folder(cell: Cell, out: Path) -> Path:
     return out / "cells" / cell.name
 
 
-def _write(cell: Cell, out: Path, report: CellReport, found: dict[str, Any]) -> None:
-    score = None if found["score"] is None else float(found["score"])
-    details = {name: value for name, value in found.items() if name != "score"}
+def _write(cell: Cell, out: Path, report: CellReport, outcome: dict[str, Any]) -> None:
+    score = None if outcome["score"] is None else float(outcome["score"])
+    details = {name: value for name, value in outcome.items() if name != "score"}
     value = {"cell": asdict(cell), "score": score, "pruned": score is None, "curve": report.curve, "details": details}
     write_sealed_json(_folder(cell, out) / RESULT_FILE, value)
 
@@ -176,11 +176,11 @@ def _write(cell: Cell, out: Path, report: CellReport, found: dict[str, Any]) -> 
 def _read(cell: Cell, out: Path) -> CellResult | None:
     path = _folder(cell, out) / RESULT_FILE
     try:
-        found = read_sealed_json(path, _REMEDY)
-        if found["cell"] != asdict(cell):
-            raise UserError(f"{path} belongs to another cell ({found['cell']}); use another --out.")
-        curve = tuple((int(step), float(score)) for step, score in found["curve"])
-        return CellResult(cell, found["score"], bool(found["pruned"]), curve, dict(found["details"]))
+        stored = read_sealed_json(path, _REMEDY)
+        if stored["cell"] != asdict(cell):
+            raise UserError(f"{path} belongs to another cell ({stored['cell']}); use another --out.")
+        curve = tuple((int(step), float(score)) for step, score in stored["curve"])
+        return CellResult(cell, stored["score"], bool(stored["pruned"]), curve, dict(stored["details"]))
     except MissingFile:
         return None
     except (ValueError, KeyError, TypeError) as error:

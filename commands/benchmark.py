@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from commands.support.builders import SamplingRecipe, load_generator
+from commands.support.builders import MakeSamplingParts, load_generator
 from commands.support.dry_run import work_begins
 from commands.support.options import SharedOptions
 from commands.support.teachers import ChosenTeacher, TeacherOptions, check_fits
@@ -147,7 +147,7 @@ def _real_networks(options: Options) -> dict[str, Any]:
 
     teacher = ChosenTeacher(options)
     found = _parts(teacher, options)
-    recipe = SamplingRecipe(
+    make_parts = MakeSamplingParts(
         teacher.reference, found["filter"], found["predictor"], options.device, adaptation=teacher.adaptation
     )
     space: Any = teacher.label_space
@@ -157,9 +157,9 @@ def _real_networks(options: Options) -> dict[str, Any]:
     if len(labels) > _LABELS:  # evenly spread; each label costs a pilot
         labels = labels[np.linspace(0, len(labels) - 1, _LABELS).astype(np.int64)]
     count = options.count or (10 * len(labels) if options.small else None)
-    plan, settings = sized_plan(recipe(), labels, SamplerSettings(), count)
+    plan, settings = sized_plan(make_parts(), labels, SamplerSettings(), count)
     networks = [teacher.card.architecture, *(f"{kind} {folder or 'none'}" for kind, folder in found.items())]
-    table = compare(recipe, plan, settings, 1 if options.small else 5, options.out)
+    table = compare(make_parts, plan, settings, 1 if options.small else 5, options.out)
     return {"networks": ", ".join(networks), **table}
 
 

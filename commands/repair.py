@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field
 
-from commands.support.builders import SamplingRecipe
+from commands.support.builders import MakeSamplingParts
 from commands.support.dry_run import work_begins
 from commands.support.fake_options import FakesOptions, fakes_folder
 from commands.support.workspace import artefact_digest, finished_artefacts, resolve_input
@@ -44,7 +44,7 @@ def run(options: Options) -> dict[str, Any]:
         if not wanted:
             continue
         parts[kind] = _part(kind, wanted, adaptation.identity if kind == "teacher" else str, folder, options)
-    recipe = SamplingRecipe(
+    make_parts = MakeSamplingParts(
         parts["teacher"],
         parts.get("filter"),
         parts.get("predictor"),
@@ -54,7 +54,7 @@ def run(options: Options) -> dict[str, Any]:
         accept_all=content["has_ratio"] and not content["needs_ratio"],
     )
     work_begins(options)
-    mended = repair(folder, recipe, make_engine(options, folder))
+    mended = repair(folder, make_parts, make_engine(options, folder))
     left = verify_fakes(folder)
     return {"fakes": str(folder), "repaired": mended, "problems": left, "remedies": remedies(folder, left)}
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from commands.support.builders import SamplingRecipe
+from commands.support.builders import MakeSamplingParts
 from commands.support.fake_options import describe_text
 from commands.support.lineage import record_seen, seen_of
 from commands.support.options import SharedOptions, settings_from, settings_options
@@ -73,7 +73,7 @@ def run(options: Options) -> dict[str, Any]:
     if predictor is not None:
         parents["predictor"] = artefact_digest("predictor", predictor)
     settings = settings_from(options, SamplerSettings, **{f"{kind}_digest": digest for kind, digest in parents.items()})
-    recipe = SamplingRecipe(
+    make_parts = MakeSamplingParts(
         teacher.reference,
         chosen_filter,
         predictor,
@@ -90,7 +90,7 @@ def run(options: Options) -> dict[str, Any]:
         else:
             record_seen(made.folder, *_seen(teacher, chosen_filter, predictor))
             engine = make_engine(options, made.folder, _processes(options, plan))
-            sample(recipe, plan, settings, made.folder, engine, extend=options.extend)
+            sample(make_parts, plan, settings, made.folder, engine, extend=options.extend)
     return calibration_json(made.folder, options.workspace, chosen_filter)
 
 
@@ -216,9 +216,9 @@ def parse_labels(text: str | None, space: Any) -> Any:
 def needs(options: Options) -> dict[str, Any]:
     """Disk and memory, from the teacher's card where it is there, beside what is free."""
     from commands.support.workspace import SEAL
-    from runtime.room import free_disk_bytes, free_memory_bytes
+    from runtime.free_space import free_disk_bytes, free_memory_bytes
+    from teacher_sampler.sampling.disk_space import GUESSED_RATE, check_space, estimate
     from teacher_sampler.sampling.plan import RunContent
-    from teacher_sampler.sampling.room import GUESSED_RATE, check_room, estimate
 
     missing = options.teacher is None and not (options.workspace / "teacher" / "latest" / SEAL["teacher"]).is_file()
     if missing or is_url(options.teacher or ""):
@@ -238,7 +238,7 @@ def needs(options: Options) -> dict[str, Any]:
     out, free = options.out or options.workspace, free_memory_bytes()
     refused = {}
     try:
-        check_room(out, content, plan.per_label, None, _processes(options, plan))
+        check_space(out, content, plan.per_label, None, _processes(options, plan))
     except UserError as error:
         refused = {"refused": str(error)}
     return {

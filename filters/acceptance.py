@@ -54,8 +54,8 @@ class Acceptance:
                 f"label {label}: all {r.size} pilot candidates have density ratio 0, so none could be accepted; "
                 "train the teacher or the filter longer, enlarge the pilot, or sample with --filter none."
             )
-        found = float(np.quantile(r, self.quantile))
-        return found if found > 0.0 else maximum
+        quantile = float(np.quantile(r, self.quantile))
+        return quantile if quantile > 0.0 else maximum
 
     def accept(self, uniforms: np.ndarray, r: np.ndarray, ceiling: float | np.ndarray) -> np.ndarray:
         """bool N: u <= r / M, u in [0, 1); r = 0 never passes.  `ceiling` is one number, or one for each candidate."""

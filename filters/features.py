@@ -100,7 +100,7 @@ class Features:
     @torch.inference_mode()
     def with_label(self, images: torch.Tensor, encoded: torch.Tensor, agreement: bool) -> torch.Tensor:
         """What the density ratio sees of images and their labels: phi, N x d, and the agreement as one more column."""
-        found = self(images)
+        features = self(images)
         if not agreement:
-            return found
-        return torch.cat([found, self.network.agreement(found, encoded.to(self.device))[:, None]], dim=1)
+            return features
+        return torch.cat([features, self.network.agreement(features, encoded.to(self.device))[:, None]], dim=1)

@@ -85,9 +85,9 @@ def kept_rows(
     if "error" in wanted:
         columns["error"] = error().astype(np.float64)
     if wanted & {"memorisation_distance", "duplicate_distance"}:
-        found = read_distances(fakes)
-        columns["memorisation_distance"] = found.memorisation
-        columns["duplicate_distance"] = found.duplicate
+        distances = read_distances(fakes)
+        columns["memorisation_distance"] = distances.memorisation
+        columns["duplicate_distance"] = distances.duplicate
     rows = np.flatnonzero(keep_mask(tree, columns, label_of_row)).astype(np.int64)
     if not len(rows):
         raise UserError(f"--keep {text!r} keeps none of the {len(fakes)} fakes; loosen it.")

@@ -185,13 +185,13 @@ class _Reader:
         position = self.place + blank + 1
         if blank == len(rest):
             return _Token("end", "", len(self.text) + 1)
-        found = _TOKEN.match(self.text, self.place)
-        if found is None:
+        match = _TOKEN.match(self.text, self.place)
+        if match is None:
             self.next = _Token("unknown", rest[blank], position)
             raise self.error("a field, an operator, a number or a parenthesis")
-        self.place = found.end()
-        kind = str(found.lastgroup)
-        return _Token(kind, found[kind], position)
+        self.place = match.end()
+        kind = str(match.lastgroup)
+        return _Token(kind, match[kind], position)
 
     def error(self, expected: str) -> UserError:
         """What was expected, and what stands there instead."""

@@ -61,8 +61,12 @@ class NearestNeighbourRatio(nn.Module):
         self.register_buffer("offset", torch.zeros(label_width if classes else 1, dtype=torch.float64))
 
     def forward(self, features: torch.Tensor, encoded: torch.Tensor) -> torch.Tensor:
-        found = self.statistic(features, encoded)
-        logs = found.base + float(self.slope) * found.log_distance_ratio + self.offset.cpu().numpy()[found.group]
+        statistic = self.statistic(features, encoded)
+        logs = (
+            statistic.base
+            + float(self.slope) * statistic.log_distance_ratio
+            + self.offset.cpu().numpy()[statistic.group]
+        )
         return torch.from_numpy(np.exp(np.minimum(logs, LARGEST_LOG)).astype(np.float32)).to(features.device)
 
     def statistic(self, features: torch.Tensor, encoded: torch.Tensor) -> Statistic:
@@ -73,15 +77,15 @@ class NearestNeighbourRatio(nn.Module):
         label_of_row = label_of_row.reshape(len(labels))
         real, fake = _array(self.real), _array(self.fake)
         for place, value in enumerate(values):
-            mine = np.flatnonzero(label_of_row == place)
+            members = np.flatnonzero(label_of_row == place)
             real_rows, fake_rows = self._members(value)
             if not (len(real_rows) and len(fake_rows)):
                 continue  # nothing to compare with: the ratio stays 1
             k_real, k_fake = (min(self.neighbours, len(rows)) for rows in (real_rows, fake_rows))
-            to_real = nearest(queries[mine], real[real_rows], k_real)[0][:, -1]
-            to_fake = nearest(queries[mine], fake[fake_rows], k_fake)[0][:, -1]
-            base[mine] = np.log(len(fake_rows) * k_real / (len(real_rows) * k_fake))
-            logs[mine] = np.log(np.maximum(to_fake, _SMALLEST_DISTANCE) / np.maximum(to_real, _SMALLEST_DISTANCE))
+            to_real = nearest(queries[members], real[real_rows], k_real)[0][:, -1]
+            to_fake = nearest(queries[members], fake[fake_rows], k_fake)[0][:, -1]
+            base[members] = np.log(len(fake_rows) * k_real / (len(real_rows) * k_fake))
+            logs[members] = np.log(np.maximum(to_fake, _SMALLEST_DISTANCE) / np.maximum(to_real, _SMALLEST_DISTANCE))
         group = labels.astype(np.int64) if self.label_kind == "classes" else np.zeros(len(labels), dtype=np.int64)
         return Statistic(base, logs, group)
 
@@ -106,5 +110,5 @@ class Statistic:
 
 
 def _array(tensor: torch.Tensor) -> np.ndarray:
-    found: np.ndarray = tensor.detach().cpu().numpy()
-    return found
+    statistic: np.ndarray = tensor.detach().cpu().numpy()
+    return statistic

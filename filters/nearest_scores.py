@@ -98,10 +98,10 @@ def _reference(phi: Phi, train: ImageSource, held_out: ImageSource, kind: str) -
             f"distances need real images: there are {len(train)} training and {len(held_out)} held-out ones; give "
             "--data with both."
         )
-    features, fresh = describe(phi, train), describe(phi, held_out)
+    features, unseen = describe(phi, train), describe(phi, held_out)
     labels = np.asarray(held_out.labels)
-    to_train = nearest(fresh, features, 1)[0][:, 0]
-    to_other = real_duplicates(fresh, labels, kind)
+    to_train = nearest(unseen, features, 1)[0][:, 0]
+    to_other = real_duplicates(unseen, labels, kind)
     finite = to_other[np.isfinite(to_other)]
     counts = {}
     if kind == "classes":
@@ -109,7 +109,7 @@ def _reference(phi: Phi, train: ImageSource, held_out: ImageSource, kind: str) -
     calibration = {
         "share": SHARE,
         "train": len(features),
-        "held_out": len(fresh),
+        "held_out": len(unseen),
         "per_label": min(counts.values()) if counts else _VICINITY + 1,
         "training_quantile": _quantile(to_train),
         "training_median": float(np.median(to_train)),
@@ -127,27 +127,27 @@ def real_duplicates(features: np.ndarray, labels: np.ndarray, kind: str) -> np.n
     """float64 N: distance of each real image to the nearest other one of its class (inf where it is alone), or of the
     images nearest to it in label.
     """
-    found = np.full(len(features), np.inf)
+    distances = np.full(len(features), np.inf)
     if kind == "classes":
         for value in np.unique(labels):
-            mine = np.flatnonzero(labels == value)
-            found[mine] = nearest(features[mine], features[mine], 1, np.arange(len(mine)))[0][:, 0]
-        return found
+            members = np.flatnonzero(labels == value)
+            distances[members] = nearest(features[members], features[members], 1, np.arange(len(members)))[0][:, 0]
+        return distances
     places = labels.reshape(len(labels), -1).astype(np.float64)
     for row in range(len(features)):
         apart = ((places - places[row]) ** 2).sum(axis=1)
         near = np.argsort(apart, kind="stable")
         near = near[near != row][:_VICINITY]
-        found[row] = nearest(features[row : row + 1], features[near], 1)[0][0, 0]
-    return found
+        distances[row] = nearest(features[row : row + 1], features[near], 1)[0][0, 0]
+    return distances
 
 
 def describe(phi: Phi, images: ImageSource, rows: np.ndarray | None = None) -> np.ndarray:
     """float32 N x d: phi of some rows (of all), in blocks."""
     chosen = np.arange(len(images)) if rows is None else rows
     blocks = [chosen[start : start + _BLOCK] for start in range(0, len(chosen), _BLOCK)]
-    found = [phi(torch.from_numpy(np.array(images.images(block)))).float().cpu().numpy() for block in blocks]
-    return np.concatenate(found)
+    blocks_of = [phi(torch.from_numpy(np.array(images.images(block)))).float().cpu().numpy() for block in blocks]
+    return np.concatenate(blocks_of)
 
 
 def _score_groups(fakes: FakeDataset, phi: Phi, reference: Reference, name: str) -> list[ScoreEntry]:
@@ -189,8 +189,8 @@ def group_distances(
     values, label_of_row = np.unique(labels, axis=0, return_inverse=True)
     for place, value in enumerate(values):
         mine = np.flatnonzero(label_of_row.reshape(len(labels)) == place)
-        found, rows = nearest(features[mine], features[mine], 1, np.arange(len(mine)))
-        duplicate[mine] = found[:, 0]
+        distances, rows = nearest(features[mine], features[mine], 1, np.arange(len(mine)))
+        duplicate[mine] = distances[:, 0]
         other[mine] = np.where(rows[:, 0] < 0, -1, first_row + mine[rows[:, 0]])
         few = mine[: reference.sparse_count(int(value) if reference.counts else value)]
         if len(few) > 1:
@@ -209,12 +209,12 @@ def _aligned(
 ) -> dict[str, np.ndarray]:
     """As many rows as the shard has; those past the cut belong to no dataset and hold inf and -1."""
     used = fakes.cut(number, np.arange(entry.rows))
-    found = {}
+    distances = {}
     for name, values in columns.items():
         whole = np.full(entry.rows, -1 if values.dtype == np.int64 else np.inf, dtype=values.dtype)
         whole[used] = values
-        found[name] = whole
-    return found
+        distances[name] = whole
+    return distances
 
 
 def _attributes(fakes: FakeDataset, reference: Reference) -> dict[str, Any]:

@@ -36,14 +36,14 @@ def nearest(
     for start in range(0, len(queries), _BLOCK):
         block = slice(start, min(start + _BLOCK, len(queries)))
         asked = np.ascontiguousarray(queries[block], dtype=np.float32)
-        found = _candidates(asked, sources, wanted)
-        exact = np.sqrt(((asked[:, None].astype(np.float64) - sources[found]) ** 2).sum(axis=2))
+        candidates = _candidates(asked, sources, wanted)
+        exact = np.sqrt(((asked[:, None].astype(np.float64) - sources[candidates]) ** 2).sum(axis=2))
         if own is not None:
-            exact[found == own[block, None]] = np.inf
-        order = np.lexsort((found, exact), axis=1)[:, :count]
+            exact[candidates == own[block, None]] = np.inf
+        order = np.lexsort((candidates, exact), axis=1)[:, :count]
         best = np.take_along_axis(exact, order, axis=1)
         distances[block, : order.shape[1]] = best
-        rows[block, : order.shape[1]] = np.where(np.isinf(best), -1, np.take_along_axis(found, order, axis=1))
+        rows[block, : order.shape[1]] = np.where(np.isinf(best), -1, np.take_along_axis(candidates, order, axis=1))
     return distances, rows
 
 

@@ -80,14 +80,14 @@ class _Request:
 
 def _select(fakes: FakeDataset, request: _Request) -> Selection:
     rho, relabel = request.rho, request.relabel
-    found = _Scored(fakes, request)
-    error = found.error if rho < 1.0 or relabel else None
+    scored = _Scored(fakes, request)
+    error = scored.error if rho < 1.0 or relabel else None
     asked = np.asarray(fakes.labels)
     values, label_of_row = np.unique(asked, axis=0, return_inverse=True)
     label_of_row = label_of_row.reshape(len(asked))
     kept, tree = np.arange(len(asked), dtype=np.int64), None
     if request.keep is not None:
-        kept, tree = kept_rows(fakes, request.keep, lambda: found.error, label_of_row)
+        kept, tree = kept_rows(fakes, request.keep, lambda: scored.error, label_of_row)
     kept_by_keep = len(kept)
     if error is not None and rho < 1.0:
         groups = label_of_row if request.scope == "class" else np.zeros(len(asked), dtype=np.int64)
@@ -97,13 +97,13 @@ def _select(fakes: FakeDataset, request: _Request) -> Selection:
     if tree is not None and "label" in fields_of(tree):  # those that it leaves no row of were not wanted
         given = np.bincount(label_of_row[kept], minlength=len(values)) > 0
     rows = _draw_rows(request, kept, label_of_row, values, given, fakes.label_space.kind)
-    labels = predicted_labels(found.output(rows), fakes.label_space) if relabel else asked[rows]
+    labels = predicted_labels(scored.output(rows), fakes.label_space) if relabel else asked[rows]
     weight, facts = (None, None) if request.weights == "none" else row_weights(fakes, rows, label_of_row[rows])
     recipe: dict[str, Any] = {
         **asdict(request),
         "rho": float(rho),
         "keep": None if tree is None else show(tree),
-        "scores": None if error is None else found.digest,
+        "scores": None if error is None else scored.digest,
         "weights": facts,
         "available": len(asked),
         "kept_by_keep": kept_by_keep,
@@ -152,8 +152,8 @@ def below_quantile(errors: np.ndarray, groups: np.ndarray, rho: float) -> np.nda
     """
     below = np.zeros(len(errors), dtype=bool)
     for group in np.unique(groups):
-        mine = groups == group
-        below[mine] = errors[mine] < np.quantile(errors[mine].astype(np.float64), rho)
+        members = groups == group
+        below[members] = errors[members] < np.quantile(errors[members].astype(np.float64), rho)
     return np.flatnonzero(below).astype(np.int64)
 
 
@@ -226,11 +226,11 @@ class _Scored:
     @cached_property
     def error(self) -> np.ndarray:
         """float32 N; UserError where one is not finite."""
-        found = self._fakes.errors(self.digest)
-        if not np.isfinite(found).all():
-            bad = int(np.flatnonzero(~np.isfinite(found))[0])
+        errors = self._fakes.errors(self.digest)
+        if not np.isfinite(errors).all():
+            bad = int(np.flatnonzero(~np.isfinite(errors))[0])
             raise UserError(f"score set {self.digest[:8]}: the error of row {bad} is not finite; mend the predictor.")
-        return found
+        return errors
 
     def output(self, rows: np.ndarray) -> np.ndarray:
         """What the predictor says of these rows."""

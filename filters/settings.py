@@ -1,4 +1,4 @@
-"""What a filter's training can be told."""
+"""The settings of a filter's training."""
 
 from __future__ import annotations
 

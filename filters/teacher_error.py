@@ -21,8 +21,8 @@ def regression_error(predictions: torch.Tensor, labels: np.ndarray) -> np.ndarra
 
     predictions: float N or N x d; labels: float64 N or N x d.
     """
-    found = predictions.detach().cpu().numpy().astype(np.float64).reshape(len(predictions), -1)
-    wanted = np.asarray(labels, dtype=np.float64).reshape(len(found), -1)
-    if wanted.shape != found.shape:
-        raise ValueError(f"predictions of shape {found.shape} do not go with labels of shape {wanted.shape}")
-    return np.sqrt(((found - wanted) ** 2).sum(axis=1)).astype(np.float32)
+    predicted = predictions.detach().cpu().numpy().astype(np.float64).reshape(len(predictions), -1)
+    wanted = np.asarray(labels, dtype=np.float64).reshape(len(predicted), -1)
+    if wanted.shape != predicted.shape:
+        raise ValueError(f"predictions of shape {predicted.shape} do not go with labels of shape {wanted.shape}")
+    return np.sqrt(((predicted - wanted) ** 2).sum(axis=1)).astype(np.float32)

@@ -39,10 +39,10 @@ def importance_weights(
     above = 0.0
     for group in np.unique(groups):
         rows = np.flatnonzero(groups == group)
-        mine = r[rows]
-        limit = float(np.quantile(mine, quantile))
-        clipped = np.minimum(mine, limit) if limit > 0.0 else mine
-        above += float((mine - clipped).sum())
+        ratios = r[rows]
+        limit = float(np.quantile(ratios, quantile))
+        clipped = np.minimum(ratios, limit) if limit > 0.0 else ratios
+        above += float((ratios - clipped).sum())
         mean = float(clipped.mean())
         weights[rows] = clipped / mean if mean > 0.0 else 0.0
     squares = float((weights**2).sum())
@@ -75,9 +75,9 @@ def row_weights(
             "twice; sample with --accept all, or leave --weights out."
         )
     groups = label_of_row if fakes.label_space.kind == "classes" else np.zeros(len(rows), dtype=np.int64)
-    found, facts = importance_weights(ratio[rows], groups)
+    weight, facts = importance_weights(ratio[rows], groups)
     for group in np.unique(groups):
-        if not found[groups == group].any():
+        if not weight[groups == group].any():
             label: Any = fakes.labels[rows[np.flatnonzero(groups == group)[0]]]
             raise UserError(f"--weights density_ratio: all fakes of label {label} have ratio 0; fit the filter again.")
-    return found, {"kind": "density_ratio", **facts}
+    return weight, {"kind": "density_ratio", **facts}

@@ -133,10 +133,10 @@ def _by_place(here: Sequence[str], there: Sequence[str]) -> bool:
     if all(name.isdecimal() for name in named):
         return [int(name) for name in named] == list(range(len(named)))
     cut = [re.fullmatch(r"(\D*)(\d+)(\D*)", name) for name in named]
-    found = [match for match in cut if match is not None]
-    if len(named) < 2 or len(found) < len(named) or len({(match[1], match[3]) for match in found}) > 1:
+    matches = [match for match in cut if match is not None]
+    if len(named) < 2 or len(matches) < len(named) or len({(match[1], match[3]) for match in matches}) > 1:
         return True
-    numbers = [int(match[2]) for match in found]
+    numbers = [int(match[2]) for match in matches]
     return numbers == sorted(numbers)
 
 

@@ -14,19 +14,19 @@ def percentiles(values: np.ndarray) -> list[float]:
 
     values: float, any shape; those that are not finite are left out.
     """
-    found = np.asarray(values, dtype=np.float64).reshape(-1)
-    found = found[np.isfinite(found)]
-    return [float(f"{value:.5g}") for value in np.quantile(found, _SHARES)] if len(found) else []
+    finite = np.asarray(values, dtype=np.float64).reshape(-1)
+    finite = finite[np.isfinite(finite)]
+    return [float(f"{value:.5g}") for value in np.quantile(finite, _SHARES)] if len(finite) else []
 
 
-def values_from(found: Sequence[float], count: int = 2000) -> np.ndarray:
+def values_from(percentiles: Sequence[float], count: int = 2000) -> np.ndarray:
     """float64 `count` values with these percentiles, evenly spread between them; none for no percentiles.
 
     The tail above the 99th percentile is not known: nine tenths of it are put there, and one tenth at the maximum.
     """
-    if not len(found):
+    if not len(percentiles):
         return np.zeros(0)
-    known = np.asarray(found, dtype=np.float64)
+    known = np.asarray(percentiles, dtype=np.float64)
     shares = (np.arange(count) + 0.5) / count
     values = np.interp(shares, _SHARES, known)
     return np.where(shares > 0.999, known[-1], np.minimum(values, known[-2]))

@@ -28,6 +28,6 @@ def turn(images: torch.Tensor, generator: torch.Generator) -> tuple[torch.Tensor
     turns = torch.randint(TURNS, (len(images),), generator=generator)
     turned = images.clone()
     for quarters in range(1, TURNS):
-        mine = turns == quarters
-        turned[mine] = torch.rot90(images[mine], quarters, (2, 3))
+        places = turns == quarters
+        turned[places] = torch.rot90(images[places], quarters, (2, 3))
     return turned, turns

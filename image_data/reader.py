@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset
 from image_data.shuffle import TrainingOrder
 from image_data.sources import Concatenation, ImageSource
 from runtime.errors import UserError
-from runtime.room import free_memory_bytes
+from runtime.free_space import free_memory_bytes
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 _AHEAD = 16  # batches that the operating system begins to read before they are asked for

@@ -116,16 +116,16 @@ def merge(several: Iterable[Seen]) -> Seen:
     unknown: dict[str, str] = {}
     for seen in several:
         for name, roles in seen.parts.items():
-            mine = parts.setdefault(name, {})
+            by_role = parts.setdefault(name, {})
             for role, hashes in roles.items():
-                mine[role] = hashes if role not in mine else _union(mine[role], hashes)
+                by_role[role] = hashes if role not in by_role else _union(by_role[role], hashes)
         for name, why in seen.unknown.items():
             unknown.setdefault(name, why)
     return Seen(parts, unknown)
 
 
-def _union(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    return mine if np.array_equal(mine, theirs) else distinct(np.concatenate([mine, theirs]))
+def _union(known: np.ndarray, added: np.ndarray) -> np.ndarray:
+    return known if np.array_equal(known, added) else distinct(np.concatenate([known, added]))
 
 
 def _holds(path: Path, data: bytes) -> bool:

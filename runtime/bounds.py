@@ -68,17 +68,17 @@ def bound_problems(settings: Any, between: str = " ") -> list[str]:
     between: what stands between name and value.
     """
     hints = typing.get_type_hints(type(settings), include_extras=True)
-    found = []
+    problems = []
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         known = typing.get_args(hints[field.name])
         if typing.get_origin(hints[field.name]) is Literal and value not in known:
-            found.append(f"{field.name}{between}{value!r} must be {', '.join(known[:-1])} or {known[-1]}")
+            problems.append(f"{field.name}{between}{value!r} must be {', '.join(known[:-1])} or {known[-1]}")
         for bound in _bounds(hints[field.name]):
             for one in value if isinstance(value, tuple) else (value,):
                 if text := bound.problem(one):
-                    found.append(f"{field.name}{between}{one} {text}")
-    return found
+                    problems.append(f"{field.name}{between}{one} {text}")
+    return problems
 
 
 def check_bounds(settings: Any, what: str) -> None:

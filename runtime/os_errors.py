@@ -49,8 +49,8 @@ def errno_of(error: BaseException) -> int | None:
         return error.errno
     if not isinstance(error, OSError | RuntimeError) and type(error).__name__ != "SafetensorError":
         return None
-    found = (_OF_HDF5 if type(error) is RuntimeError else _NUMBER_IN_TEXT).search(str(error))
-    return int(found[1]) if found else None
+    match = (_OF_HDF5 if type(error) is RuntimeError else _NUMBER_IN_TEXT).search(str(error))
+    return int(match[1]) if match else None
 
 
 def sentence_of(error: BaseException, place: str | None = None) -> str | None:

@@ -62,8 +62,8 @@ class Ranks:
             return values
         size = values.shape[dim] // (groups * self.count)
         shape = (*values.shape[:dim], groups, self.count, size, *values.shape[dim + 1 :])
-        mine = values.reshape(shape)[(slice(None),) * (dim + 1) + (self.number,)]
-        return mine.reshape((*values.shape[:dim], groups * size, *values.shape[dim + 1 :]))
+        own = values.reshape(shape)[(slice(None),) * (dim + 1) + (self.number,)]
+        return own.reshape((*values.shape[:dim], groups * size, *values.shape[dim + 1 :]))
 
     def purpose(self, name: str) -> str:
         """The name of a random stream that is this rank's own (dropout); the main rank's is `name`."""
@@ -99,7 +99,7 @@ class Ranks:
 
         return gather(part.detach().contiguous())
 
-    def main_says(self, number: int) -> int:
+    def broadcast(self, number: int) -> int:
         """The main rank's number, on all ranks; a meeting point."""
         if self.count == 1:
             return number
@@ -110,7 +110,7 @@ class Ranks:
 
     def wait(self) -> None:
         """Until all ranks are here."""
-        self.main_says(0)
+        self.broadcast(0)
 
     def begin(self, step: int, modules: Iterable[torch.nn.Module]) -> None:
         """All ranks start with the main rank's weights and buffers; UserError where they start at different steps."""

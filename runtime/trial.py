@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from runtime.errors import UserError
-from runtime.room import free_memory_bytes
+from runtime.free_space import free_memory_bytes
 
 CPU_SECONDS = 30  # of computing, whatever else the machine does
 _WALL_SECONDS = 300.0  # for a program that waits
@@ -34,18 +34,18 @@ def run_limited(work: Callable[[], Sequence[torch.Tensor]], name: str) -> list[t
     if sys.platform != "linux":
         return list(work())
     context = multiprocessing.get_context("fork")
-    mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_child, args=(work, theirs, _memory_limit()), daemon=True)
+    receive, send = context.Pipe(duplex=False)
+    process = context.Process(target=_child, args=(work, send, _memory_limit()), daemon=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of threads: the child starts none of this process
         process.start()
-    theirs.close()
+    send.close()
     try:
-        message = mine.recv_bytes() if mine.poll(_WALL_SECONDS) else b""
+        message = receive.recv_bytes() if receive.poll(_WALL_SECONDS) else b""
     except EOFError:
         message = b""
     finally:
-        mine.close()
+        receive.close()
         if process.is_alive():
             process.join(0 if not message else 10)
         if process.is_alive():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from runtime.room import free_memory_bytes
+from runtime.free_space import free_memory_bytes
 
 PROCESS_BYTES = 700 << 20  # Python, torch and its libraries, before any tensor
 _SLACK = 1.5  # gradients of activations, work space of convolutions, what the allocator holds back

@@ -93,7 +93,7 @@ def error_function(label_space: LabelSpace) -> Any:
 
 
 @dataclass(frozen=True)
-class SamplingRecipe:
+class MakeSamplingParts:
     """What a worker process needs to build the sampler's parts; called once in each."""
 
     teacher: str | Path

@@ -35,7 +35,7 @@ def export_view(options: ViewOptions, to: str, licence: str | None = None) -> di
     """Check everything, then write the rows in the format `to`; `licence` where it is not the teacher's."""
     from image_data.fake import open_fakes
     from image_data.fake.exports import export_fakes, export_format, export_rows
-    from runtime.room import free_disk_bytes
+    from runtime.free_space import free_disk_bytes
 
     if options.rho == 1.0 and (options.scope is not None or options.cut != "rank-exact"):
         name = "--cut" if options.scope is None else "--scope"

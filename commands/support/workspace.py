@@ -112,7 +112,7 @@ def artefact(
         done = same() and _is_finished(folder, kind, complete)
         work_begins(options, "all", folder, done, needs)
     if not ranks.main:
-        finished = bool(ranks.main_says(0))
+        finished = bool(ranks.broadcast(0))
         if not same():
             raise UserError(f"{folder} is not seen by rank {ranks.number}; give an --out that every node sees.")
         yield Artefact(kind, folder, finished, parents)
@@ -134,7 +134,7 @@ def artefact(
         elif not (folder / COMMAND_FILE).is_file():
             write_record(folder, identity, provenance())
             recorded = True
-        ranks.main_says(finished)
+        ranks.broadcast(finished)
         try:
             yield Artefact(kind, folder, finished, parents)
         except UserError:
@@ -152,7 +152,7 @@ def _finished_artefact(
 ) -> Iterator[Artefact]:
     """Without a lock or any other write: a finished folder may lie where nothing can be written."""
     _say(f"{kind} {folder} is finished; nothing to do")
-    ranks.main_says(True)
+    ranks.broadcast(True)
     yield Artefact(kind, folder, True, parents)
     _finish(options, folder, kind)
     ranks.wait()

@@ -78,9 +78,9 @@ class FakeDataset(ImageSource):
         self._latents: RowReader | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        found = {"path": self.path, "check": self.check, "check_every": self.check_every, "manifest": self.manifest}
+        arguments = {"path": self.path, "check": self.check, "check_every": self.check_every, "manifest": self.manifest}
         labels = {} if self._shards.single else {"labels": self.__dict__.get("labels")}  # a look at every shard
-        return {"made": found, **labels}
+        return {"made": arguments, **labels}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         FakeDataset.__init__(self, **state["made"])
@@ -199,16 +199,16 @@ class FakeDataset(ImageSource):
         return matches[0]
 
     def _score_columns(self, chosen: str, names: Sequence[str]) -> dict[str, np.ndarray]:
-        found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        columns: dict[str, list[np.ndarray]] = {name: [] for name in names}
         listed = {entry.name for entry in self.manifest.scores[chosen]}
         for number, entry in enumerate(self.manifest.shards):
             if entry.name not in listed:
                 path = score_path(self.path, chosen, entry.name)
                 raise UserError(f"{path} is not there yet; run `score` again with the same predictor.")
             file = self._shards.scores(chosen, entry)
-            for name, pieces in found.items():
+            for name, pieces in columns.items():
                 pieces.append(self.cut(number, file.array(name)))
-        return {name: np.concatenate(pieces) for name, pieces in found.items()}
+        return {name: np.concatenate(pieces) for name, pieces in columns.items()}
 
     def view(self, selection: Selection | None = None, transform: Transform | None = None) -> FakeView:
         """A sized, indexable view for training: all rows, or those of a selection with its labels.

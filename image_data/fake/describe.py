@@ -28,7 +28,7 @@ def describe_fakes(path: Path) -> dict[str, Any]:
     content = fakes.manifest.content
     drawn = _candidates(fakes)
     ratio = fakes.density_ratio
-    found: dict[str, Any] = {
+    described: dict[str, Any] = {
         "path": str(fakes.path),
         "digest": fakes.digest,
         "images": len(fakes),
@@ -53,7 +53,7 @@ def describe_fakes(path: Path) -> dict[str, Any]:
         "settings": content["settings"],
         "provenance": fakes.manifest.provenance,
     }
-    return found
+    return described
 
 
 def complete_score_sets(fakes: FakeDataset) -> list[str]:
@@ -98,10 +98,10 @@ def _errors(fakes: FakeDataset, digest: str) -> dict[str, Any]:
 def _quantiles(values: np.ndarray) -> dict[str, float]:
     if not len(values):
         return {}
-    found = np.quantile(values.astype(np.float64), _QUANTILES)
+    quantiles = np.quantile(values.astype(np.float64), _QUANTILES)
     return {
         "mean": float(values.mean(dtype=np.float64)),
-        **{f"q{q:g}": float(v) for q, v in zip(_QUANTILES, found, strict=True)},
+        **{f"q{q:g}": float(v) for q, v in zip(_QUANTILES, quantiles, strict=True)},
     }
 
 

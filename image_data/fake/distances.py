@@ -98,9 +98,9 @@ def nearest_finding(fakes: FakeDataset, worst: int = 16) -> dict[str, Any] | Non
     """
     if not distance_sets(fakes):
         return None
-    found = read_distances(fakes)
-    memorisation, duplicate = found.memorisation, found.duplicate
-    sparse = found.sparse_distance.astype(np.float64) / found.calibration["duplicate_quantile"]
+    distances = read_distances(fakes)
+    memorisation, duplicate = distances.memorisation, distances.duplicate
+    sparse = distances.sparse_distance.astype(np.float64) / distances.calibration["duplicate_quantile"]
     values, label_of_row = np.unique(np.asarray(fakes.labels), axis=0, return_inverse=True)
     label_of_row = label_of_row.reshape(len(fakes))
     by_label = [
@@ -110,14 +110,14 @@ def nearest_finding(fakes: FakeDataset, worst: int = 16) -> dict[str, Any] | Non
     ]
     nearest = np.argsort(memorisation, kind="stable")[:worst]
     return {
-        "set": found.name,
+        "set": distances.name,
         **_shares(memorisation, duplicate, sparse),
         "memorisation_distance": _quantiles(memorisation),
         "duplicate_distance": _quantiles(duplicate),
-        "calibration": found.calibration,
+        "calibration": distances.calibration,
         "by_label": by_label,
         "nearest_pairs": [
-            [int(row), int(found.training_row[row]), round(float(memorisation[row]), 4)] for row in nearest
+            [int(row), int(distances.training_row[row]), round(float(memorisation[row]), 4)] for row in nearest
         ],
     }
 

@@ -78,14 +78,14 @@ class Manifest:
     @property
     def settings(self) -> dict[str, Any]:
         """The sampler's resolved settings, with `teacher_digest`, `filter_digest` and `predictor_digest`."""
-        found: dict[str, Any] = self.content["settings"]
-        return found
+        resolved: dict[str, Any] = self.content["settings"]
+        return resolved
 
     @property
     def parents(self) -> dict[str, str]:
         """Digests of the teacher, filter and predictor, those that were used."""
-        found = {kind: self.settings.get(f"{kind}_digest", "") for kind in ("teacher", "filter", "predictor")}
-        return {kind: digest for kind, digest in found.items() if digest}
+        digests = {kind: self.settings.get(f"{kind}_digest", "") for kind in ("teacher", "filter", "predictor")}
+        return {kind: digest for kind, digest in digests.items() if digest}
 
     def candidate_counts(self, entry: ShardEntry) -> np.ndarray:
         """int64 G: candidates of each label of the shard's group that its unit drew."""
@@ -138,14 +138,14 @@ def seal_manifest(
     content: dict[str, Any], scores: dict[str, list[ScoreEntry]], provenance: dict[str, Any]
 ) -> dict[str, Any]:
     """The manifest's JSON."""
-    found: dict[str, Any] = {
+    manifest: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "digest": digest_of(content),
         "content": content,
         "scores": {name: [asdict(entry) for entry in entries] for name, entries in sorted(scores.items())},
         "provenance": provenance,
     }
-    return {**found, "seal": digest_of(found)}
+    return {**manifest, "seal": digest_of(manifest)}
 
 
 def _as_bytes(sealed: dict[str, Any]) -> bytes:
@@ -208,29 +208,29 @@ def read_manifest(folder: Path) -> Manifest:
         )
     raw = read_limited(path, MANIFEST_LIMIT_BYTES, "mend that and keep the file")
     try:
-        found = parse_json(raw, str(path), _REMEDY)
-        version = found["format_version"]
+        stored = parse_json(raw, str(path), _REMEDY)
+        version = stored["format_version"]
         if version != FORMAT_VERSION:
             raise UserError(f"{path} has format version {version}; this program reads version {FORMAT_VERSION}.")
-        stated = found.pop("seal")
-        if digest_of(found) != stated or digest_of(found["content"]) != found["digest"]:
+        stated = stored.pop("seal")
+        if digest_of(stored) != stated or digest_of(stored["content"]) != stored["digest"]:
             raise UserError(f"{path} does not match its own digest; it was changed or damaged; {_REMEDY}.")
-        if _as_bytes({**found, "seal": stated}) != raw:
+        if _as_bytes({**stored, "seal": stated}) != raw:
             raise UserError(f"{path} is not as `sample` wrote it; {_REMEDY}.")
-        return _parse(found)
+        return _parse(stored)
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(f"{path} is no manifest of a fake dataset; {_REMEDY}.") from error
 
 
-def _parse(found: dict[str, Any]) -> Manifest:
-    shards = tuple(_entry(ShardEntry, item) for item in found["content"]["shards"])
-    scores = {str(name): [_entry(ScoreEntry, item) for item in items] for name, items in found["scores"].items()}
+def _parse(stored: dict[str, Any]) -> Manifest:
+    shards = tuple(_entry(ShardEntry, item) for item in stored["content"]["shards"])
+    scores = {str(name): [_entry(ScoreEntry, item) for item in items] for name, items in stored["scores"].items()}
     names = [entry.name for entry in shards] + [entry.name for items in scores.values() for entry in items]
     if not all(_FILE_NAME.fullmatch(name) for name in names) or not all(_DIGEST.fullmatch(name) for name in scores):
         raise ValueError("a file name leads out of the folder")
     if any(entry.rows < entry.used or entry.used < 0 for entry in shards):
         raise ValueError("more rows are used than there are")
-    return Manifest(found["digest"], found["content"], scores, found["provenance"], shards)
+    return Manifest(stored["digest"], stored["content"], scores, stored["provenance"], shards)
 
 
 def _entry(kind: type[Any], item: dict[str, Any]) -> Any:

@@ -116,8 +116,8 @@ def _libc() -> ctypes.CDLL:
 
 
 def _map(address: int | None, length: int, protection: int, flags: int, handle: int, offset: int) -> int:
-    found = _libc().mmap(address, length, protection, flags, handle, offset)
-    if found is None or found == _FAILED:
+    address_of_map = _libc().mmap(address, length, protection, flags, handle, offset)
+    if address_of_map is None or address_of_map == _FAILED:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
-    return int(found)
+    return int(address_of_map)

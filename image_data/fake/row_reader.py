@@ -79,8 +79,8 @@ class RowReader:
         for shard in np.unique(self._shards.owners(rows[unseen])).tolist():
             with self._looking:
                 self._map(shard)
-        found: np.ndarray = self._known[rows]
-        return found
+        looked_up: np.ndarray = self._known[rows]
+        return looked_up
 
     def _map(self, shard: int) -> None:
         span = slice(int(self._shards.starts[shard]), int(self._shards.starts[shard + 1]))

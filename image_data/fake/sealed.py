@@ -261,17 +261,17 @@ def read_place(path: Path, place: Place) -> np.ndarray:
     """The dataset as an array in memory.  Not by a map: there a failing disk would end the process."""
     count = math.prod(place.shape)
     with reading(path):
-        found = np.fromfile(path, dtype=place.dtype, count=count, offset=place.offset)
-    if len(found) != count:
+        values = np.fromfile(path, dtype=place.dtype, count=count, offset=place.offset)
+    if len(values) != count:
         raise UserError(f"{path} cannot be read to its end; check the disk, or make it again with `repair`.")
-    return found.reshape(place.shape)
+    return values.reshape(place.shape)
 
 
 def read_sealed(path: Path, layout: Layout, attributes: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """All arrays of a file, checked against their CRC-32 and against `attributes`; UserError where they differ."""
-    places, found = look(path, layout)
+    places, stated = look(path, layout)
     for key, value in attributes.items():
-        if found.get(key) != value:
+        if stated.get(key) != value:
             raise UserError(f"{path} was made with other settings ({key}); remove it and run again.")
     arrays = {name: read_place(path, place) for name, place in places.items()}
     for name, array in arrays.items():

@@ -74,15 +74,15 @@ class Selection:
                 raise UserError(f"{path} is no selection; give a file that `sample` or `filters.select` saved.")
             tensors = load(data)
             recipe = parse_json(metadata["recipe"], f"the recipe in {path}", "make it again")
-            found = Selection(
+            loaded = Selection(
                 tensors["rows"], tensors["labels"], recipe, metadata["fakes_digest"], tensors.get("weights")
             )
-            whole = found.digest == metadata["digest"]
+            whole = loaded.digest == metadata["digest"]
         except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
             raise UserError(f"{path} is damaged or no selection; make it again.") from error
         if not whole:
             raise UserError(f"{path} does not match its own digest; make the selection again.")
-        return found
+        return loaded
 
 
 def _digest(

@@ -37,9 +37,9 @@ class SealedFile:
         self.path, self._check = path, check
         self.places: dict[str, Place]
         self.places, attributes = look(path, layout)
-        found = self.places["fake_images" if layout is SHARD_LAYOUT else "error"].shape[0]
-        if found != rows:
-            raise UserError(f"{path} holds {found} rows where the manifest says {rows}; make it again with `repair`.")
+        held = self.places["fake_images" if layout is SHARD_LAYOUT else "error"].shape[0]
+        if held != rows:
+            raise UserError(f"{path} holds {held} rows where the manifest says {rows}; make it again with `repair`.")
         for key, value in stated.items():
             if attributes.get(key) != value:
                 raise UserError(
@@ -55,10 +55,10 @@ class SealedFile:
 
     def array(self, name: str) -> np.ndarray:
         """One array, read from the disk and checked whole."""
-        found = read_place(self.path, self.places[name])
+        values = read_place(self.path, self.places[name])
         if self._check:
-            check_crc32(self.path, name, found, self.places[name])
-        return found
+            check_crc32(self.path, name, values, self.places[name])
+        return values
 
 
 class ShardFiles:

@@ -26,8 +26,8 @@ def label_variety(fakes: FakeDataset) -> dict[str, Any]:
     labels, rows = fakes.manifest.labels.tolist(), rows_by_label(fakes)
     shown = np.unique(np.linspace(0, len(labels) - 1, min(_LABELS, len(labels))).round().astype(int))
     count = int(np.clip(_IMAGES_IN_ALL // len(shown), _LEAST, _MOST))
-    found = [(index, *distances(fakes.images(spaced(rows[index], count)))) for index in shown.tolist()]
-    means = {index: float(pairs.mean()) for index, pairs, _ in found if len(pairs)}
+    measured = [(index, *distances(fakes.images(spaced(rows[index], count)))) for index in shown.tolist()]
+    means = {index: float(pairs.mean()) for index, pairs, _ in measured if len(pairs)}
     typical = float(np.median(list(means.values()))) if means else 0.0
     by_label = [
         {
@@ -36,7 +36,7 @@ def label_variety(fakes: FakeDataset) -> dict[str, Any]:
             "mean_distance": means[index],
             "near_identical_share": float((nearest <= NEAR_IDENTICAL * typical).mean()),
         }
-        for index, _, nearest in found
+        for index, _, nearest in measured
         if index in means
     ]
     return {"typical_distance": typical, "by_label": by_label}

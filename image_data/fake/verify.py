@@ -74,11 +74,11 @@ def damaged_units(path: Path, manifest: Manifest) -> dict[str, list[str]]:
     for digest, entries in manifest.scores.items():
         files += [(score.name, digest, score_path(path, digest, score.name), score.sha256) for score in entries]
     checks = [_file_check(file, sha256) for _, _, file, sha256 in files]
-    found: dict[str, list[str]] = {}
+    kinds: dict[str, list[str]] = {}
     for (name, kind, _, _), problems in zip(files, _in_threads(checks), strict=True):
         if problems:
-            found.setdefault(name, []).append(kind)
-    return found
+            kinds.setdefault(name, []).append(kind)
+    return kinds
 
 
 def _in_threads(checks: Iterable[Check]) -> Iterator[list[str]]:
@@ -100,25 +100,27 @@ def _checks(path: Path, manifest: Manifest) -> Iterator[Check]:
 
 def _whole_problems(path: Path, manifest: Manifest) -> list[str]:
     """What concerns no single file of the store."""
-    found = []
+    problems = []
     used = sum(entry.used for entry in manifest.shards)
     planned = int(planned_counts(manifest.content, int(manifest.content["per_label"])).sum())
     if used != planned:
-        found.append(f"{path}: the shards hold {used} rows of the dataset where {planned} were planned.")
+        problems.append(f"{path}: the shards hold {used} rows of the dataset where {planned} were planned.")
     names = {entry.name for entry in manifest.shards}
     for digest, entries in manifest.scores.items():
         missing = sorted(names - {score.name for score in entries})
         if missing:
             command = "score --nearest" if digest.startswith(NEAREST_PREFIX) else "score"
-            found.append(
+            problems.append(
                 f"{path}/scores/{digest} lacks {len(missing)} files, e.g. {missing[0]}; run `{command}` again."
             )
     run = path / RUN_FILE
     if not run.is_file():
-        found.append(f"{run} is missing.")
+        problems.append(f"{run} is missing.")
     elif not is_run_file(read_limited(run, MANIFEST_LIMIT_BYTES), run_file_of(manifest)):
-        found.append(f"{run} is not what the manifest says: a run that extends the dataset is unfinished, or damage.")
-    return found
+        problems.append(
+            f"{run} is not what the manifest says: a run that extends the dataset is unfinished, or damage."
+        )
+    return problems
 
 
 def _file_check(file: Path, sha256: str) -> Check:
@@ -178,9 +180,9 @@ def _score_problems(file: Path, rows: int | None) -> list[str]:
         return [str(error)]
     if rows is None:
         return [f"{file} belongs to no shard."]
-    found = len(arrays["training_row" if nearest else "error"])
-    if found != rows:
-        return [f"{file} holds {found} rows where its shard has {rows}."]
+    problems = len(arrays["training_row" if nearest else "error"])
+    if problems != rows:
+        return [f"{file} holds {problems} rows where its shard has {rows}."]
     return []
 
 
@@ -190,8 +192,8 @@ def _strays(path: Path, manifest: Manifest) -> list[str]:
     places += [
         (path / "scores" / digest, {entry.name for entry in entries}) for digest, entries in manifest.scores.items()
     ]
-    found = [file for folder, names in places for file in sorted(folder.glob("*.h5")) if file.name not in names]
+    problems = [file for folder, names in places for file in sorted(folder.glob("*.h5")) if file.name not in names]
     return [
         f"{file} is not in the manifest; a run that extends the dataset is unfinished, or it was put there."
-        for file in found
+        for file in problems
     ]

@@ -54,7 +54,7 @@ def warnings_of(
     """All warnings.  described: `describe_fakes`; card: the filter's; variety: `label_variety`; kept: {"by_label":
     [{label, images}]}, what a --keep leaves.
     """
-    found = [
+    warnings = [
         *_starving(described),
         *_collapsed(described, variety),
         *_mean_ratio(described),
@@ -65,7 +65,7 @@ def warnings_of(
         *_errors(described),
         *_kept(described, kept),
     ]
-    return found
+    return warnings
 
 
 def label_name(space: Mapping[str, Any], label: Any) -> str:
@@ -177,7 +177,7 @@ def _mean_ratio(described: Mapping[str, Any]) -> list[Warned]:
     ratio = described["candidate_ratio"]
     if ratio is None:
         return []
-    found = []
+    warnings = []
     mean = float(ratio["mean"])
     if not 1.0 / MEAN_FACTOR <= mean <= MEAN_FACTOR:
         text = (
@@ -185,7 +185,7 @@ def _mean_ratio(described: Mapping[str, Any]) -> list[Warned]:
             "over the teacher's own images: the filter was fitted on another teacher or not calibrated; run fit-filter "
             "again with a larger --penalty."
         )
-        found.append(Warned("mean ratio", text))
+        warnings.append(Warned("mean ratio", text))
     far = []
     usual = max(_median([float(entry["mean_ratio"]) for entry in described["by_label"]]), 1e-9)
     for entry in described["by_label"]:
@@ -202,8 +202,8 @@ def _mean_ratio(described: Mapping[str, Any]) -> list[Warned]:
             "acceptance does not mind (r / M), but --weights and a density_ratio in --keep do: run fit-filter with "
             "--ratio per-class or nearest-neighbours."
         )
-        found.append(Warned("mean ratio of a label", text, tuple(entry["label"] for entry in entries)))
-    return found
+        warnings.append(Warned("mean ratio of a label", text, tuple(entry["label"] for entry in entries)))
+    return warnings
 
 
 def _real_means(card: Mapping[str, Any] | None) -> list[Warned]:
@@ -212,7 +212,7 @@ def _real_means(card: Mapping[str, Any] | None) -> list[Warned]:
         return []
     means = card["mean_ratio"]
     train, held, fakes = (float(means[name]) for name in ("train_reals", "held_out_reals", "held_out_fakes"))
-    found = []
+    warnings = []
     slack = _SIGMAS * float(card["ratio_spread_on_fakes"]) * fakes / math.sqrt(max(card["real_images"]["held_out"], 1))
     if held + slack < fakes and not card["is_constant"]:
         text = (
@@ -220,21 +220,21 @@ def _real_means(card: Mapping[str, Any] | None) -> list[Warned]:
             "more on real ones: the filter prefers fakes; run fit-filter again with more real images or fewer "
             "--ratio-steps."
         )
-        found.append(Warned("mean ratio on reals", text))
+        warnings.append(Warned("mean ratio on reals", text))
     if held > REAL_MEAN * fakes:
         text = (
             f"held-out real images have a mean density ratio of {held:.3g} and fakes {fakes:.2g}, so that about "
             f"{_percent(fakes / held)} of the candidates carry all the weight: the teacher's images are easily told "
             "from real ones; train the teacher longer, or give fit-filter a larger --penalty."
         )
-        found.append(Warned("mean ratio on reals", text))
+        warnings.append(Warned("mean ratio on reals", text))
     if train > OVERFIT * max(held, 1e-9):
         text = (
             f"the mean density ratio is {train:.2f} on training reals and {held:.2f} on held-out ones: the filter has "
             "learnt images by heart; run fit-filter again with a smaller --width, fewer --ratio-steps, or more images."
         )
-        found.append(Warned("overfitted", text))
-    return found
+        warnings.append(Warned("overfitted", text))
+    return warnings
 
 
 def _constant(described: Mapping[str, Any], card: Mapping[str, Any] | None) -> list[Warned]:
@@ -295,7 +295,7 @@ def _errors(described: Mapping[str, Any]) -> list[Warned]:
     classes = described["label_space"]["kind"] == "classes"
     unit = "nats" if classes else described["label_space"].get("unit", "")
     doubt = "whose classes may be in another order" if classes else "whose labels may be in another unit"
-    found = []
+    warnings = []
     for digest, errors in described.get("scores", {}).items():
         high = [entry for entry in errors["by_label"] if entry.get("q0.5", 0.0) > bound]
         if described["per_label"] < _LEAST_FAKES:
@@ -312,8 +312,8 @@ def _errors(described: Mapping[str, Any]) -> list[Warned]:
             f"look at the pictures of the report, and score with another --predictor than {digest[:8]}, {doubt}, or "
             "train the teacher longer."
         )
-        found.append(Warned("teacher error", text, tuple(entry["label"] for entry in high)))
-    return found
+        warnings.append(Warned("teacher error", text, tuple(entry["label"] for entry in high)))
+    return warnings
 
 
 def _ignorant_error(described: Mapping[str, Any]) -> tuple[float, str]:

@@ -19,8 +19,8 @@ from PIL import Image, ImageOps
 from image_data.real.tree import Picture
 from image_data.seen import image_hashes
 from runtime.errors import UserError
+from runtime.free_space import check_memory
 from runtime.progress import note, progress
-from runtime.room import check_memory
 from runtime.safe_files import printable
 
 IMAGE_SUFFIXES = frozenset(

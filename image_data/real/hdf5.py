@@ -26,8 +26,8 @@ from image_data.real.roles import split_missing
 from image_data.seen import image_hashes
 from image_data.sources import ArraySource
 from runtime.errors import UserError
+from runtime.free_space import check_memory
 from runtime.progress import note
-from runtime.room import check_memory
 from runtime.safe_files import printable
 from runtime.safe_files.hdf5_policy import check_readable, datasets_of, open_trusted_layout, read_array
 

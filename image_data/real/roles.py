@@ -144,9 +144,9 @@ def _keep_training_images(role_of: np.ndarray, classes: np.ndarray, hashes: np.n
     moved = 0
     values, held = np.unique(np.r_[classes[role_of == "train"], np.unique(classes)], return_counts=True)
     for value in values[held <= _LEAST]:  # each was counted once more, so that a class without any is among them
-        mine = np.flatnonzero(classes == value)
-        for row in mine[np.argsort(hashes[mine], kind="stable")[::-1]]:
-            if (role_of[mine] == "train").sum() >= _LEAST:
+        members = np.flatnonzero(classes == value)
+        for row in members[np.argsort(hashes[members], kind="stable")[::-1]]:
+            if (role_of[members] == "train").sum() >= _LEAST:
                 break
             moved += _move(role_of, hashes, row, "train")
     return moved

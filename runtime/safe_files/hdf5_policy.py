@@ -16,7 +16,7 @@ import h5py
 import numpy as np
 
 from runtime.errors import UserError
-from runtime.room import check_memory
+from runtime.free_space import check_memory
 from runtime.safe_files import printable
 
 _MAX_DEPTH = 8

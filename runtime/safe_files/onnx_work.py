@@ -73,7 +73,7 @@ class _Counter:
             total += 1 + sum(count for count, _ in inside)
             runs += 1 + times * sum(count for _, count in inside)
             if total > 1 << 80 or runs > 1 << 160:
-                raise _Refused("its functions or loops multiply without end")
+                raise _Refused("its functions or loops multiply endlessly")
         return total, runs
 
     def _function(self, name: tuple[str, str], depth: int) -> tuple[int, int]:

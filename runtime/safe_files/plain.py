@@ -11,7 +11,7 @@ import stat
 from pathlib import Path
 
 from runtime.errors import UserError
-from runtime.room import free_memory_bytes
+from runtime.free_space import free_memory_bytes
 from runtime.safe_files.terminal import printable
 
 TEXT_LIMIT_BYTES = 64 << 20

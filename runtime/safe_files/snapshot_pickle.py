@@ -336,7 +336,7 @@ def _walk(module: SavedModule) -> Iterator[tuple[str, np.ndarray]]:
         prefix, current, depth = waiting.pop()
         count += 1
         if count > MOST_MODULES or depth > DEEPEST_MODULE:
-            raise Refused("it nests modules without end")
+            raise Refused("it nests modules endlessly")
         hidden = current.state.get("_non_persistent_buffers_set", set())
         for kind in ("_parameters", "_buffers"):
             for name, tensor in _named(current, kind):

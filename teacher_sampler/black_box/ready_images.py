@@ -24,8 +24,8 @@ from image_data.seen_names import GAN
 from interfaces import LabelSpace, TeacherCard
 from runtime.atomic import commit_file
 from runtime.errors import UserError
+from runtime.free_space import free_disk_bytes
 from runtime.progress import progress
-from runtime.room import free_disk_bytes
 from runtime.safe_files.hdf5_policy import open_trusted_layout, read_array
 from runtime.seeds import label_bits
 from teacher_sampler.black_box.registry import BLACK_BOXES

@@ -57,7 +57,7 @@ def finish_dataset(
     if content.has_predictor:
         sets[content.predictor_digest] = scores
     remove_surplus(folder, content, {entry.name for entry in shards}, {unit.name for unit in results})
-    found = {
+    sealed = {
         "format_version": FORMAT_VERSION,
         **content.to_json(),
         "settings_digest": content.digest,
@@ -67,9 +67,9 @@ def finish_dataset(
         "cut": cut,
         "shards": [asdict(entry) for entry in shards],
     }
-    write_manifest(folder, found, sets, provenance)
+    write_manifest(folder, sealed, sets, provenance)
     for old in (folder / "scores").glob(f"{NEAREST_PREFIX}*"):
-        if not old.name.startswith(set_name(digest_of(found), "")):
+        if not old.name.startswith(set_name(digest_of(sealed), "")):
             shutil.rmtree(old, ignore_errors=True)
 
 
@@ -97,10 +97,10 @@ def _finish_group(
 
 def in_groups(results: Mapping[Unit, UnitResult], groups: int) -> list[list[UnitResult]]:
     """The units of each label group in the order of k."""
-    found: list[list[UnitResult]] = [[] for _ in range(groups)]
+    grouped: list[list[UnitResult]] = [[] for _ in range(groups)]
     for unit in sorted(results):
-        found[unit.group].append(results[unit])
-    return found
+        grouped[unit.group].append(results[unit])
+    return grouped
 
 
 def cut_group(counts: np.ndarray, per_label: int | np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -118,8 +118,8 @@ def _accepted_k(shard: Path, label: Any, number: int) -> int:
     """k of the `number`-th (from 1) accepted candidate of a label in a shard."""
     places = locate(shard, SHARD_LAYOUT)
     labels, k = map_place(shard, places["fake_labels"]), map_place(shard, places["sample_index"])
-    mine = k[label_bits(labels) == label_bits(np.asarray([label]))[0]]
-    return int(mine[number - 1])
+    accepted = k[label_bits(labels) == label_bits(np.asarray([label]))[0]]
+    return int(accepted[number - 1])
 
 
 def _other_sets(folder: Path) -> dict[str, list[ScoreEntry]]:

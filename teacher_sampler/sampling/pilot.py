@@ -42,12 +42,12 @@ def run_pilot(
     if not content.needs_ratio:
         return Pilot(None, np.ones(len(content.labels)), {})
     worker = PilotWorker(folder, make_parts, content, content.digest, token)
-    found: dict[int, PilotResult] = {}
+    by_group: dict[int, PilotResult] = {}
     with progress("pilot", content.groups) as bar:
         for result in engine.map(worker, range(content.groups)):
-            found[result.group] = result
+            by_group[result.group] = result
             bar.advance(1)
-    results = [found[group] for group in range(content.groups)]
+    results = [by_group[group] for group in range(content.groups)]
     r = np.concatenate([result.r for result in results]).astype(np.float64)
     ceilings = label_ceilings(r, content, acceptance())
     rates = np.minimum(r / ceilings[:, None], 1.0).mean(axis=1)
@@ -63,12 +63,12 @@ def label_ceilings(r: np.ndarray, content: RunContent, acceptance: Acceptance) -
     else:
         positions = space.encode(content.labels).numpy().astype(np.float64)
         pools = np.stack([_nearest(positions, row, neighbours) for row in range(len(r))])
-    found = []
+    ceilings = []
     for row, pool in enumerate(pools):
         ratios = r[pool].reshape(-1)
         ceiling = acceptance.ceiling(ratios, content.label_name(row))
-        found.append(max(ceiling, float(ratios.max())) if content.settings.running_max else ceiling)
-    return np.array(found)
+        ceilings.append(max(ceiling, float(ratios.max())) if content.settings.running_max else ceiling)
+    return np.array(ceilings)
 
 
 def _nearest(positions: np.ndarray, row: int, count: int) -> np.ndarray:

@@ -120,16 +120,16 @@ def check_enough(
             raise too_few(label_name(space, label), count, plan.per_label)
 
 
-def too_few(label: str, available: int, wanted: int, found: str = "") -> UserError:
-    """The error of a label that has run out; `found` tells what came of its images."""
+def too_few(label: str, available: int, wanted: int, accepted: str = "") -> UserError:
+    """The error of a label that has run out; `accepted` tells what came of its images."""
     if not available:
         return UserError(
             f"label {label} has no images; ask for labels that the teacher has, or give it images of this one."
         )
     images = f"{available} image{'s' if available > 1 else ''}"
     return UserError(
-        f"label {label} has only {images}{found}, and {wanted} are wanted; ask for fewer, or give the teacher more "
-        f"images{', or take what is there with --take-available' if not found else ''}."
+        f"label {label} has only {images}{accepted}, and {wanted} are wanted; ask for fewer, or give the teacher more "
+        f"images{', or take what is there with --take-available' if not accepted else ''}."
     )
 
 
@@ -155,28 +155,28 @@ class RunContent:
 
     def to_json(self) -> dict[str, Any]:
         """Canonical content; without `available` where there is no end, as it was before finite teachers."""
-        found = {item.name: getattr(self, item.name) for item in fields(self)}
+        content = {item.name: getattr(self, item.name) for item in fields(self)}
         if self.available is None:
-            del found["available"]
-        found["settings"] = self.settings.content()
-        found["labels"] = self.labels.tolist()
-        found["image_shape"] = list(self.image_shape)
-        return found
+            del content["available"]
+        content["settings"] = self.settings.content()
+        content["labels"] = self.labels.tolist()
+        content["image_shape"] = list(self.image_shape)
+        return content
 
     @staticmethod
-    def from_json(found: Mapping[str, Any]) -> RunContent:
+    def from_json(content: Mapping[str, Any]) -> RunContent:
         """The inverse of `to_json`; KeyError, TypeError or ValueError where it is malformed."""
-        space = label_space_from_json(found["label_space"])
-        labels = np.asarray(found["labels"], dtype=np.int64 if space.kind == "classes" else np.float64)
-        available = found.get("available")
+        space = label_space_from_json(content["label_space"])
+        labels = np.asarray(content["labels"], dtype=np.int64 if space.kind == "classes" else np.float64)
+        available = content.get("available")
         if available is not None and [type(count) for count in available] != [int] * len(labels):
             raise ValueError("available")
         changed = {
-            "settings": SamplerSettings(**found["settings"]),
+            "settings": SamplerSettings(**content["settings"]),
             "labels": labels,
-            "image_shape": tuple(found["image_shape"]),
+            "image_shape": tuple(content["image_shape"]),
         }
-        return RunContent(**{**found, **changed})
+        return RunContent(**{**content, **changed})
 
     @property
     def digest(self) -> str:

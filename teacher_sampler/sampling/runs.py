@@ -20,6 +20,7 @@ from runtime.errors import UserError
 from runtime.locks import exclusive_lock
 from runtime.progress import say
 from runtime.safe_files import MissingFile, read_limited, read_sealed_json
+from teacher_sampler.sampling.disk_space import check_space
 from teacher_sampler.sampling.plan import (
     PILOT_START,
     LabelPlan,
@@ -29,7 +30,6 @@ from teacher_sampler.sampling.plan import (
     check_enough,
     label_name,
 )
-from teacher_sampler.sampling.room import check_room
 from teacher_sampler.sampling.settings import SamplerSettings
 from training.generator_folder import sampling_notes
 
@@ -72,7 +72,7 @@ def begin_run(out: Path, plan: LabelPlan, settings: SamplerSettings, parts: Samp
         available=available,
     )
     _check_own(out, content)
-    check_room(out, content, plan.per_label, None, workers)
+    check_space(out, content, plan.per_label, None, workers)
     _write(out, content, plan.per_label)
     return content
 
@@ -117,10 +117,10 @@ def describe_teacher(teacher: Teacher) -> dict[str, Any]:
 
 
 def _available(plan: LabelPlan, parts: SamplingParts) -> list[int] | None:
-    found = parts.teacher.candidates(plan.labels)
-    if found is None:
+    stated = parts.teacher.candidates(plan.labels)
+    if stated is None:
         return None
-    counts = np.asarray(found)
+    counts = np.asarray(stated)
     if counts.shape != (len(plan.labels),) or counts.dtype.kind not in "iu" or (counts < 0).any():
         raise UserError(
             f"the teacher {parts.teacher.card.architecture} does not say how many images it has of each label; mend it."
@@ -136,11 +136,11 @@ def load_run(out: Path) -> tuple[RunContent, int]:
     """The stored content and number of fakes of each label; UserError where `run.json` is damaged."""
     path = out / RUN_FILE
     try:
-        found = read_sealed_json(path, limit_bytes=MANIFEST_LIMIT_BYTES)
-        content = RunContent.from_json(found["content"])
-        if content.digest != found["digest"]:
+        stored = read_sealed_json(path, limit_bytes=MANIFEST_LIMIT_BYTES)
+        content = RunContent.from_json(stored["content"])
+        if content.digest != stored["digest"]:
             raise ValueError("digest")
-        return content, int(found["per_label"])
+        return content, int(stored["per_label"])
     except MissingFile as error:
         raise UserError(f"{path} is missing; restore it.") from error
     except (UserError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:

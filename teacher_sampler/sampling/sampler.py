@@ -21,14 +21,14 @@ from image_data.fake.manifest import MANIFEST_FILE, RUN_FILE, read_manifest
 from interfaces import Engine
 from runtime.atomic import disk_errors, remove_leftovers
 from runtime.errors import UserError
+from teacher_sampler.sampling.disk_space import check_space
 from teacher_sampler.sampling.finish import finish_dataset
 from teacher_sampler.sampling.pilot import run_pilot
 from teacher_sampler.sampling.plan import LabelPlan, MakeParts, RunContent, SamplingParts, Unit
-from teacher_sampler.sampling.room import check_room
 from teacher_sampler.sampling.runs import begin_run, note_size, one_writer, read_run
 from teacher_sampler.sampling.schedule import Schedule
 from teacher_sampler.sampling.settings import SamplerSettings
-from teacher_sampler.sampling.units import UnitResult, UnitWorker, built, overlapped, release
+from teacher_sampler.sampling.units import UnitResult, UnitWorker, once_a_process, overlapped, release
 from teacher_sampler.upkeep.extension import (
     ExtendingWorker,
     check_listed,
@@ -87,7 +87,7 @@ def _open_run(
         return stored
     if (out / MANIFEST_FILE).exists():
         raise UserError(f"{out} holds a dataset without its {RUN_FILE}; `repair` makes it from the manifest.")
-    return begin_run(out, plan, settings, built(token, make_parts), workers)
+    return begin_run(out, plan, settings, once_a_process(token, make_parts), workers)
 
 
 def _clean(out: Path) -> None:
@@ -108,12 +108,12 @@ def _fill(
 ) -> None:
     started = time.time()
     before = read_manifest(out) if (out / MANIFEST_FILE).is_file() else None
-    check_room(out, content, plan.per_label, None, engine.workers)
+    check_space(out, content, plan.per_label, None, engine.workers)
     if before is not None:
         check_pilots(out, before)
-    pilot = run_pilot(out, make_parts, lambda: built(token, make_parts).acceptance, content, token, engine)
+    pilot = run_pilot(out, make_parts, lambda: once_a_process(token, make_parts).acceptance, content, token, engine)
     if content.needs_ratio:
-        check_room(out, content, plan.per_label, pilot.rates, engine.workers)
+        check_space(out, content, plan.per_label, pilot.rates, engine.workers)
     schedule = Schedule(content, plan.per_label, cap, pilot)
     note_size(out, content, plan.per_label)  # nothing was refused, and from here on units are added
     worker = UnitWorker(out, make_parts, content, content.digest, pilot.ceilings, token)

@@ -46,9 +46,9 @@ class Schedule:
 
     def _wanted(self, ahead: bool) -> Iterator[Unit]:
         """The next units, decided one by one with all results that are in."""
-        found = True
-        while found:
-            found = False
+        added = True
+        while added:
+            added = False
             for group in range(self.content.groups):
                 while self._falls_short(group, ahead):
                     if self._reached_cap(group):
@@ -57,7 +57,7 @@ class Schedule:
                     self._started[group] += 1
                     self._under_way[group] += 1
                     self._pending[group] += self._counts(unit)
-                    found = True
+                    added = True
                     yield unit
 
     def _record(self, result: UnitResult) -> None:
@@ -117,19 +117,19 @@ class Schedule:
                 self._run_out(group, worst, f"about {rate * limit[row]:.0f} are expected to be accepted")
             self._starve(group, worst, f"the pilot expects {rate:.4%} of candidates to be accepted")
 
-    def _starve(self, group: int, label: int, found: str) -> None:
+    def _starve(self, group: int, label: int, accepted: str) -> None:
         name = self.content.label_name(group * self.content.group_size + label)
         raise UserError(
-            f"label {name} starves: {found}, {self.per_label} fakes are wanted and {self.cap} candidates allowed; "
+            f"label {name} starves: {accepted}, {self.per_label} fakes are wanted and {self.cap} candidates allowed; "
             f"raise the cap of candidates, ask for fewer, or improve the teacher or the filter."
         )
 
-    def _run_out(self, group: int, label: int, found: str) -> None:
+    def _run_out(self, group: int, label: int, accepted: str) -> None:
         row = group * self.content.group_size + label
         available = self.content.available
         if available is None:
             raise ValueError("no label of an endless teacher runs out")
-        raise too_few(self.content.label_name(row), available[row], self.per_label, f", of which {found}")
+        raise too_few(self.content.label_name(row), available[row], self.per_label, f", of which {accepted}")
 
     def _counts(self, unit: Unit) -> np.ndarray:
         return self.content.candidate_counts(unit.group, unit.index)

@@ -64,7 +64,7 @@ class SamplerSettings:
             sized = replace(self, block_size=_block(group * per_label))
             return sized.resolve(labels, per_label, classes, image_bytes)
         neighbours = 1 if classes else self.ceiling_neighbours or min(_NEIGHBOURS, labels)
-        found = replace(
+        resolved = replace(
             self,
             group_size=group,
             ceiling_neighbours=neighbours,
@@ -73,13 +73,13 @@ class SamplerSettings:
         )
         counts = ("block_size", "threads", "group_size", "ceiling_neighbours", "pilot_candidates", "unit_candidates")
         for name in counts:
-            if getattr(found, name) < 1:
-                raise UserError(f"the sampler's {name} is {getattr(found, name)}; it must be 1 or more.")
+            if getattr(resolved, name) < 1:
+                raise UserError(f"the sampler's {name} is {getattr(resolved, name)}; it must be 1 or more.")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise UserError(f"the sampler's dtype {self.dtype!r} is unknown; use float32, bfloat16 or float16.")
         if not 0.0 < self.ceiling_quantile <= 1.0:
             raise UserError(f"the ceiling quantile is {self.ceiling_quantile}; it must be above 0 and at most 1.")
-        return found
+        return resolved
 
     def _unit(self, group: int, per_label: int, image_bytes: int) -> int:
         """About two units where all is accepted, in whole blocks, and never so many that memory would feel it."""
@@ -98,10 +98,10 @@ class SamplerSettings:
 
     def content(self) -> dict[str, Any]:
         """The JSON that the settings' digest is made of."""
-        found = {name: value for name, value in asdict(self).items() if name not in _NO_EFFECT}
+        values = {name: value for name, value in asdict(self).items() if name not in _NO_EFFECT}
         if not self.take_available:  # as it was before there was a choice
-            del found["take_available"]
-        return found
+            del values["take_available"]
+        return values
 
     def cap(self, per_label: int) -> int:
         """The number of candidates of one label after which it counts as starving."""

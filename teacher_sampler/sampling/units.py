@@ -64,7 +64,7 @@ class PilotResult:
 _built: dict[str, Any] = {}  # one process builds its parts once for a run, whatever the number of its units
 
 
-def built(token: str, make: Any) -> Any:
+def once_a_process(token: str, make: Any) -> Any:
     """What `make()` returns, built once in this process for the run named `token`; earlier runs' parts are let go."""
     if token not in _built:
         _built.clear()
@@ -190,11 +190,11 @@ def compute_unit(
         if settings.running_max:
             np.maximum.at(bound, where, block.r)
         mask = parts.acceptance.accept(uniforms[block.span], block.r, bound[where])
-        mine = np.flatnonzero(mask)
-        accepted.append(mine + block.span.start)
-        images.append(block.images[torch.from_numpy(mine).to(block.images.device)].cpu().numpy())
+        passed = np.flatnonzero(mask)
+        accepted.append(passed + block.span.start)
+        images.append(block.images[torch.from_numpy(passed).to(block.images.device)].cpu().numpy())
         if settings.store_latents and block.latents is not None:
-            latents.append(block.latents[torch.from_numpy(mine)].numpy())
+            latents.append(block.latents[torch.from_numpy(passed)].numpy())
     rows = np.concatenate(accepted)
     pixels = np.concatenate(images)
     arrays = {"fake_images": pixels, "fake_labels": labels[rows], "sample_index": keys[rows, 1]}
@@ -264,7 +264,7 @@ class UnitWorker:
         return {"format_version": 1, "settings": self.settings_digest, "group": unit.group, "index": unit.index}
 
     def _parts(self) -> SamplingParts:
-        parts: SamplingParts = built(self.token, self.make_parts)
+        parts: SamplingParts = once_a_process(self.token, self.make_parts)
         return parts
 
     def _scores(self, unit: Unit, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray] | str:
@@ -346,7 +346,7 @@ class PilotWorker:
         stored = _whole(path, PILOT_LAYOUT, attributes)
         if stored is not None:
             return PilotResult(group, stored["r"], file_sha256(path))
-        parts: SamplingParts = built(self.token, self.make_parts)
+        parts: SamplingParts = once_a_process(self.token, self.make_parts)
         with fixed_numerics(self.content.settings):
             labels = self.content.labels[self.content.group_rows(group)]
             count = int(self.content.settings.pilot_candidates or 1)

@@ -99,10 +99,10 @@ class ExtendingWorker(UnitWorker):
 
 def listed_units(manifest: Manifest, groups: int) -> tuple[int, ...]:
     """How many units of each label group the manifest lists."""
-    found = [0] * groups
+    units = [0] * groups
     for entry in manifest.shards:
-        found[entry.group] = max(found[entry.group], entry.index + 1)
-    return tuple(found)
+        units[entry.group] = max(units[entry.group], entry.index + 1)
+    return tuple(units)
 
 
 def check_listed(out: Path, content: RunContent, manifest: Manifest, results: Mapping[Unit, UnitResult]) -> None:

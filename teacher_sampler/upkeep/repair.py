@@ -42,40 +42,40 @@ def repair(path: Path, make_parts: MakeParts, engine: Engine) -> list[str]:
     try:
         with disk_errors(folder), one_writer(folder):
             remove_leftovers(folder)
-            fresh = Path(tempfile.mkdtemp(prefix=".repair.", suffix=".tmp", dir=folder))
+            aside = Path(tempfile.mkdtemp(prefix=".repair.", suffix=".tmp", dir=folder))
             try:
-                return _repair(folder, fresh, read_manifest(folder), make_parts, engine, token)
+                return _repair(folder, aside, read_manifest(folder), make_parts, engine, token)
             finally:
-                shutil.rmtree(fresh, ignore_errors=True)
+                shutil.rmtree(aside, ignore_errors=True)
     finally:
         release(token)
 
 
 def _repair(
-    folder: Path, fresh: Path, manifest: Manifest, make_parts: MakeParts, engine: Engine, token: str
+    folder: Path, aside: Path, manifest: Manifest, make_parts: MakeParts, engine: Engine, token: str
 ) -> list[str]:
     repaired = [RUN_FILE] if mend_run_file(folder, manifest) else []
     content, _ = load_run(folder)
     own = content.predictor_digest
     damaged = damaged_units(folder, manifest)
-    pilots = PilotWorker(fresh, make_parts, content, content.digest, token)
-    mended, otherwise = _repair_pilots(folder, fresh, manifest.content["pilots"], pilots)
+    pilots = PilotWorker(aside, make_parts, content, content.digest, token)
+    mended, otherwise = _repair_pilots(folder, aside, manifest.content["pilots"], pilots)
     repaired += mended
     stated = {shard_path(folder, entry.name): entry.sha256 for entry in manifest.shards}
     stated |= {score_path(folder, own, entry.name): entry.sha256 for entry in manifest.scores.get(own, [])}
     ceilings = manifest.content["ceilings"]
     bounds = None if ceilings is None else np.asarray(ceilings, dtype=np.float64)
-    worker = UnitWorker(fresh, make_parts, content, content.digest, bounds, token)
+    worker = UnitWorker(aside, make_parts, content, content.digest, bounds, token)
     units = [
         Unit(entry.group, entry.index) for entry in manifest.shards if {"shard", own} & set(damaged.get(entry.name, []))
     ]
     for unit in units:
-        _lend_whole(folder, fresh, own, unit.name, damaged[unit.name])
+        _lend_whole(folder, aside, own, unit.name, damaged[unit.name])
     with progress("repairing", len(units)) as bar:
         for result in engine.map(worker, units):
-            found = _take_unit(folder, fresh, own, result, damaged[result.unit.name], stated)
-            otherwise += found
-            repaired += [] if found else [result.unit.name]
+            differing = _take_unit(folder, aside, own, result, damaged[result.unit.name], stated)
+            otherwise += differing
+            repaired += [] if differing else [result.unit.name]
             bar.advance(1)
     if otherwise:
         raise UserError(
@@ -104,23 +104,23 @@ def _places(folder: Path, own: str, name: str) -> dict[str, Path]:
     return {"shard": shard_path(folder, name), own: score_path(folder, own, name)}
 
 
-def _lend_whole(folder: Path, fresh: Path, own: str, name: str, damaged: list[str]) -> None:
+def _lend_whole(folder: Path, aside: Path, own: str, name: str, damaged: list[str]) -> None:
     """Let the worker find what is whole of a damaged unit; where there are no links it makes that again, in vain."""
     for kind, path in _places(folder, own, name).items():
         if kind not in damaged and path.is_file():
-            link = _places(fresh, own, name)[kind]
+            link = _places(aside, own, name)[kind]
             link.parent.mkdir(parents=True, exist_ok=True)
             with suppress(OSError):
                 link.symlink_to(path.resolve())
 
 
 def _take_unit(
-    folder: Path, fresh: Path, own: str, result: UnitResult, damaged: list[str], stated: dict[Path, str]
+    folder: Path, aside: Path, own: str, result: UnitResult, damaged: list[str], stated: dict[Path, str]
 ) -> list[Path]:
     """Put the damaged files of a unit in their places; returns those that come out otherwise than stated."""
     made, otherwise = {"shard": result.sha256, own: result.score_sha256}, []
     for kind, path in _places(folder, own, result.unit.name).items():
-        if kind in damaged and not _take(_places(fresh, own, path.name)[kind], path, made[kind] == stated[path]):
+        if kind in damaged and not _take(_places(aside, own, path.name)[kind], path, made[kind] == stated[path]):
             otherwise.append(path)
     return otherwise
 
@@ -136,7 +136,7 @@ def _take(made: Path, place: Path, same: bool) -> bool:
 
 
 def _repair_pilots(
-    folder: Path, fresh: Path, pilots: dict[str, str], worker: PilotWorker
+    folder: Path, aside: Path, pilots: dict[str, str], worker: PilotWorker
 ) -> tuple[list[str], list[Path]]:
     """Names of the pilots that were mended, and those that come out otherwise."""
     mended, otherwise = [], []
@@ -147,7 +147,7 @@ def _repair_pilots(
         if matches(path, sha256):
             continue
         same = worker(int(known[1])).sha256 == sha256
-        if _take(fresh / PILOT_FOLDER / name, path, same):
+        if _take(aside / PILOT_FOLDER / name, path, same):
             mended.append(name)
         else:
             otherwise.append(path)

@@ -21,7 +21,7 @@ from runtime.digests import file_sha256
 from runtime.progress import progress
 from teacher_sampler.sampling.plan import ErrorFunction, RunContent
 from teacher_sampler.sampling.runs import load_run, one_writer
-from teacher_sampler.sampling.units import built, commit_scores, fixed_numerics, release
+from teacher_sampler.sampling.units import commit_scores, fixed_numerics, once_a_process, release
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ class ScoreWorker:
 
     def __call__(self, name: str) -> ScoreEntry:
         arrays = read_sealed(shard_path(self.folder, name), SHARD_LAYOUT, {"settings": self.content.digest})
-        predictor: Predictor = built(self.token, self.make_predictor)
+        predictor: Predictor = once_a_process(self.token, self.make_predictor)
         with fixed_numerics(self.content.settings):
             sha256 = commit_scores(
                 self.folder, self.content, self.predictor_digest, name, arrays, predictor, self.error
@@ -93,15 +93,15 @@ def _score(
     remove_leftovers(folder / "scores" / predictor_digest)
     token = secrets.token_hex(8)
     worker = ScoreWorker(folder, make_predictor, error, predictor_digest, content, token)
-    found: dict[str, ScoreEntry] = {}
+    entries: dict[str, ScoreEntry] = {}
     try:
         with progress("scoring", len(names)) as bar:
             for entry in engine.map(worker, names):
-                found[entry.name] = entry
+                entries[entry.name] = entry
                 bar.advance(1)
     finally:
         release(token)
-    scores = {**manifest.scores, predictor_digest: [found[name] for name in names]}
+    scores = {**manifest.scores, predictor_digest: [entries[name] for name in names]}
     write_manifest(folder, manifest.content, scores, manifest.provenance)
     return predictor_digest
 

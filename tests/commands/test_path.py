@@ -106,7 +106,7 @@ def test_export_fakes_says_the_licence_and_the_disk_that_it_needs(workspace, cap
     own = f"--out {tmp_path / 'own'} --licence CC0"
     assert workspace.type("export-fakes", own, tiny=False) == 0
     assert "| licence | CC0 |" in (tmp_path / "own" / "README.md").read_text()
-    monkeypatch.setattr("runtime.room.free_disk_bytes", lambda path: 1_000_000)
+    monkeypatch.setattr("runtime.free_space.free_disk_bytes", lambda path: 1_000_000)
     capsys.readouterr()
     assert workspace.type("export-fakes", f"--out {tmp_path / 'full'} --dry-run", tiny=False) == 2
     assert "needs about 3 MB, and its disk has 1 MB free" in capsys.readouterr().err

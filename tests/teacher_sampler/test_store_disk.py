@@ -11,7 +11,7 @@ from image_data.fake import export_h5, open_fakes, verify_fakes
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from runtime.failure_points import FAILURE_POINTS
-from teacher_sampler.sampling import room
+from teacher_sampler.sampling import disk_space
 from teacher_sampler.upkeep.repair import repair
 from teacher_sampler.upkeep.scoring import score
 from tests.support.store_runs import ARMED, arm, passages, resize_disk, run, same, small_disk
@@ -32,7 +32,7 @@ def undisturbed(teacher: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def without_estimate(monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk shall fill up in the middle of the work, and not be found too small before it."""
-    monkeypatch.setattr(room, "free_disk_bytes", lambda path: 1 << 40)
+    monkeypatch.setattr(disk_space, "free_disk_bytes", lambda path: 1 << 40)
 
 
 def test_a_disk_that_fills_up_again_and_again(

@@ -17,7 +17,7 @@ from image_data.fake.sealed import SCORE_LAYOUT, SHARD_LAYOUT, locate
 from image_data.sources import ArraySource
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
-from teacher_sampler.sampling import room
+from teacher_sampler.sampling import disk_space
 from teacher_sampler.sampling.runs import load_run, one_writer
 from teacher_sampler.sampling.sampler import sample
 from teacher_sampler.upkeep.repair import repair
@@ -68,7 +68,7 @@ def test_an_extension_that_cannot_succeed_changes_nothing(
         with pytest.raises(UserError, match=f"starves: the pilot expects .*{cap} candidates allowed"):
             grow(teacher, copy, fakes, cap)
         assert contents(copy) == before
-    monkeypatch.setattr(room, "free_disk_bytes", lambda path: 10_000)
+    monkeypatch.setattr(disk_space, "free_disk_bytes", lambda path: 10_000)
     with pytest.raises(UserError, match="needs about"):
         grow(teacher, copy, 100)
     assert contents(copy) == before
@@ -199,15 +199,15 @@ def test_what_others_have_measured_is_not_work_that_is_done(
 ) -> None:
     content, _ = load_run(copy)
     done = sum(path.stat().st_size for path in copy.rglob("*.h5"))
-    missing = room.estimate(content, 4000).disk_bytes - done
-    monkeypatch.setattr(room, "free_disk_bytes", lambda path: missing // 2)
+    missing = disk_space.estimate(content, 4000).disk_bytes - done
+    monkeypatch.setattr(disk_space, "free_disk_bytes", lambda path: missing // 2)
     for name in ("q" * 64, "nearest-a-b"):
         (copy / "scores" / name).mkdir()
         (copy / "scores" / name / "unit-00000-00000.h5").write_bytes(bytes(missing))
         with pytest.raises(UserError, match="needs about"):
-            room.check_room(copy, content, 4000, None, 1)
-    monkeypatch.setattr(room, "free_disk_bytes", lambda path: int(missing * 1.1))
-    room.check_room(copy, content, 4000, None, 1)  # shards, pilots and own scores are done
+            disk_space.check_space(copy, content, 4000, None, 1)
+    monkeypatch.setattr(disk_space, "free_disk_bytes", lambda path: int(missing * 1.1))
+    disk_space.check_space(copy, content, 4000, None, 1)  # shards, pilots and own scores are done
 
 
 def measured(folder: Path) -> str:

@@ -13,8 +13,8 @@ import cli
 from image_data.fake import FakeDataset, describe_fakes, open_fakes
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
-from runtime.room import free_disk_bytes, free_memory_bytes
-from teacher_sampler.sampling import room
+from runtime.free_space import free_disk_bytes, free_memory_bytes
+from teacher_sampler.sampling import disk_space
 from teacher_sampler.sampling.runs import load_run
 from teacher_sampler.sampling.sampler import sample
 from tests.support.store_runs import run, small_disk
@@ -53,16 +53,16 @@ def test_the_estimate_is_what_is_used(teacher: Path, tmp_path: Path) -> None:
     for fakes, slack in zip(made, (1.4, 4.0, 4.0, 2.0), strict=True):
         content, per_label = load_run(fakes.path)
         used = sum(path.stat().st_size for path in fakes.path.rglob("*") if path.is_file())
-        needs = room.estimate(content, per_label, rates(fakes)).disk_bytes
+        needs = disk_space.estimate(content, per_label, rates(fakes)).disk_bytes
         assert used <= needs <= slack * used, (fakes.path.name, needs / used)
 
 
 def test_memory_grows_with_units_blocks_and_workers(teacher: Path, tmp_path: Path) -> None:
     content, _ = load_run(run(teacher, tmp_path / "o").path)
-    one, two = room.estimate(content, 40), room.estimate(content, 40, workers=2)
+    one, two = disk_space.estimate(content, 40), disk_space.estimate(content, 40, workers=2)
     assert two.memory_bytes == 2 * one.memory_bytes
-    assert room.estimate(content, 4000).memory_bytes == one.memory_bytes  # constant as the dataset grows
-    assert one.disk_bytes < room.estimate(content, 4000).disk_bytes
+    assert disk_space.estimate(content, 4000).memory_bytes == one.memory_bytes  # constant as the dataset grows
+    assert one.disk_bytes < disk_space.estimate(content, 4000).disk_bytes
 
 
 def test_a_disk_that_is_too_small_is_refused_before_any_work(teacher: Path, tmp_path: Path) -> None:
@@ -84,10 +84,10 @@ def test_a_pilot_may_show_that_the_disk_is_too_small(
 ) -> None:
     """The guess before the pilot lets the run begin; the ledgers of the many candidates do not fit."""
     content, _ = load_run(run(teacher, tmp_path / "known", fakes=200).path)
-    guessed = room.estimate(content, 200).disk_bytes
-    measured = room.estimate(content, 200, np.full(3, 0.02)).disk_bytes
+    guessed = disk_space.estimate(content, 200).disk_bytes
+    measured = disk_space.estimate(content, 200, np.full(3, 0.02)).disk_bytes
     assert guessed * 1.05 < measured
-    monkeypatch.setattr(room, "free_disk_bytes", lambda path: int(guessed * 1.06))
+    monkeypatch.setattr(disk_space, "free_disk_bytes", lambda path: int(guessed * 1.06))
     monkeypatch.setattr("teacher_sampler.sampling.pilot.label_ceilings", lambda r, *rest: r.max(axis=1) * 200)
     with pytest.raises(UserError, match="needs about"):
         run(teacher, tmp_path / "o", fakes=200)
@@ -97,11 +97,11 @@ def test_a_pilot_may_show_that_the_disk_is_too_small(
 def test_too_little_memory_is_refused(teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = free_memory_bytes()
     assert found is None or 1 << 20 < found < 1 << 50
-    monkeypatch.setattr(room, "free_memory_bytes", lambda: 300_000_000)
+    monkeypatch.setattr(disk_space, "free_memory_bytes", lambda: 300_000_000)
     with pytest.raises(UserError, match=r"needs about 0\.\d+ GB of memory for 1 process, and 0\.30 GB are free"):
         run(teacher, tmp_path / "o")
     assert not (tmp_path / "o" / "run.json").exists()
-    monkeypatch.setattr(room, "free_memory_bytes", lambda: None)
+    monkeypatch.setattr(disk_space, "free_memory_bytes", lambda: None)
     assert len(run(teacher, tmp_path / "o")) == 120
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from image_data.fake.verify import PILOT_FOLDER
 from runtime.errors import UserError
-from runtime.room import free_disk_bytes, free_memory_bytes
+from runtime.free_space import free_disk_bytes, free_memory_bytes
 from teacher_sampler.sampling.plan import RunContent
 
 GUESSED_RATE = 1 / 3  # of candidates that a filter accepts, before the pilot tells
@@ -68,7 +68,7 @@ def row_bytes(content: RunContent) -> int:
     return math.prod(content.image_shape) + label + 8 + latents + 8 + scores
 
 
-def check_room(out: Path, content: RunContent, per_label: int, rates: np.ndarray | None, workers: int) -> None:
+def check_space(out: Path, content: RunContent, per_label: int, rates: np.ndarray | None, workers: int) -> None:
     """Raise UserError naming `out` and the numbers where disk or memory do not suffice.
 
     What the folder already holds of the run is counted as done: shards, pilots and its own scores, no other's.

@@ -23,8 +23,8 @@ def free_memory_bytes() -> int | None:
 
     None where the system does not say.
     """
-    found = [value for value in (_of_the_machine(), _of_the_container()) if value is not None]
-    return min(found) if found else None
+    limits = [value for value in (_of_the_machine(), _of_the_container()) if value is not None]
+    return min(limits) if limits else None
 
 
 def check_memory(needed_bytes: int, what: str) -> None:
