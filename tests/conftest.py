@@ -39,11 +39,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Put each test's group into its node id, where `--dist loadgroup` looks for it.
 
     pytest-xdist 3.8 writes it into `_nodeid`, which pytest 9.2 no longer reads: without this, groups have no effect.
+    Tests without a group whose file has a fixture of its own are a group, so that the fixture is made once.
     """
+    sharing = {item.path for item in items if _shares_a_fixture(item)}
     for item in items if getattr(config.option, "loadgroup", False) else []:
-        group = item.get_closest_marker("xdist_group")
+        mark = item.get_closest_marker("xdist_group")
+        group = mark.args[0] if mark else item.nodeid.partition("::")[0] if item.path in sharing else None
         if group is not None and "@" not in item.nodeid.rpartition("]")[2]:
-            item._id = type(item.id).parse(f"{item.nodeid}@{group.args[0]}")
+            item._id = type(item.id).parse(f"{item.nodeid}@{group}")
+
+
+def _shares_a_fixture(item: pytest.Item) -> bool:
+    fixtures = getattr(item, "_fixtureinfo", None)
+    used = fixtures.name2fixturedefs.values() if fixtures and not item.get_closest_marker("xdist_group") else ()
+    return any(versions[-1].scope == "module" for versions in used)
 
 
 class Workspace:
