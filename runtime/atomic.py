@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.failure_points import failure_point
 from runtime.os_errors import errno_of, named, refusal
@@ -93,6 +94,16 @@ def commit_file(temporary: Path, final: Path) -> None:
     os.replace(temporary, final)
     fsync_path(final.parent)
     failure_point("atomic.after_rename")
+
+
+def commit_copy(source: Path, final: Path, sha256: str) -> None:
+    """Copy a file that was looked at to `final`; UserError where it is another by now."""
+    temporary = temporary_name(final)
+    shutil.copyfile(source, temporary)
+    if file_sha256(temporary) != sha256:
+        temporary.unlink()
+        raise UserError(f"{source} was changed while it was imported; import it again.")
+    commit_file(temporary, final)
 
 
 def commit_new_file(temporary: Path, final: Path) -> None:

@@ -6,7 +6,6 @@ What cannot be told (the normalisation above all) is asked for; nothing is writt
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from image_data.seen import Seen, write_seen
 from image_data.seen_names import CLASSIFIER
 from interfaces import LabelSpace
 from layers.backbones import TIMM_PREFIX
-from runtime.atomic import commit_file
+from runtime.atomic import commit_copy
 from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.safe_files.entries import ENTRY_NOTES, read_network
@@ -89,7 +88,7 @@ class ImportedPredictor:
         core = self.network.core
         if isinstance(core, ProgramCore):
             name = MODEL_FILE if card["architecture"] == "onnx" else PROGRAM_FILE
-            _copy(source, name, str(card.pop("sha256")), folder)
+            commit_copy(source, folder / name, str(card.pop("sha256")))
             FOLDER.write_card(folder, card, file=name)
         else:
             FOLDER.write(folder, card, core.state_dict())
@@ -369,17 +368,7 @@ def _check_the_same(network: ForeignNetwork, loaded: ClassifierPredictor, folder
     card = loaded.card
     images = _random_images(2, int(card["channels"]), int(card["resolution_px"]), 3)
     with torch.inference_mode():
-        mine, theirs = network(images), loaded.network(images)
-    scale = max(float(mine.abs().max()), 1e-6)
-    if float((mine - theirs).abs().max()) > _TOLERANCE * scale:
+        original, written = network(images), loaded.network(images)
+    scale = max(float(original.abs().max()), 1e-6)
+    if float((original - written).abs().max()) > _TOLERANCE * scale:
         raise UserError(f"{folder} does not answer as the file that was imported; import it again.")
-
-
-def _copy(source: Path, name: str, sha256: str, folder: Path) -> None:
-    """Copy the file that was looked at into the predictor's folder."""
-    temporary = folder / f".{name}.tmp"
-    shutil.copyfile(source, temporary)
-    if file_sha256(temporary) != sha256:
-        temporary.unlink()
-        raise UserError(f"{source} was changed while it was imported; import it again.")
-    commit_file(temporary, folder / name)

@@ -6,7 +6,6 @@ and that an image follows from its own latents and label alone.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from image_data.labels import ClassLabels, ContinuousLabels
-from runtime.atomic import commit_file
+from runtime.atomic import commit_copy
 from runtime.digests import file_sha256
 from runtime.errors import UserError
 from runtime.safe_files.exported_program import PROGRAM_FILE, ExportedProgram
@@ -286,10 +285,5 @@ def _output_range(request: ImportRequest, images: torch.Tensor) -> tuple[float, 
 
 def _copy(source: Path, name: str, sha256: str, folder: Path) -> str:
     """Copy the file that was looked at into the teacher's folder."""
-    temporary = folder / f".{name}.tmp"
-    shutil.copyfile(source, temporary)
-    if file_sha256(temporary) != sha256:
-        temporary.unlink()
-        raise UserError(f"{source} was changed while it was imported; import it again.")
-    commit_file(temporary, folder / name)
+    commit_copy(source, folder / name, sha256)
     return sha256

@@ -251,12 +251,12 @@ class UnitWorker:
         """Write what is not there: the shard, then its scores."""
         failure_point("sampler.unit_computed")
         unit = made.unit
-        sha256 = _commit(shard_path(self.folder, unit.name), made.shard, self.attributes(unit))
+        sha256 = commit_made(shard_path(self.folder, unit.name), made.shard, self.attributes(unit))
         score_sha256 = None
         if made.scores is not None:
             digest = self.content.predictor_digest
             path = score_path(self.folder, digest, unit.name)
-            score_sha256 = _commit(path, made.scores, score_attributes(self.content, digest, unit.name))
+            score_sha256 = commit_made(path, made.scores, score_attributes(self.content, digest, unit.name))
         return UnitResult(unit, made.accepted, made.candidates, sha256, score_sha256)
 
     def attributes(self, unit: Unit) -> dict[str, Any]:
@@ -287,7 +287,8 @@ def overlapped(made: Iterable[MadeUnit], commit: Callable[[MadeUnit], UnitResult
             yield writing.result()
 
 
-def _commit(path: Path, made: dict[str, np.ndarray] | str, attributes: dict[str, Any]) -> str:
+def commit_made(path: Path, made: dict[str, np.ndarray] | str, attributes: dict[str, Any]) -> str:
+    """Write arrays as a sealed file, unless the file is there; returns its SHA-256."""
     return made if isinstance(made, str) else commit_sealed(path, made, attributes)
 
 
@@ -313,21 +314,6 @@ def make_scores(
     classes = content.label_space["kind"] == "classes"
     size = int(content.settings.block_size or 1)
     return predict(predictor, error, arrays["fake_images"], arrays["fake_labels"], size, classes)
-
-
-def commit_scores(
-    folder: Path,
-    content: RunContent,
-    predictor_digest: str,
-    name: str,
-    arrays: dict[str, np.ndarray],
-    predictor: Predictor,
-    error: ErrorFunction,
-) -> str:
-    """Write the score file of one shard unless it is there and whole; returns its SHA-256."""
-    made = make_scores(folder, content, predictor_digest, name, arrays, predictor, error)
-    path = score_path(folder, predictor_digest, name)
-    return _commit(path, made, score_attributes(content, predictor_digest, name))
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,7 +21,14 @@ from runtime.digests import file_sha256
 from runtime.progress import progress
 from teacher_sampler.sampling.plan import ErrorFunction, RunContent
 from teacher_sampler.sampling.runs import load_run, one_writer
-from teacher_sampler.sampling.units import commit_scores, fixed_numerics, once_a_process, release
+from teacher_sampler.sampling.units import (
+    commit_made,
+    fixed_numerics,
+    make_scores,
+    once_a_process,
+    release,
+    score_attributes,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +46,9 @@ class ScoreWorker:
         arrays = read_sealed(shard_path(self.folder, name), SHARD_LAYOUT, {"settings": self.content.digest})
         predictor: Predictor = once_a_process(self.token, self.make_predictor)
         with fixed_numerics(self.content.settings):
-            sha256 = commit_scores(
-                self.folder, self.content, self.predictor_digest, name, arrays, predictor, self.error
-            )
-        return ScoreEntry(name, sha256)
+            digest, path = self.predictor_digest, score_path(self.folder, self.predictor_digest, name)
+            made = make_scores(self.folder, self.content, digest, name, arrays, predictor, self.error)
+        return ScoreEntry(name, commit_made(path, made, score_attributes(self.content, digest, name)))
 
 
 def score(
