@@ -61,7 +61,11 @@ class Pair:
 def test_contract(name: str, kind: str) -> None:
     """Finite named scalars; gradients to the student and all adapters, none to the teacher; state; `requires`."""
     pair = Pair(kind)
-    method = pair.build(name)
+    try:
+        method = pair.build(name)
+    except UserError as error:  # a method for classes alone says so before training
+        assert (kind, "classes" in str(error)) == ("continuous", True)
+        return
     student, teacher, batch = pair.views(method)
     terms = Distillation(method, 5)(student, teacher, batch)
     assert all(value.shape == () and torch.isfinite(value) for value in terms.values())
