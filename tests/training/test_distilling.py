@@ -64,8 +64,9 @@ def test_contract(name: str, kind: str) -> None:
     try:
         method = pair.build(name)
     except UserError as error:  # a method for classes alone says so before training
-        assert (kind, "classes" in str(error)) == ("continuous", True)
-        return
+        if kind == "continuous" and "classes" in str(error):
+            return
+        raise
     student, teacher, batch = pair.views(method)
     terms = Distillation(method, 5)(student, teacher, batch)
     assert all(value.shape == () and torch.isfinite(value) for value in terms.values())
