@@ -79,6 +79,11 @@ def _shared(options: Options) -> FakesOptions:
     return FakesOptions.model_construct(**{name: getattr(options, name) for name in FakesOptions.model_fields})
 
 
+def _at_home(options: Options, folder: Path) -> bool:
+    """Whether the fakes lie in the workspace: what is made there from its images belongs to no others."""
+    return options.workspace.resolve() in folder.resolve().parents
+
+
 def _predict(options: Options, folder: Path) -> None:
     from commands.support.engine import make_engine
     from image_data.fake import open_fakes
@@ -86,7 +91,7 @@ def _predict(options: Options, folder: Path) -> None:
     from teacher_sampler.upkeep.scoring import score
 
     fakes = open_fakes(folder)
-    predictor = resolve_input("predictor", options.predictor, _shared(options))
+    predictor = resolve_input("predictor", options.predictor, _shared(options), build=_at_home(options, folder))
     mine = LabelHolder("fakes", f"--fakes {folder}", fakes.label_space)
     meet(mine, predictor_labels(predictor), fakes.manifest.labels)
     check_predictor_images(predictor, fakes.image_shape, mine.name)
@@ -113,7 +118,7 @@ def _measure(options: Options, folder: Path, predict: bool) -> None:
     meet(real, LabelHolder("fakes", f"--fakes {folder}", fakes.label_space))
     if fakes.image_shape != data.train.pixels.shape[1:]:
         raise UserError(f"--fakes {folder} has images of another size than --data {given['data']}; use --resolution.")
-    chosen = resolve_input("filter", options.filter, _shared(options))
+    chosen = resolve_input("filter", options.filter, _shared(options), build=_at_home(options, folder))
     features = load_density_ratio(chosen, pick_device(options.device)).features  # type: ignore[attr-defined]
     compared = digest_of({"features": artefact_digest("filter", chosen), "data": data.digest, **given})
     if predict:

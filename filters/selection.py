@@ -255,7 +255,7 @@ def _draw_per_label(
     if (available[given] < count).any():
         short = int(np.where(given, available, len(kept) + 1).argmin())
         raise UserError(
-            f"--nfake-per-label {count}: label {values[short]} has only {available[short]} fakes left at rho {rho:g}; "
+            f"--nfake-per-class {count}: label {values[short]} has only {available[short]} fakes left at rho {rho:g}; "
             f"{_remedy(rho)}."
         )
     return _per_group(kept, label_of_row, np.where(given, count, 0), request.seed)

@@ -224,8 +224,10 @@ def check_folder(
     return False
 
 
-def resolve_input(kind: str, given: str | Path | None, options: SharedOptions, **make: Any) -> Any:
-    """The folder of an input: the path given, else the workspace's latest, else (embedded data) made now.
+def resolve_input(
+    kind: str, given: str | Path | None, options: SharedOptions, *, build: bool = True, **make: Any
+) -> Any:
+    """The folder of an input: the path given, else the workspace's latest, else (embedded data, `build`) made now.
 
     A teacher may also be the address of a service, which is returned as it is.  A dry run makes nothing: it ends at
     the first input that is not there.
@@ -236,7 +238,7 @@ def resolve_input(kind: str, given: str | Path | None, options: SharedOptions, *
     if (latest / SEAL[kind]).is_file():
         return latest.resolve()
     data = data_flags(options)
-    if data.get("data", "digits") not in EMBEDDED or kind not in MAKER:
+    if not build or data.get("data", "digits") not in EMBEDDED or kind not in MAKER:
         maker, other = MAKER.get(kind, kind), f" or --{kind} none" if kind in OPTIONAL else ""
         raise UserError(
             f"no {kind} in {options.workspace}; run `python cli.py {maker}` first or give --{kind} PATH{other}."

@@ -130,3 +130,11 @@ def test_distill_prints_one_line(workspace, capsys: pytest.CaptureFixture) -> No
     assert line.startswith("test error ")
     assert "497 images" in line
     assert " ± " in line
+
+
+def test_nothing_is_trained_to_score_fakes_from_elsewhere(typed: Typed, tmp_path: Path) -> None:
+    foreign_fakes(typed, np.repeat(np.arange(3), 50))
+    code, _, err = typed("score fakes --workspace empty")
+    assert code == 2
+    assert "no predictor in empty" in err
+    assert not (tmp_path / "empty").exists()
