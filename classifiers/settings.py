@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from classifiers.networks import STUDENTS
-from image_data.augment import check_augmentations
 from runtime.bounds import (
     BatchSize,
     Count,
@@ -99,6 +98,8 @@ class ClassifierSettings:
         """The augmentations to use; a UserError where one was asked for that the dataset does not allow."""
         if self.augmentation is None:
             return tuple(allowed)
+        from image_data.augment import check_augmentations  # here, since it brings torch, and --help passes above
+
         check_augmentations(self.augmentation, "--augmentation")
         refused = [name for name in self.augmentation if name not in allowed]
         if refused:
