@@ -84,7 +84,7 @@ def test_the_shortcut_is_a_strided_convolution() -> None:
     images = torch.randn(2, 4, 9, 9)
     weight = block.shortcut[0].weight  # type: ignore[index]
     strided = torch.nn.functional.conv2d(images, weight, stride=2)
-    assert torch.allclose(block.shortcut[0](images[:, :, ::2, ::2]), strided, atol=1e-6)  # type: ignore[index]
+    assert torch.allclose(block.shortcut[0](images), strided, atol=1e-6)  # type: ignore[index]
     assert block(images).shape == strided.shape
 
 
