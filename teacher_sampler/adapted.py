@@ -88,7 +88,9 @@ def read_label_map(path: Path, label_space: LabelSpace) -> LabelMap:
     if isinstance(classes, list) and classes:
         entries: list[tuple[str | None, list[Any]]] = [(None, [entry]) for entry in classes]
     elif isinstance(classes, dict) and classes:
-        entries = [(str(name), value if isinstance(value, list) else [value]) for name, value in classes.items()]
+        entries = [
+            (_class_name(name, path), value if isinstance(value, list) else [value]) for name, value in classes.items()
+        ]
     else:
         raise UserError(
             f"--label-map {path} must hold `classes:` with a list, or with NAME: [teacher's classes] lines."
@@ -108,6 +110,15 @@ def read_label_map(path: Path, label_space: LabelSpace) -> LabelMap:
             f"--label-map {path}: the teacher's class {twice} is used twice; each may go to one class only."
         )
     return LabelMap(names, sources)
+
+
+def _class_name(name: Any, path: Path) -> str:
+    """YAML reads yes, no, on, off and null as no texts."""
+    if isinstance(name, bool) or not isinstance(name, str | int | float):
+        raise UserError(f"--label-map {path}: a class's name is read as {str(name).lower()} by YAML; put it in quotes.")
+    if not str(name).strip():
+        raise UserError(f"--label-map {path}: a class has no name; give each one.")
+    return str(name)
 
 
 def _class_index(entry: Any, space: ClassLabels, path: Path) -> int:

@@ -103,6 +103,17 @@ class SharedOptions(BaseModel):
     json_: bool = Field(False, alias="json", description="Print one JSON object.")
     dry_run: bool = Field(False, description="Check everything, print what would be done and what it needs, and stop.")
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_slip(cls, value: Any, info: ValidationInfo) -> Any:
+        """`yes` where a number belongs is no 1, and no text at all is no path."""
+        kind = str(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool) and "bool" not in kind:
+            raise ValueError("it must be a value, not true or false")
+        if value == "" and ("Path" in kind or info.field_name == "data"):
+            raise ValueError("it is empty; give a path")
+        return value
+
     @field_validator("*")
     @classmethod
     def _not_absurd(cls, value: Any, info: ValidationInfo) -> Any:

@@ -8,6 +8,7 @@ not plain data.  Dates stay the text that they are.
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ _TAG = "tag:yaml.org,2002:"
 _REFUSED = ("binary", "timestamp", "omap", "pairs", "set")
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+_OCTAL = re.compile(r"[+-]?0[0-7_]+")
 
 
 class _Loader(_Base):  # type: ignore[misc]
@@ -139,6 +143,8 @@ def _check_node(node: yaml.Node) -> None:
     if isinstance(node, yaml.ScalarNode) and node.tag in (f"{_TAG}int", f"{_TAG}float"):
         if len(node.value) > _LONGEST_WHOLE:
             raise ValueError(f"a number has more than {_LONGEST_WHOLE} characters")
+        if ":" in node.value or _OCTAL.fullmatch(node.value):
+            raise ValueError(f"{node.value} is read in sixties or eighths by YAML; write a plain number, or quote it")
     elif isinstance(node, yaml.MappingNode):
         seen: set[tuple[str, str]] = set()
         for key, _ in node.value:

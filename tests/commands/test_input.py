@@ -113,3 +113,18 @@ def test_the_filter_of_another_dataset_is_refused(workspace, capsys, tmp_path):
     words = ["distill", "--data", "rotated-digits", "--workspace", workspace.folder, "--rho", "1", "--out", out]
     check_refused(capsys, [*words, "--fakes", workspace.folder / "fakes" / "latest"], "--fakes", "labels")
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("steps: yes", "--steps True: it must be a value, not true or false"),
+        ("steps: 1:30", "1:30 is read in sixties"),
+        ("steps: 0100", "0100 is read in sixties or eighths"),
+        ("out: ''", "--out '': it is empty; give a path"),
+    ],
+)
+def test_what_yaml_takes_for_something_else_is_refused(text, said, capsys, tmp_path):
+    (tmp_path / "c.yaml").write_text(text)
+    assert cli.main(["train-classifier", "--config", str(tmp_path / "c.yaml")]) == 2
+    assert said in capsys.readouterr().err
