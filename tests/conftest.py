@@ -7,6 +7,7 @@ os.environ["RETORT_PROGRESS"] = "off"
 
 import json
 import random
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,8 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+# A script's background job has Ctrl-C ignored, and so have its children, unless Python takes the signal back here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = {  # options that make each command take about a second
     "train-teacher": "--steps 30 --batch-size 16 --width 4 --discriminator-width 4 --standing-batches 4",
