@@ -12,17 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from classifiers import STUDENTS, ClassifierSettings, train_classifier
-from classifiers.distillation import HardLabels, SoftTargets
 from filters import select
 from filters.weights import importance_weights
 from image_data.fake import Selection, open_fakes
 from image_data.labels import ClassLabels
 from image_data.sources import ArraySource, Concatenation
+from interfaces.method import Batch, Views
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
 from teacher_sampler.sampling.plan import SamplingParts
 from teacher_sampler.sampling.sampler import sample
 from tests.support.tiny_sampling import CLASSES, TinyAcceptance, TinyParts, class_plan, save_tiny_teacher, tiny_settings
+from training.distilling import MethodSpace
+from training.methods import METHODS
 
 
 @settings(max_examples=60, deadline=None)
@@ -58,23 +60,25 @@ def test_weighted_proposals_have_the_targets_moments() -> None:
     assert 0.1 < facts["effective_share"] < 0.9
 
 
-@pytest.mark.parametrize("distiller", [HardLabels(), HardLabels(0.1), SoftTargets()])
+@pytest.mark.parametrize(("name", "given"), [("none", {}), ("none", {"label_smoothing": 0.1}), ("blkd", {})])
 @pytest.mark.parametrize("kind", ["classes", "continuous"])
-def test_a_weighted_loss_is_the_mean_of_weighted_rows(distiller: HardLabels | SoftTargets, kind: str) -> None:
+def test_a_weighted_loss_is_the_mean_of_weighted_rows(name: str, given: dict[str, float], kind: str) -> None:
+    method = METHODS.build(METHODS.choose(name, given), MethodSpace())
     generator = torch.Generator().manual_seed(0)
-    student, teacher = ({"output": torch.randn(9, 4, generator=generator)} for _ in range(2))
+    student, teacher = (torch.randn(9, 4, generator=generator) for _ in range(2))
     labels = torch.arange(9) % 4 if kind == "classes" else torch.rand(9, 4, generator=generator)
     weights = torch.rand(9, generator=generator)
-    found = distiller(student, teacher, {"labels": labels, "weights": weights})
-    row = lambda part, i: {key: value[i : i + 1] for key, value in part.items()}  # noqa: E731
-    alone = [distiller(row(student, i), row(teacher, i), {"labels": labels[i : i + 1]}) for i in range(9)]
-    for name, value in found.items():
-        slow = np.mean([float(weights[i]) * float(alone[i][name]) for i in range(9)])
-        assert float(value) == pytest.approx(slow, rel=1e-5), name
-    ones = distiller(student, teacher, {"labels": labels, "weights": torch.ones(9)})
-    plain = distiller(student, teacher, {"labels": labels})
-    for name, value in plain.items():
-        torch.testing.assert_close(ones[name], value)
+
+    def terms(rows: slice, weights: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        return method(Views(student[rows]), Views(teacher[rows]), Batch(labels[rows], weights))
+
+    alone = [terms(slice(i, i + 1)) for i in range(9)]
+    for term, value in terms(slice(None), weights).items():
+        slow = np.mean([float(weights[i]) * float(alone[i][term]) for i in range(9)])
+        assert float(value) == pytest.approx(slow, rel=1e-5), term
+    ones = terms(slice(None), torch.ones(9))
+    for term, value in terms(slice(None)).items():
+        torch.testing.assert_close(ones[term], value)
 
 
 class Weighted(ArraySource):
