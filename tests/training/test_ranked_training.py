@@ -164,5 +164,5 @@ def test_one_ranks_own_error_ends_all(workspace: Workspace, tmp_path: Path) -> N
     done = two_ranks("tests/support/ranked_script.py", tmp_path / "commands.json")
     assert done.returncode != 0
     assert done.stderr.count("error: ") == 1
-    assert "error: rank 1: here holds no card.json" in done.stderr
+    assert "error: rank 1: here/card.json is missing" in done.stderr
     assert time.monotonic() - begun < 120
