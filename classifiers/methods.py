@@ -13,6 +13,7 @@ from classifiers.settings import ClassifierSettings
 from interfaces import LabelSpace, Predictor
 from interfaces.method import Method, Views
 from layers.features import FeatureReader, Insides
+from runtime.errors import UserError
 from runtime.registry import Choice
 from training.distilling import MethodSpace, build_method
 from training.methods import METHODS
@@ -27,9 +28,17 @@ def needs_teacher(settings: Any) -> bool:
 
 
 def _choices(settings: Any) -> list[Choice]:
-    """The method, and what stands beside it where it is no whole loss."""
-    whole = METHODS.get(settings.method.name).whole_loss
-    return [settings.method] if whole else [settings.method, settings.beside]
+    """The method, and what stands beside it where it is no whole loss; UserError where the two do not go together."""
+    method, beside = settings.method, settings.beside
+    if not METHODS.get(beside.name).whole_loss:
+        raise UserError(
+            f"--beside {beside.name} leaves out the labels; give none or blkd there, {beside.name} as method."
+        )
+    if not METHODS.get(method.name).whole_loss:
+        return [method, beside]
+    if beside != METHODS.choose("none"):
+        raise UserError(f"--beside {beside.name}: the method {method.name} is a whole loss; leave --beside out.")
+    return [method]
 
 
 def build_classifier_method(

@@ -237,7 +237,7 @@ def _card(
             "val_cross_entropy": score.cross_entropy if score else None,
             "val_curve": [list(point) for point in best.curve],
             "steps": settings.steps,
-            "selected_step": best.step if best.keep else settings.steps,
+            "selected_step": best.step if best.keep else distillation.steps,  # as val_curve counts
             "images_seen": distillation.steps * settings.batch_size,
         },
     }

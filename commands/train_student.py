@@ -14,7 +14,7 @@ from pydantic import Field
 
 from commands.support.builders import load_data, load_generator
 from commands.support.lineage import record_seen, seen_of, seen_of_fakes
-from commands.support.options import DataOptions, settings_from, settings_options
+from commands.support.options import DataOptions, flag, settings_from, settings_options
 from commands.support.teachers import insides_of
 from commands.support.workspace import artefact, artefact_digest, resolve_input
 from image_data.seen_names import STUDENT
@@ -52,6 +52,13 @@ class Options(_Settings, _WhiteBox, DataOptions):
     teacher: str | None = Field(None, description="The teacher (for --white-box and the comparison).")
     white_box: bool = Field(False, description="Add feature terms from inside a local teacher.")
     real: bool = Field(False, description="Unpaired images are compared with real ones, not with the teacher's.")
+
+
+def check(options: Options) -> None:
+    """UserError where a flag of the white box would do nothing."""
+    given = [name for name in _WhiteBox.model_fields if getattr(options, name) != _WhiteBox.model_fields[name].default]
+    if given and not options.white_box:
+        raise UserError(f"{flag(given[0])} acts with --white-box only; give both or neither.")
 
 
 def run(options: Options) -> dict[str, Any]:

@@ -30,6 +30,21 @@ def test_all_mistakes_are_told_at_once(capsys, tmp_path):
     assert "error" in message
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("distill --method none --beside blkd", "the method none is a whole loss; leave --beside out"),
+        ("distill --method blkd --beside.label-smoothing 0.1", "the method blkd is a whole loss"),
+        ("distill --method feature-l2 --beside kernel-alignment", "--beside kernel_alignment leaves out the labels"),
+        ("train-student --white-box-losses feature_l2=1", "--white-box-losses acts with --white-box only"),
+        ("train-student --no-kernel-centred", "--kernel-centred acts with --white-box only"),
+    ],
+)
+def test_no_flag_is_taken_and_ignored(workspace, capsys, tmp_path, words: str, told: str) -> None:
+    check_refused(capsys, [*words.split(), "--workspace", workspace.folder, "--out", tmp_path / "o"], told)
+    assert not (tmp_path / "o").exists()
+
+
 def test_unknown_keys_and_broken_yaml(capsys, tmp_path):
     config = tmp_path / "c.yaml"
     config.write_text("nfake_per_clas: 3\n")
