@@ -25,7 +25,7 @@ from filters.density_ratio import RatioNetwork
 from filters.features import build_feature_network
 from image_data.fake import open_fakes, verify_fakes
 from image_data.fake.manifest import MANIFEST_FILE, ScoreEntry, read_manifest, write_manifest
-from image_data.fake.sealed import commit_sealed, rows_crc32
+from image_data.fake.sealed import commit_sealed, rows_crc32, seal
 from image_data.reader import BatchReader
 from runtime.engines import LocalEngine
 from runtime.progress import say
@@ -148,7 +148,7 @@ def _store_speeds(folder: Path) -> dict[str, Any]:
             "candidates/k": np.arange(3 * rows),
             "candidates/r": np.ones(3 * rows, dtype=np.float32),
         }
-        commit_sealed(folder / "shard.h5", arrays, {"format_version": 1})
+        commit_sealed(folder / "shard.h5", seal(arrays, {"format_version": 1}))
 
     size = rows * (images[0].nbytes + 4 * LATENT)
 

@@ -180,7 +180,7 @@ def _reading(options: Options) -> dict[str, Any]:
     from benchmarks.training_reads import SIZES, SMALL, compare
 
     tables = {}
-    rounds, steps = (1, 2) if options.small else (3, 10)
+    rounds, steps = (1, 2) if options.small else (3, 40)
     for count, channels, size in SMALL if options.small else SIZES:
         tables[f"{channels} x {size} x {size}"] = compare(count, channels, size, rounds, steps, options.out)
     return tables

@@ -23,7 +23,7 @@ from filters.neighbours import nearest
 from image_data.fake.dataset import FakeDataset, open_fakes
 from image_data.fake.distances import set_name
 from image_data.fake.manifest import NEAREST_PREFIX, ScoreEntry, ShardEntry, score_path, write_manifest
-from image_data.fake.sealed import DISTANCE_LAYOUT, commit_sealed, read_sealed
+from image_data.fake.sealed import DISTANCE_LAYOUT, commit_sealed, read_sealed, seal
 from image_data.sources import ImageSource
 from runtime.atomic import disk_errors, remove_leftovers
 from runtime.digests import file_sha256
@@ -167,7 +167,7 @@ def _score_groups(fakes: FakeDataset, phi: Phi, reference: Reference, name: str)
                 done = 0
                 for path, (number, entry) in zip(paths, group, strict=True):
                     mine = {key: value[done : done + entry.used] for key, value in columns.items()}
-                    commit_sealed(path, _aligned(fakes, number, entry, mine), attributes)
+                    commit_sealed(path, seal(_aligned(fakes, number, entry, mine), attributes))
                     done += entry.used
             entries += [
                 ScoreEntry(entry.name, file_sha256(path)) for path, (_, entry) in zip(paths, group, strict=True)

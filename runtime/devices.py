@@ -1,8 +1,10 @@
-"""Device and threads: cores divided by processes, everywhere."""
+"""Device, threads and memory of a process that computes: cores divided by processes, freed memory kept for reuse."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import re
 
 import torch
@@ -24,8 +26,26 @@ def threads_for(processes: int) -> int:
     return min(threads, int(limit)) if limit.isdigit() and int(limit) > 0 else threads
 
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # mallopt's names for its parameters (glibc's malloc.h)
+_KEPT_BYTES, _MAPPED_BYTES = 1 << 30, 1 << 28
+
+
+def keep_freed_memory() -> bool:
+    """Let glibc keep what a network's pass frees for the next pass; returns whether it does.
+
+    Otherwise each pass gives its activations back to the system, which hands the next one new pages, zeroed: a fifth of
+    the processor time of a small network.  At most 1 GiB is kept, and arrays of 256 MiB and more are still given back.
+    The user's own MALLOC_... variables go before.
+    """
+    if platform.libc_ver()[0] != "glibc" or any(name.startswith("MALLOC_") for name in os.environ):
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_MMAP_THRESHOLD, _MAPPED_BYTES) and mallopt(_TRIM_THRESHOLD, _KEPT_BYTES))
+
+
 def set_threads(processes: int = 1) -> int:
-    """Give this process its share of the cores; returns the number of threads."""
+    """Give this process its share of the cores, and keep its memory for reuse; returns the number of threads."""
+    keep_freed_memory()
     threads = threads_for(processes)
     if torch.get_num_threads() != threads:
         torch.set_num_threads(threads)

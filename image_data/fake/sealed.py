@@ -82,31 +82,42 @@ def rows_crc32(images: np.ndarray) -> np.ndarray:
     return np.array([zlib.crc32(row.data) for row in flat], dtype=np.uint32)
 
 
-def commit_sealed(path: Path, arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> str:
+@dataclass(frozen=True, slots=True)
+class SealedBytes:
+    """A sealed file as it will lie on the disk, and its SHA-256."""
+
+    content: bytes
+    sha256: str
+
+
+def seal(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> SealedBytes:
+    """The file of these arrays, with the CRC-32 of each, in memory."""
+    content = _file_image(arrays, attributes)
+    return SealedBytes(content, hashlib.sha256(content).hexdigest())
+
+
+def commit_sealed(path: Path, sealed: SealedBytes) -> str:
     """Write the file under a temporary name, fsync, read it back, rename, fsync the folder.  Returns its SHA-256.
 
     Raises OSError where the disk is full or fails; then nothing stands under the final name.
     """
-    image = _file_image(arrays, attributes)
-    sha256 = hashlib.sha256(image).hexdigest()
     _make_folder(path.parent)
     temporary = temporary_name(path)
     try:
         with open(temporary, "xb") as stream:
-            stream.write(image)
-        del image
+            stream.write(sealed.content)
         failure_point("store.shard_written")
         fsync_path(temporary)
         failure_point("store.shard_synced")
         with open(temporary, "rb") as written:
-            if hashlib.file_digest(written, "sha256").hexdigest() != sha256:
+            if hashlib.file_digest(written, "sha256").hexdigest() != sealed.sha256:
                 raise UserError(f"{path} does not read back as it was written; check the disk, then run again.")
         commit_file(temporary, path)
         failure_point("store.shard_committed")
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return sha256
+    return sealed.sha256
 
 
 def _make_folder(folder: Path) -> None:

@@ -17,7 +17,16 @@ import numpy as np
 import torch
 
 from image_data.fake.manifest import score_path, shard_path
-from image_data.fake.sealed import PILOT_LAYOUT, SCORE_LAYOUT, SHARD_LAYOUT, commit_sealed, read_sealed, rows_crc32
+from image_data.fake.sealed import (
+    PILOT_LAYOUT,
+    SCORE_LAYOUT,
+    SHARD_LAYOUT,
+    SealedBytes,
+    commit_sealed,
+    read_sealed,
+    rows_crc32,
+    seal,
+)
 from image_data.fake.verify import PILOT_FOLDER
 from interfaces import Predictor
 from layers.pixels import quantise
@@ -206,13 +215,13 @@ def compute_unit(
 
 @dataclass(frozen=True, eq=False)
 class MadeUnit:
-    """A computed unit that waits for its commit: arrays, or the SHA-256 of a file that is there and whole."""
+    """A computed unit that waits for its commit: its files, or the SHA-256 of those that are there and whole."""
 
     unit: Unit
     accepted: np.ndarray
     candidates: int
-    shard: dict[str, np.ndarray] | str
-    scores: dict[str, np.ndarray] | str | None
+    shard: SealedBytes | str
+    scores: SealedBytes | str | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -233,13 +242,16 @@ class UnitWorker:
         return self.commit(self.compute(unit))
 
     def compute(self, unit: Unit) -> MadeUnit:
-        """All that needs the networks; files that are there and whole are not made again."""
+        """All but the disk: a thread that writes meanwhile shall not ask for the interpreter, which the networks'
+        passes would wait for.  Files that are there and whole are not made again.
+        """
         path = shard_path(self.folder, unit.name)
         with fixed_numerics(self.content.settings):
             arrays = _whole(path, SHARD_LAYOUT, self.attributes(unit))
-            shard: dict[str, np.ndarray] | str
+            shard: SealedBytes | str
             if arrays is None:
-                shard = arrays = compute_unit(self._parts(), self.content, self.ceilings, unit)
+                arrays = compute_unit(self._parts(), self.content, self.ceilings, unit)
+                shard = seal(arrays, self.attributes(unit))
             else:
                 shard = file_sha256(path)
             group = self.content.labels[self.content.group_rows(unit.group)]
@@ -251,12 +263,10 @@ class UnitWorker:
         """Write what is not there: the shard, then its scores."""
         failure_point("sampler.unit_computed")
         unit = made.unit
-        sha256 = commit_made(shard_path(self.folder, unit.name), made.shard, self.attributes(unit))
+        sha256 = commit_made(shard_path(self.folder, unit.name), made.shard)
         score_sha256 = None
         if made.scores is not None:
-            digest = self.content.predictor_digest
-            path = score_path(self.folder, digest, unit.name)
-            score_sha256 = commit_made(path, made.scores, score_attributes(self.content, digest, unit.name))
+            score_sha256 = commit_made(score_path(self.folder, self.content.predictor_digest, unit.name), made.scores)
         return UnitResult(unit, made.accepted, made.candidates, sha256, score_sha256)
 
     def attributes(self, unit: Unit) -> dict[str, Any]:
@@ -267,7 +277,7 @@ class UnitWorker:
         parts: SamplingParts = once_a_process(self.token, self.make_parts)
         return parts
 
-    def _scores(self, unit: Unit, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray] | str:
+    def _scores(self, unit: Unit, arrays: dict[str, np.ndarray]) -> SealedBytes | str:
         parts = self._parts()
         if parts.predictor is None:
             raise UserError(f"{self.folder} was begun with a predictor; give the same one again.")
@@ -287,14 +297,9 @@ def overlapped(made: Iterable[MadeUnit], commit: Callable[[MadeUnit], UnitResult
             yield writing.result()
 
 
-def commit_made(path: Path, made: dict[str, np.ndarray] | str, attributes: dict[str, Any]) -> str:
-    """Write arrays as a sealed file, unless the file is there; returns its SHA-256."""
-    return made if isinstance(made, str) else commit_sealed(path, made, attributes)
-
-
-def score_attributes(content: RunContent, predictor_digest: str, name: str) -> dict[str, Any]:
-    """What a score file says of itself."""
-    return {"format_version": 1, "settings": content.digest, "predictor": predictor_digest, "shard": name}
+def commit_made(path: Path, made: SealedBytes | str) -> str:
+    """Write the file, unless it is there; returns its SHA-256."""
+    return made if isinstance(made, str) else commit_sealed(path, made)
 
 
 def make_scores(
@@ -305,15 +310,16 @@ def make_scores(
     arrays: dict[str, np.ndarray],
     predictor: Predictor,
     error: ErrorFunction,
-) -> dict[str, np.ndarray] | str:
-    """The arrays of one shard's score file, or the SHA-256 of the file that is there and whole."""
+) -> SealedBytes | str:
+    """One shard's score file, or the SHA-256 of the file that is there and whole."""
     path = score_path(folder, predictor_digest, name)
-    stored = _whole(path, SCORE_LAYOUT, score_attributes(content, predictor_digest, name))
+    attributes = {"format_version": 1, "settings": content.digest, "predictor": predictor_digest, "shard": name}
+    stored = _whole(path, SCORE_LAYOUT, attributes)
     if stored is not None and len(stored["error"]) == len(arrays["fake_labels"]):
         return file_sha256(path)
     classes = content.label_space["kind"] == "classes"
     size = int(content.settings.block_size or 1)
-    return predict(predictor, error, arrays["fake_images"], arrays["fake_labels"], size, classes)
+    return seal(predict(predictor, error, arrays["fake_images"], arrays["fake_labels"], size, classes), attributes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -339,7 +345,7 @@ class PilotWorker:
             place, keys = candidate_keys(labels, PILOT_START, count)
             drawn = [block.r for block in blocks(parts, self.content.settings, labels[place], keys)]
         r = np.concatenate(drawn).reshape(len(labels), count)
-        return PilotResult(group, r, commit_sealed(path, {"k": keys[:count, 1].copy(), "r": r}, attributes))
+        return PilotResult(group, r, commit_sealed(path, seal({"k": keys[:count, 1].copy(), "r": r}, attributes)))
 
 
 def count_labels(group: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from image_data.fake.manifest import (
     score_path,
     shard_path,
 )
+from image_data.fake.sealed import SealedBytes
 from image_data.fake.verify import PILOT_FOLDER
 from runtime.atomic import write_bytes
 from runtime.digests import file_sha256
@@ -91,8 +92,8 @@ class ExtendingWorker(UnitWorker):
             raise UserError(f"{shard} of the finished dataset is missing; {_REMEDY}.")
         made = super().compute(unit)
         scores = score_path(self.folder, self.content.predictor_digest, unit.name)
-        for path, arrays in ((shard, made.shard), (scores, made.scores)):
-            if listed and isinstance(arrays, dict):
+        for path, file in ((shard, made.shard), (scores, made.scores)):
+            if listed and isinstance(file, SealedBytes):
                 raise UserError(f"{path} of the finished dataset is missing or damaged; {_REMEDY}.")
         return made
 

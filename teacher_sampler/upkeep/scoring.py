@@ -27,7 +27,6 @@ from teacher_sampler.sampling.units import (
     make_scores,
     once_a_process,
     release,
-    score_attributes,
 )
 
 
@@ -48,7 +47,7 @@ class ScoreWorker:
         with fixed_numerics(self.content.settings):
             digest, path = self.predictor_digest, score_path(self.folder, self.predictor_digest, name)
             made = make_scores(self.folder, self.content, digest, name, arrays, predictor, self.error)
-        return ScoreEntry(name, commit_made(path, made, score_attributes(self.content, digest, name)))
+        return ScoreEntry(name, commit_made(path, made))
 
 
 def score(

@@ -30,6 +30,7 @@ from image_data.fake.sealed import (
     commit_sealed,
     locate,
     read_sealed,
+    seal,
     sealed_attributes,
 )
 from image_data.reader import BatchReader
@@ -230,7 +231,7 @@ def rewrite(path: Path, arrays: dict[str, np.ndarray] | None = None, **attribute
     """A whole sealed file in the place of another."""
     layout = SHARD_LAYOUT if path.parent.name == "shards" else SCORE_LAYOUT
     before = read_sealed(path, layout, {})
-    commit_sealed(path, {**before, **(arrays or {})}, {**sealed_attributes(path), **attributes})
+    commit_sealed(path, seal({**before, **(arrays or {})}, {**sealed_attributes(path), **attributes}))
 
 
 READS: dict[str, Callable[[FakeDataset], object]] = {

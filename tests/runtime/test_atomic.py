@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 import torch
 
-from image_data.fake.sealed import commit_sealed
+from image_data.fake.sealed import commit_sealed, seal
 from runtime import failure_points
 from runtime.atomic import commit_file, commit_folder, remove_leftovers, write_bytes, write_json, write_text
 from runtime.claims import try_claim
@@ -52,7 +52,7 @@ def test_modes_follow_the_umask(tmp_path: Path, umask: int) -> None:
     try:
         write_json(tmp_path / "a" / "card.json", {})
         commit_folder(tmp_path / "b" / "step", lambda folder: (folder / "inside").touch())
-        commit_sealed(tmp_path / "c" / "shard.h5", {"x": np.zeros(3)}, {})
+        commit_sealed(tmp_path / "c" / "shard.h5", seal({"x": np.zeros(3)}, {}))
         claim = try_claim(tmp_path / "d")
         CheckpointFolder(tmp_path / "e").save(1, {"x": torch.zeros(2)}, {})
     finally:
