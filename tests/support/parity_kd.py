@@ -27,7 +27,7 @@ class Fixture:
 
 
 def parity_kd(kind: str, name: str) -> Fixture:
-    """The fixture of a loss ("losses") or a network ("networks"); the test skips, with the reason, where it is absent."""
+    """The fixture of a loss ("losses") or a network ("networks"); the test skips, with a reason, where it lacks."""
     folder = Path(os.environ.get("RETORT_PARITY_KD_DIR", DEFAULT)) / kind / name
     if not folder.is_dir():
         pytest.skip(f"no parity fixture at {folder}; set RETORT_PARITY_KD_DIR")
