@@ -37,9 +37,27 @@ def soft_loss(
     Hinton et al. 2015, arXiv 1503.02531, section 2.  Dividing by B x C as well, as the first release of cGAN-KD
     does, makes the weight depend on the number of classes.
     """
+    return weighted_mean(soft_rows(student_logits, teacher_logits, temperature), weights)
+
+
+def soft_rows(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temperature: float) -> torch.Tensor:
+    """The N terms T^2 KL(softmax(t / T) || softmax(s / T)) of `soft_loss`."""
     student_log = functional.log_softmax(student_logits / temperature, dim=1)
     teacher_log = functional.log_softmax(teacher_logits / temperature, dim=1)
-    if weights is None:
-        return functional.kl_div(student_log, teacher_log, reduction="batchmean", log_target=True) * temperature**2
     rows = functional.kl_div(student_log, teacher_log, reduction="none", log_target=True).sum(dim=1)
-    return (weights * rows).mean() * temperature**2
+    return rows * temperature**2
+
+
+def weighted_mean(rows: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """(1 / N) sum of w_i x_i over N terms; without weights all count once."""
+    return rows.mean() if weights is None else (weights * rows).mean()
+
+
+def standardised(logits: torch.Tensor) -> torch.Tensor:
+    """z = (x - mean) / (std + 1e-7) over the classes of each row, std with C - 1; gradients pass through both moments.
+
+    Sun et al. 2024, arXiv 2403.01427.  The variance is held above 1e-14, where it changes nothing but that a row of
+    equal logits has a finite gradient.
+    """
+    variance, mean = torch.var_mean(logits, dim=1, keepdim=True)
+    return (logits - mean) / (variance.clamp_min(1e-14).sqrt() + 1e-7)

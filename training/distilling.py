@@ -51,6 +51,15 @@ class MethodSpace:
             )
         return self.student, self.teacher
 
+    def classes(self) -> int:
+        """How many; UserError where the labels are continuous, for a method on the probabilities of classes."""
+        if self.label_space is None or self.label_space.kind != "classes":
+            raise UserError(
+                f"method {self.name} compares the probabilities of classes, and these labels are continuous; take "
+                "blkd, or a method on features."
+            )
+        return self.label_space.width
+
 
 class MethodSum(Method):
     """Several methods at once: L = sum of their losses.  All but the one that has stages act in its last stage only."""

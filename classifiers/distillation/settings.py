@@ -12,6 +12,7 @@ from runtime.settings import setting
 
 LossWeight = Annotated[float, AfterValidator(Bound(0, 10**6))]
 Temperature = Annotated[float, AfterValidator(Bound(0.01, 1000))]
+STANDARDISE = "Give each image's logits mean 0 and deviation 1 first, student's and teacher's"
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,42 @@ class HardLabelSettings:
 
 @dataclass(frozen=True)
 class SoftTargetSettings:
-    """Of the method blkd; the defaults are those of RepDistiller (cGAN-KD's journal version)."""
+    """Of the method blkd; the defaults are those of RepDistiller (cGAN-KD's journal version).
+
+    cGAN-KD's first release: temperature 5, both weights 0.5, per_element.  Logit standardisation: standardise,
+    temperature 2, hard_weight 0.1, soft_weight 9.
+    """
 
     temperature: Temperature = setting(4.0, "The logits are divided by it.")
     hard_weight: LossWeight = setting(0.1, "Weight of the label's loss.")
     soft_weight: LossWeight = setting(0.9, "Weight of the teacher's soft labels.")
+    standardise: bool = setting(False, STANDARDISE + " (published with temperature 2, soft weight 9).")
+    per_element: bool = setting(
+        False, "Divide the soft labels' term by the number of classes too, as cGAN-KD's first release."
+    )
+
+
+@dataclass(frozen=True)
+class DecoupledSettings:
+    """Of the method dkd; the defaults are those of mdistiller.
+
+    rest_weight there: 8 for ResNet32x4 pairs, 6 for VGG-13 and WRN-40-2 pairs, 2 for ResNet-56 to 20.  Logit
+    standardisation: standardise, temperature 2, target_weight 9, rest_weight 72.
+    """
+
+    temperature: Temperature = setting(4.0, "The logits are divided by it.")
+    target_weight: LossWeight = setting(1.0, "Weight of the label's class against all others (alpha).")
+    rest_weight: LossWeight = setting(8.0, "Weight of the other classes among themselves (beta).")
+    warmup_fraction: ShareBelowOne = setting(
+        0.083, "Both weights rise linearly over this part of the training; published: 20 of 240 epochs.", "of the steps"
+    )
+    standardise: bool = setting(False, STANDARDISE + " (published with temperature 2, weights 9 and 72).")
+
+
+@dataclass(frozen=True)
+class CorrelationSettings:
+    """Of the method dist; the defaults are those published for CIFAR-100 (ImageNet: temperature 1, each weight 1)."""
+
+    temperature: Temperature = setting(4.0, "The logits are divided by it.")
+    row_weight: LossWeight = setting(2.0, "Weight of the correlation of each image's probabilities.")
+    column_weight: LossWeight = setting(2.0, "Weight of the correlation of each class's probabilities in a batch.")
