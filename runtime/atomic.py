@@ -107,7 +107,7 @@ def commit_copy(source: Path, final: Path, sha256: str) -> None:
 
 
 def commit_new_file(temporary: Path, final: Path) -> None:
-    """`commit_file` that never replaces: FileExistsError where `final` exists, whoever made it and when."""
+    """`commit_file` that never replaces: FileExistsError where `final` exists, even if it is brand-new."""
     fsync_path(temporary)
     try:
         os.link(temporary, final)  # one step, unlike a look and a rename
@@ -147,7 +147,7 @@ def temporary_name(final: Path) -> Path:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace the contents of `path` in one step; parent folders are made."""
+    """Replace the contents of `path` in one step; creates parent folders."""
     make_folder(path.parent)
     temporary = temporary_name(path)
     try:

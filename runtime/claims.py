@@ -1,9 +1,9 @@
 """Claims by which several processes, also on several machines with one file system, share cells of work.
 
-A claim is a file `claim.G` (G = 0, 1, ...) made with O_EXCL that names process and machine; its time of change is the
-heartbeat.  The highest G is the owner.  A stale claim is never deleted by others: whoever makes `claim.G+1` takes
-over, and only one can.  Stale is: on this machine, the process is gone (or its number belongs to a younger process);
-on another machine, no heartbeat for `STALE_AFTER_SECONDS`.
+A claim is a file `claim.G` (G = 0, 1, ...), created with O_EXCL, that names process and machine; its time of change is
+the heartbeat.  The highest G is the owner.  A stale claim is never deleted by others: whoever makes `claim.G+1` takes
+over, and only one can.  Stale is: on this machine, the process is gone (or its number belongs to a younger process); on
+another machine, no heartbeat for `STALE_AFTER_SECONDS`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Claim:
 
 
 def try_claim(folder: Path) -> Claim | None:
-    """Claim `folder` (it is made), or None where a live process has it.
+    """Claim `folder` (created where missing); None where a live process holds it.
 
     After a success ask once more whether the work is done: the former owner may have finished in between.
     """
@@ -92,7 +92,7 @@ def is_stale(path: Path) -> bool:
     except (FileNotFoundError, MissingFile):
         return False
     except (UserError, ValueError, KeyError, TypeError):
-        return age > _UNWRITTEN_GRACE_SECONDS  # made, but never filled: its maker died between two system calls
+        return age > _UNWRITTEN_GRACE_SECONDS  # created but never filled: its process died between two system calls
     if host != socket.gethostname():
         return age > STALE_AFTER_SECONDS
     return not _is_alive(pid) or (started is not None and process_start(pid) != started)

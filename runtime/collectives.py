@@ -26,12 +26,12 @@ class _Rows(torch.autograd.Function):
     def forward(ctx: Any, rows: torch.Tensor, number: int) -> torch.Tensor:
         from accelerate.utils import gather
 
-        ctx.mine = slice(number * len(rows), (number + 1) * len(rows))
+        ctx.own_rows = slice(number * len(rows), (number + 1) * len(rows))
         return gather(rows.contiguous())
 
     @staticmethod
     def backward(ctx: Any, *slopes: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return _reduced(slopes[0], "sum")[ctx.mine], None
+        return _reduced(slopes[0], "sum")[ctx.own_rows], None
 
 
 def mean_over_ranks(values: torch.Tensor) -> torch.Tensor:

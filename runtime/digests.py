@@ -1,4 +1,4 @@
-"""Names made from contents: canonical JSON, SHA-256 of files and of tensors."""
+"""Names derived from contents: canonical JSON, SHA-256 of files and of tensors."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def digest_of(value: Any) -> str:
 def file_sha256(path: Path) -> str:
     """SHA-256 (hex) of a file, read in pieces of 8 MiB (not mapped: a failing disk shall be an error, not a signal).
 
-    OSError where it cannot be read or is no regular file, which might have no end.
+    OSError where it cannot be read or is no regular file, which might be endless.
     """
     total = hashlib.sha256()
     if not stat.S_ISREG(os.stat(path).st_mode):

@@ -34,7 +34,7 @@ _engines: weakref.WeakSet[LocalEngine] = weakref.WeakSet()
 def end_workers() -> None:
     """End all worker processes now, whatever they are doing; for a command that was interrupted.
 
-    Work is committed in whole units, and what was begun is made again.
+    Work is committed in whole units, and a unit that was cut short is computed again.
     """
     for engine in list(_engines):
         engine.kill()

@@ -13,7 +13,7 @@ from runtime.errors import UserError
 
 @contextmanager
 def exclusive_lock(path: Path, refusal: str) -> Iterator[None]:
-    """Hold the lock file `path`, which is made; raise UserError(refusal) where another process holds it.
+    """Create the lock file `path` and hold it; raise UserError(refusal) where another process holds it.
 
     On a file system (or an operating system) without locks nothing is held.
     """

@@ -60,9 +60,9 @@ def read_marker(folder: SharedFolder) -> str | None:
 class RayEngine:
     """Runs items on the cluster at `address`: HOST:PORT, `auto` (one running on this machine), or `local` (a new one).
 
-    `folder` is where the items write; it is made.  `workers` bounds the items that run at once (default: all CPUs of
-    the cluster, or all its GPUs where `device` is cuda, or auto with a GPU in the cluster).  `reads` is what a node
-    does to look at the shared folder.
+    `folder` is where the items write, created if missing.  `workers` bounds the items that run at once (default: all
+    CPUs of the cluster, or all its GPUs where `device` is cuda, or auto with a GPU in the cluster).  `reads` is what a
+    node does to look at the shared folder.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ def _look(reads: Callable[[SharedFolder], str | None], shared: SharedFolder) -> 
     return reads(shared)
 
 
-_entered: set[str] = set()  # words that this worker process has found
+_entered: set[str] = set()  # marker words that this worker process has checked
 
 
 def _run(folder: SharedFolder, function: Callable[[Any], Any], item: Any) -> Any:

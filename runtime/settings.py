@@ -4,7 +4,7 @@
     class TinySettings:
         base_width: Channels = setting(8, "Channels of the last block.", "channels")
 
-Flags, YAML keys, `list` and error messages are all made from these.  No torch here.
+Flags, YAML keys, `list` and error messages are all derived from these.  No torch here.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ class UnfitSettings(UserError):
     """Settings that are unknown or out of bounds, all at once.  whose: e.g. "student generator tinygan"."""
 
     def __init__(self, whose: str, problems: Sequence[Problem]) -> None:
-        told = [f"{one.name} is {one.value!r}; {one.text}" if one.known else one.text for one in problems]
-        super().__init__(f"{whose}: {', '.join(told)}.")
+        sentences = [f"{one.name} is {one.value!r}; {one.text}" if one.known else one.text for one in problems]
+        super().__init__(f"{whose}: {', '.join(sentences)}.")
         self.problems = tuple(problems)
 
 

@@ -60,12 +60,12 @@ def run_limited(work: Callable[[], Sequence[torch.Tensor]], name: str) -> list[t
             f"{name} does not finish its first images within {CPU_SECONDS} seconds of computing; export it as a plain "
             f"graph, or a smaller one."
         )
-    found = np.load(io.BytesIO(message[1:]), allow_pickle=False)
-    return [torch.from_numpy(found[key]) for key in found.files]
+    arrays = np.load(io.BytesIO(message[1:]), allow_pickle=False)
+    return [torch.from_numpy(arrays[key]) for key in arrays.files]
 
 
 def _child(work: Callable[[], Sequence[torch.Tensor]], pipe: Connection, memory: int | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent gets the signal too, and ends this process
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if memory is not None:

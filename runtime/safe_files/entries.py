@@ -1,8 +1,9 @@
 """Which of the networks in a checkpoint is taken: the averaged generator (or classifier), whatever it is called.
 
 A training writes many state dicts into one file, one below the other or side by side under dotted names.  Those with
-the tensors of the wanted network are found by these; of several, the one whose name says that it is an average is taken
-(or that torch's AveragedModel has marked).  Where that leaves a choice, the user makes it with --entry.
+the tensors of the wanted network are recognised by these names; of several, the one whose name says that it is an
+average is taken (or that torch's AveragedModel has marked).  Where that leaves a choice, the user makes it with
+--entry.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ _AVERAGES = frozenset(
 )
 _NO_AVERAGES = frozenset({"schema", "schemas"})
 
-IsWanted = Callable[[Collection[str]], bool]  # a network is told by the names of its tensors
+IsWanted = Callable[[Collection[str]], bool]  # the names of its tensors identify a network
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class FoundNetwork:
 
 def entry_notes(entry: str, others: Collection[str], completed_from: str = "") -> dict[str, Any]:
     """What a card says of the choice."""
-    found: dict[str, Any] = {"entry": printable(entry)} if entry else {}
+    notes: dict[str, Any] = {"entry": printable(entry)} if entry else {}
     if others:
-        found["other_entries"] = [printable(name) for name in others][:LISTED]
-    return {**found, "statistics_from": printable(completed_from)} if completed_from else found
+        notes["other_entries"] = [printable(name) for name in others][:LISTED]
+    return {**notes, "statistics_from": printable(completed_from)} if completed_from else notes
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,24 +72,26 @@ def is_averaged(name: str) -> bool:
 def read_network(path: Path, is_generator: IsWanted, entry: str | None = None) -> FoundNetwork:
     """The generator in a file of torch.save or a .safetensors file; `entry`: the user's choice.
 
-    UserError as for `open_checkpoint`, and naming the entries where there is none, or where it cannot be told which.
+    UserError as for `open_checkpoint`, and naming the entries where none fits or several do.
     """
     with open_checkpoint(path) as checkpoint:
         entries = _entries(checkpoint, is_generator)
-        if not any(found.named for found in entries):
+        if not any(candidate.named for candidate in entries):
             raise UserError(f"{path} holds no named tensors; give the checkpoint of the generator.")
         if entry is not None:
             chosen = _asked_for(path, entries, entry)
         else:
-            chosen = _chosen(checkpoint, [found for found in entries if found.generator], entries)
+            chosen = _chosen(checkpoint, [candidate for candidate in entries if candidate.generator], entries)
         leaves, source = _completed(chosen, entries)
-        others = tuple(dict.fromkeys(found.path for found in entries if found is not chosen and found.path))
+        others = tuple(
+            dict.fromkeys(candidate.path for candidate in entries if candidate is not chosen and candidate.path)
+        )
         return FoundNetwork(checkpoint.load(leaves), chosen.path, others, source)
 
 
 def _entries(checkpoint: Checkpoint, is_generator: IsWanted) -> list[_Entry]:
     """Every group of named tensors that is a generator, or holds none in it."""
-    found: list[_Entry] = []
+    entries: list[_Entry] = []
     seen: set[int] = set()
 
     def averaged(path: str, leaves: Mapping[str, Any]) -> bool:
@@ -98,7 +101,7 @@ def _entries(checkpoint: Checkpoint, is_generator: IsWanted) -> list[_Entry]:
         """Whether a generator lies in these tensors of dotted names."""
         plain = plain_names(leaves, checkpoint.path) if depth <= _DEEPEST else {}
         if plain and is_generator(plain.keys()):
-            found.append(_Entry(path, plain, True, averaged(path, leaves)))
+            entries.append(_Entry(path, plain, True, averaged(path, leaves)))
             return True
         inner: dict[str, dict[str, Any]] = {}
         for name, leaf in leaves.items() if depth <= _DEEPEST else ():
@@ -113,17 +116,17 @@ def _entries(checkpoint: Checkpoint, is_generator: IsWanted) -> list[_Entry]:
             return
         seen.add(id(value))
         if isinstance(value, list | tuple) and value and all(map(is_tensor, value)) and is_averaged(path):
-            found.append(_Entry(path, {}, False, True, named=False))
+            entries.append(_Entry(path, {}, False, True, named=False))
         if not isinstance(value, Mapping):
             return
         leaves = {str(name): leaf for name, leaf in value.items() if is_tensor(leaf)}
         if leaves and not group(path, leaves, 0) and (path or len(leaves) == len(value)):
-            found.append(_Entry(path, plain_names(leaves, checkpoint.path), False, averaged(path, leaves)))
+            entries.append(_Entry(path, plain_names(leaves, checkpoint.path), False, averaged(path, leaves)))
         for name, inner in value.items():
             walk(inner, _below(path, str(name)), depth + 1)
 
     walk(checkpoint.content, "", 0)
-    return found
+    return entries
 
 
 def _below(path: str, name: str) -> str:
@@ -134,14 +137,14 @@ def _below(path: str, name: str) -> str:
 
 def _asked_for(path: Path, entries: list[_Entry], entry: str) -> _Entry:
     """By its whole dotted name, or by the last or first part where that is one entry's alone."""
-    named = [found for found in entries if found.named]
+    named = [candidate for candidate in entries if candidate.named]
     first_part = f"{entry}."
     for fits in (
         lambda name: name == entry,
         lambda name: name.rpartition(".")[2] == entry,
         lambda name: name.startswith(first_part),
     ):
-        matching = [found for found in named if fits(found.path)]
+        matching = [candidate for candidate in named if fits(candidate.path)]
         if len(matching) == 1:
             return matching[0]
     raise UserError(f"--entry {printable(entry)}: {path} has {_listed(named)}; give one of these names.")
@@ -149,8 +152,8 @@ def _asked_for(path: Path, entries: list[_Entry], entry: str) -> _Entry:
 
 def _chosen(checkpoint: Checkpoint, generators: list[_Entry], entries: list[_Entry]) -> _Entry:
     path = checkpoint.path
-    averaged = [found for found in generators if found.averaged]
-    unnamed = next((found for found in entries if not found.named), None)
+    averaged = [entry for entry in generators if entry.averaged]
+    unnamed = next((entry for entry in entries if not entry.named), None)
     if not averaged and unnamed is not None and generators:
         raise UserError(
             f"{path} has an average whose tensors have no names ({printable(unnamed.path)}), so it cannot be taken; "
@@ -158,7 +161,7 @@ def _chosen(checkpoint: Checkpoint, generators: list[_Entry], entries: list[_Ent
         )
     choice = averaged or generators
     if not choice:
-        bare = [found for found in entries if found.named]
+        bare = [entry for entry in entries if entry.named]
         if len(bare) == 1:
             return bare[0]  # what it lacks is said tensor by tensor
         raise UserError(
@@ -187,9 +190,9 @@ def _completed(chosen: _Entry, entries: list[_Entry]) -> tuple[Mapping[str, Any]
     if not chosen.averaged:
         return chosen.leaves, ""
     wider = [
-        found
-        for found in entries
-        if found.generator and not found.averaged and chosen.leaves.keys() < found.leaves.keys()
+        entry
+        for entry in entries
+        if entry.generator and not entry.averaged and chosen.leaves.keys() < entry.leaves.keys()
     ]
     if len(wider) != 1:
         return chosen.leaves, ""
@@ -197,6 +200,6 @@ def _completed(chosen: _Entry, entries: list[_Entry]) -> tuple[Mapping[str, Any]
 
 
 def _listed(entries: list[_Entry]) -> str:
-    names = [printable(found.path or "tensors of its own") for found in entries]
+    names = [printable(entry.path or "tensors of its own") for entry in entries]
     more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
     return ", ".join(names[:LISTED]) + more or "no named tensors"

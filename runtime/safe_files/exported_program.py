@@ -25,7 +25,7 @@ _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, Recur
 
 
 class ExportedProgram:
-    """A program that was found harmless, with its weights on `device`."""
+    """A program that passed the checks, with its weights on `device`."""
 
     def __init__(self, path: Path, device: torch.device) -> None:
         """Read and check the file; UserError naming it where it is damaged or refused."""
@@ -34,10 +34,10 @@ class ExportedProgram:
             program, tensors = read_archive(path)
             try:
                 self._graph = GraphProgram(program, tensors, device)
-                found = [self._graph.sizes(name) for name in self._graph.inputs]
+                signatures = [self._graph.sizes(name) for name in self._graph.inputs]
                 self.inputs = tuple(
                     ProgramInput(name, dtype, tuple(size if isinstance(size, int) else None for size in sizes))
-                    for name, (dtype, sizes) in zip(self._graph.inputs, found, strict=True)
+                    for name, (dtype, sizes) in zip(self._graph.inputs, signatures, strict=True)
                 )
                 flat = [str(slot) for slot in self.inputs if not slot.sizes]
                 if flat:
@@ -45,7 +45,7 @@ class ExportedProgram:
                         f"its input {flat[0]} is one value for all images (a truncation, a noise, a switch): fix it "
                         f"before the export, so that the inputs left are latents and labels"
                     )
-                self.batch = _batch([sizes[0] for _, sizes in found], program["range_constraints"])
+                self.batch = _batch([sizes[0] for _, sizes in signatures], program["range_constraints"])
             except _MALFORMED as error:
                 raise UserError(f"{path} cannot be run: {_reason(error)}.") from error
 
@@ -64,12 +64,12 @@ class ExportedProgram:
 
 def _batch(sizes: list[int | str], ranges: Mapping[str, Mapping[str, Any]]) -> tuple[int, int | None]:
     """The smallest and largest batch from the first size of every input; ValueError where they differ."""
-    found = {size if isinstance(size, int) else _symbol(size) for size in sizes}
-    if not found:
+    batches = {size if isinstance(size, int) else _symbol(size) for size in sizes}
+    if not batches:
         raise ValueError("it has no inputs, so all its images would be one: export it with its latents")
-    if len(found) != 1:
-        raise ValueError(f"its inputs have no common batch, but {', '.join(sorted(map(str, found))) or 'none'}")
-    (size,) = found
+    if len(batches) != 1:
+        raise ValueError(f"its inputs have no common batch, but {', '.join(sorted(map(str, batches))) or 'none'}")
+    (size,) = batches
     if isinstance(size, int):
         if size < 1:
             raise ValueError("its batch is empty")
@@ -84,10 +84,10 @@ def _batch(sizes: list[int | str], ranges: Mapping[str, Mapping[str, Any]]) -> t
 
 
 def _symbol(text: str) -> str:
-    found = _SYMBOL.fullmatch(text)
-    if found is None:
+    match = _SYMBOL.fullmatch(text)
+    if match is None:
         raise ValueError(f"its batch is {text[:60]!r}, which is no plain symbol")
-    return found.group(1)
+    return match.group(1)
 
 
 def _reason(error: BaseException) -> str:

@@ -74,10 +74,10 @@ def read_array(dataset: h5py.Dataset, path: Path) -> np.ndarray:
 def datasets_of(file: h5py.File, path: Path) -> dict[str, tuple[int, ...]]:
     """The shape of every dataset by its path from the root; those at the root first, then by name."""
     try:
-        found = {name.lstrip("/"): item.shape for name, item in _walk(file, path) if isinstance(item, h5py.Dataset)}
+        shapes = {name.lstrip("/"): item.shape for name, item in _walk(file, path) if isinstance(item, h5py.Dataset)}
     except _DAMAGE as error:
         raise UserError(f"{path} is damaged ({_first_line(error)}); fetch or make it again.") from error
-    return dict(sorted(found.items(), key=lambda entry: (entry[0].count("/"), entry[0])))
+    return dict(sorted(shapes.items(), key=lambda entry: (entry[0].count("/"), entry[0])))
 
 
 def check_readable(dataset: h5py.Dataset, path: Path, rows: int | None = None) -> None:
@@ -98,7 +98,7 @@ def _texts(dataset: h5py.Dataset, path: Path) -> np.ndarray:
     if dataset.ndim != 1:
         raise UserError(f"{path}: dataset {printable(dataset.name)} is no list of texts; give one for each image.")
     step = max(1, min(65536, _TEXT_BYTES_AT_ONCE // max(1, path.stat().st_size)))
-    found: list[str] = []
+    texts: list[str] = []
     longest = 0
     for start in range(0, len(dataset), step):
         for text in dataset[start : start + step].tolist():
@@ -106,9 +106,9 @@ def _texts(dataset: h5py.Dataset, path: Path) -> np.ndarray:
             if len(data) > _LONGEST_TEXT:
                 raise UserError(f"{path}: dataset {printable(dataset.name)} holds a text of {len(data)} bytes; cut it.")
             longest = max(longest, len(data))
-            found.append(data.decode("utf-8"))
-    check_memory(4 * longest * len(found), f"{path}: the texts of {printable(dataset.name)}")
-    return np.array(found, dtype=str)
+            texts.append(data.decode("utf-8"))
+    check_memory(4 * longest * len(texts), f"{path}: the texts of {printable(dataset.name)}")
+    return np.array(texts, dtype=str)
 
 
 def _walk(group: h5py.Group, path: Path) -> Iterator[tuple[str, h5py.Group | h5py.Dataset]]:

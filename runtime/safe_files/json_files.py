@@ -39,10 +39,10 @@ def read_json(path: Path, remedy: str = _RESTORE, limit_bytes: int = JSON_LIMIT_
 
 def read_json_object(path: Path, remedy: str = _RESTORE, limit_bytes: int = JSON_LIMIT_BYTES) -> dict[str, Any]:
     """`read_json` of a file that holds one object."""
-    found = read_json(path, remedy, limit_bytes)
-    if not isinstance(found, dict):
-        raise UserError(f"{printable(path)} holds {_kind(found)} where a JSON object belongs; {remedy}.")
-    return found
+    content = read_json(path, remedy, limit_bytes)
+    if not isinstance(content, dict):
+        raise UserError(f"{printable(path)} holds {_kind(content)} where a JSON object belongs; {remedy}.")
+    return content
 
 
 def read_json_lines(path: Path, limit_bytes: int = JSON_LIMIT_BYTES) -> list[dict[str, Any]]:
@@ -50,11 +50,11 @@ def read_json_lines(path: Path, limit_bytes: int = JSON_LIMIT_BYTES) -> list[dic
     rows = []
     for line in read_limited(path, limit_bytes).splitlines():
         try:
-            found = parse_json(line, "a line")
+            row = parse_json(line, "a line")
         except UserError:
             continue
-        if isinstance(found, dict):
-            rows.append(found)
+        if isinstance(row, dict):
+            rows.append(row)
     return rows
 
 
@@ -65,12 +65,12 @@ def parse_json(data: bytes | str, name: str, remedy: str = _RESTORE) -> Any:
         raise UserError(f"{name} is empty; {remedy}.")
     try:
         _check_size(text)
-        found = json.loads(
+        value = json.loads(
             text, parse_int=_whole, parse_float=_number, parse_constant=_constant, object_pairs_hook=_object
         )
         if _ODD_ESCAPES.search(text):
-            _check_characters(found)
-        return found
+            _check_characters(value)
+        return value
     except json.JSONDecodeError as error:
         what = f"{error.msg} in line {error.lineno}"
     except (ValueError, RecursionError) as error:
@@ -105,17 +105,17 @@ def _constant(name: str) -> float:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    members = dict(pairs)
+    if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1) if len(names) < 1000 else ""
         raise ValueError(f"a key stands twice: {printable(twice, 60)}" if twice else "a key stands twice")
-    return found
+    return members
 
 
-def _check_characters(found: Any) -> None:
+def _check_characters(value: Any) -> None:
     """Texts that could be written to no file, or would end a file's name, are refused here and not where they fail."""
-    text = json.dumps(found, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -30,7 +30,7 @@ _MAX_DEPTH = 32  # of graphs within graphs
 
 
 class OnnxProgram:
-    """An ONNX model that was found harmless.  The session is built on the first call, in the process that calls."""
+    """An ONNX model that passed the checks.  The session is built on the first call, in the process that calls."""
 
     def __init__(self, path: Path, device: torch.device, output_dims: int = 4) -> None:
         """Read, name and look at the file; UserError naming it where it is damaged or refused.
@@ -53,10 +53,10 @@ class OnnxProgram:
     def __call__(self, values: Mapping[str, torch.Tensor]) -> torch.Tensor:
         feeds = {name: value.cpu().numpy() for name, value in values.items()}
         try:
-            (found,) = self._session().run([self.output], feeds)
+            (output,) = self._session().run([self.output], feeds)
         except Exception as error:  # onnxruntime has many types
             raise UserError(f"{self.path} fails in onnxruntime ({_first_line(error)}); export it again.") from error
-        return torch.from_numpy(np.ascontiguousarray(found))
+        return torch.from_numpy(np.ascontiguousarray(output))
 
     def classes(self, name: str) -> int | None:
         """Rows of the table that the input picks from."""
@@ -75,7 +75,7 @@ class OnnxProgram:
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
         options.use_deterministic_compute = True
-        options.log_severity_level = 4  # what goes wrong is told by the error
+        options.log_severity_level = 4  # the exception reports what goes wrong
         providers = ["CPUExecutionProvider"]
         if self.device.type == "cuda" and "CUDAExecutionProvider" in runtime.get_available_providers():
             providers.insert(0, "CUDAExecutionProvider")

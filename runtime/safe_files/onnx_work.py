@@ -25,7 +25,7 @@ class _Refused(Exception):
 
 
 def check_work(model: Any, path: Path) -> None:
-    """UserError naming the file where it is too much, or its loops have no end that can be told."""
+    """UserError naming the file where the work is too much, or the length of a loop is unknown."""
     functions = {(function.domain, function.name): function for function in model.functions}
     counter = _Counter(functions)
     try:

@@ -16,7 +16,7 @@ from typing import Any
 
 SMALLEST_PROTOCOL, LARGEST_PROTOCOL = 2, 5
 LONGEST_NAME = 200  # bytes of a module's or class's name
-_KEY_LIMIT = 2**60  # a dictionary hashes larger whole numbers by their remainder, so these could be made to collide
+_KEY_LIMIT = 2**60  # a dictionary hashes larger whole numbers by their remainder: colliding ones are easily chosen
 
 
 class Refused(Exception):
@@ -32,7 +32,7 @@ class Budget:
     """What the readings of one file may still cost."""
 
     steps: int  # opcodes, and items handled at once
-    copied_bytes: int  # made out of text; a value of the file may be used many times, and copied each time
+    copied_bytes: int  # built out of text; a value of the file may be used many times, and copied each time
 
     def spend(self, steps: int = 1, copied_bytes: int = 0) -> None:
         """Refused where nothing is left."""
@@ -52,7 +52,7 @@ class Known:
 
 
 class Adjustable(ABC):
-    """A stub that takes a state tuple after it was made (the BUILD opcode)."""
+    """A stub that takes a state tuple after its construction (the BUILD opcode)."""
 
     @abstractmethod
     def set_state(self, state: tuple[Any, ...]) -> None:

@@ -56,15 +56,15 @@ def read_limited(path: Path, limit_bytes: int, remedy: str = "give the path of a
 def check_regular(path: Path, remedy: str = "give the path of a regular file") -> int:
     """The size in bytes of a regular file, which is not opened; the errors of `read_limited`."""
     try:
-        found = os.stat(path)
+        status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise MissingFile(f"{printable(path)} does not exist or is no file; {remedy}.") from error
     except OSError as error:
         raise UserError(f"{printable(path)} cannot be read ({error.strerror}); {remedy}.") from error
     except ValueError as error:
         raise UserError(f"{printable(path)} is no name of a file; {remedy}.") from error
-    _refuse_special(found.st_mode, Path(path), remedy)
-    return found.st_size
+    _refuse_special(status.st_mode, Path(path), remedy)
+    return status.st_size
 
 
 def check_fits_memory(path: Path, size: int, remedy: str) -> None:

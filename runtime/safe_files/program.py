@@ -57,10 +57,10 @@ def pieces(
     """
     smallest, largest = batch
     size = max(count, 1) if largest is None else largest
-    found = []
+    calls = []
     for start in range(0, count, size):
         stop = min(start + size, count)
         rows = np.minimum(np.arange(start, max(stop, start + smallest)), stop - 1)
         index = torch.from_numpy(rows)
-        found.append(({name: value[index] for name, value in values.items()}, stop - start))
-    return found
+        calls.append(({name: value[index] for name, value in values.items()}, stop - start))
+    return calls

@@ -97,7 +97,7 @@ def _read(archive: zipfile.ZipFile, path: Path) -> tuple[dict[str, Any], dict[st
 
 def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
     """Name below the archive's own folder -> entry; only known names, each once, none compressed."""
-    found: dict[str, zipfile.ZipInfo] = {}
+    entries: dict[str, zipfile.ZipInfo] = {}
     roots = set()
     size = path.stat().st_size
     for info in archive.infolist():
@@ -108,14 +108,14 @@ def _entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]
                 f"{path} is refused: it holds {info.filename[:100]!r}, which is no part of a plain exported program; "
                 f"export it with torch.export.save."
             )
-        if name in found:
+        if name in entries:
             raise UserError(f"{path} is refused: it holds {name[:100]!r} twice; export it again.")
         if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1 or not info.file_size <= size:
             raise UserError(f"{path} is refused: {name[:100]!r} is compressed, encrypted or larger than the file.")
-        found[name] = info
-    if len(roots) != 1 or sum(info.file_size for info in found.values()) > size:
+        entries[name] = info
+    if len(roots) != 1 or sum(info.file_size for info in entries.values()) > size:
         raise UserError(f"{path} is no torch.export program; save it with torch.export.save (torch 2.8 on).")
-    return found
+    return entries
 
 
 def _tensor(data: bytearray, meta: Mapping[str, Any]) -> torch.Tensor:

@@ -104,10 +104,10 @@ class GraphProgram:
         """The output; ValueError where the program changed its own weights, and whatever torch's operators raise."""
         given = {name: value.to(self._device) for name, value in zip(self.inputs, values, strict=True)}
         before = [value._version for value in self._fixed.values() if isinstance(value, torch.Tensor)]
-        found = self._run(self._graph, {**self._fixed, **given})
+        outputs = self._run(self._graph, {**self._fixed, **given})
         if before != [value._version for value in self._fixed.values() if isinstance(value, torch.Tensor)]:
             raise ValueError("it changes its own weights: export it in eval mode")
-        (output,) = found
+        (output,) = outputs
         if not isinstance(output, torch.Tensor):
             raise ValueError("its output is no tensor")
         return output
@@ -182,10 +182,10 @@ class GraphProgram:
             return _SIZE_FUNCTIONS[target]
         if target == _GRADIENT_MODE:
             return torch.no_grad
-        found = _ATEN.fullmatch(target)
-        if found is None:
+        match = _ATEN.fullmatch(target)
+        if match is None:
             raise ValueError(f"it uses {str(target)[:80]!r}, which is no plain operator of torch")
-        name, overload = found.groups()
+        name, overload = match.groups()
         if name.startswith(_CHECKS):
             return None
         return _operator(name, overload, node)
@@ -212,7 +212,7 @@ def _operator(name: str, overload: str, node: Mapping[str, Any]) -> Callable[...
 
 
 def _switched_off(call: Any, node: Mapping[str, Any]) -> bool:
-    """Whether an operator that can draw random numbers (dropout, attention) is told not to."""
+    """Whether the arguments turn an operator's random numbers (dropout, attention) off."""
     given = {item["name"]: next(iter(item["arg"].values())) for item in node["inputs"]}
     for argument in call._schema.arguments:
         if argument.name in ("train", "training", "dropout_p"):
@@ -224,17 +224,17 @@ def _switched_off(call: Any, node: Mapping[str, Any]) -> bool:
 def _all_nodes(graph: Mapping[str, Any], depth: int = 0) -> list[Mapping[str, Any]]:
     if depth > _MAX_DEPTH:
         raise ValueError("its graphs are nested too deeply")
-    found = list(graph["nodes"])
+    nodes = list(graph["nodes"])
     for node in graph["nodes"]:
         for item in node["inputs"]:
             if "as_graph" in item["arg"]:
-                found += _all_nodes(item["arg"]["as_graph"]["graph"], depth + 1)
-    return found
+                nodes += _all_nodes(item["arg"]["as_graph"]["graph"], depth + 1)
+    return nodes
 
 
 def _names_in(arguments: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names of values that arguments (of a node: under "arg") refer to, in order."""
-    found: list[str] = []
+    names: list[str] = []
     for item in arguments:
         ((kind, value),) = item.get("arg", item).items()
         if kind in ("as_graph", "as_none"):
@@ -243,8 +243,8 @@ def _names_in(arguments: Sequence[Mapping[str, Any]]) -> list[str]:
             inner = entry.get("as_tensor", entry) if isinstance(entry, dict) else {}
             name = inner.get("name", inner.get("as_name"))
             if name is not None:
-                found.append(str(name))
-    return found
+                names.append(str(name))
+    return names
 
 
 def _one(value: Mapping[str, Any], names: Mapping[str, Any]) -> Any:
@@ -268,7 +268,7 @@ def _size(number: Any) -> Any:
 
 
 def _constant(value: Mapping[str, Any]) -> Any:
-    ((kind, found),) = value.items()
+    ((kind, constant),) = value.items()
     if kind not in ("as_none", "as_int", "as_float", "as_bool"):
         raise ValueError(f"it takes a constant of kind {str(kind)[:40]!r}")
-    return None if kind == "as_none" else found
+    return None if kind == "as_none" else constant

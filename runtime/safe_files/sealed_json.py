@@ -38,25 +38,25 @@ def read_sealed_json(path: Path, remedy: str = _RESTORE, limit_bytes: int = JSON
 
     Raises MissingFile, or UserError where it is no JSON object or not as it was written, with the remedy.
     """
-    found = read_json_object(path, remedy, limit_bytes)
-    if not open_seal(found):
+    content = read_json_object(path, remedy, limit_bytes)
+    if not open_seal(content):
         raise UserError(f"{printable(path)} is not as it was written (its seal does not match); {remedy}.")
-    return found
+    return content
 
 
-def open_seal(found: dict[str, Any]) -> bool:
-    """Take the seal out of `found`; False where it is wrong.  An object without one passes."""
-    if SEAL in found:
-        return found.pop(SEAL) == digest_of(found)
+def open_seal(content: dict[str, Any]) -> bool:
+    """Take the seal out of `content`; False where it is wrong.  An object without one passes."""
+    if SEAL in content:
+        return content.pop(SEAL) == digest_of(content)
     # One changed letter of the key would make a sealed file an unsealed one.
-    last = next(reversed(found), None)
-    return last is None or found[last] != digest_of({key: value for key, value in found.items() if key != last})
+    last = next(reversed(content), None)
+    return last is None or content[last] != digest_of({key: value for key, value in content.items() if key != last})
 
 
 def seal_state(path: Path) -> Literal["sealed", "not sealed"]:
     """Whether the file carries a seal; the errors of `read_sealed_json` where it is damaged."""
-    found = read_json_object(path, _RESTORE)
-    carried = SEAL in found
-    if not open_seal(found):
+    content = read_json_object(path, _RESTORE)
+    carried = SEAL in content
+    if not open_seal(content):
         raise UserError(f"{printable(path)} is not as it was written (its seal does not match); {_RESTORE}.")
     return "sealed" if carried else "not sealed"

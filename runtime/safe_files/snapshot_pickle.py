@@ -66,22 +66,22 @@ class SavedModule:
 
     def has_inner(self, class_name: str) -> bool:
         """Whether a module of this class lies in it, or in one of these."""
-        return any(found.class_name == class_name for found in self._inner())
+        return any(module.class_name == class_name for module in self._inner())
 
     def inner_says(self, class_name: str, attribute: str) -> bool:
         """Whether a module of this class in it has the attribute."""
-        return any(found.class_name == class_name and attribute in found.state for found in self._inner())
+        return any(module.class_name == class_name and attribute in module.state for module in self._inner())
 
     def _inner(self) -> list[SavedModule]:
         """Two levels down: the synthesis network, its input and its blocks."""
-        found: list[SavedModule] = []
+        modules: list[SavedModule] = []
         level = [self]
         for _ in range(2):
             parts = [module.state.get("_modules") for module in level[:MOST_MODULES]]
             level = [inner for part in parts if type(part) is dict for inner in part.values()]
             level = [inner for inner in level if isinstance(inner, SavedModule)]
-            found += level
-        return found
+            modules += level
+        return modules
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -94,17 +94,17 @@ class Snapshot:
 
     def module(self, name: str, class_name: str) -> SavedModule:
         """An entry that must be a module of this class; UserError where it is not."""
-        found = self.entries.get(name)
-        if not isinstance(found, SavedModule) or found.class_name != class_name:
+        entry = self.entries.get(name)
+        if not isinstance(entry, SavedModule) or entry.class_name != class_name:
             raise UserError(
                 f"{self.path} is no snapshot of StyleGAN2-ADA (it has no {name} of class {class_name}); "
                 "give a network-snapshot file of its training."
             )
-        return found
+        return entry
 
     def modules(self) -> dict[str, SavedModule]:
         """Every network by the name of its entry."""
-        return {name: found for name, found in self.entries.items() if isinstance(found, SavedModule)}
+        return {name: entry for name, entry in self.entries.items() if isinstance(entry, SavedModule)}
 
     def tensors(self, module: SavedModule) -> dict[str, torch.Tensor]:
         """The module's state dict: name -> float32 copy, parameters before buffers.  UserError where it has none."""
@@ -168,9 +168,9 @@ def _finder(budget: Budget) -> FindKnown:
     }
 
     def find(module: str, name: str) -> Known:
-        found = known.get((module, name))
-        if found is not None:
-            return found
+        stand_in = known.get((module, name))
+        if stand_in is not None:
+            return stand_in
         if module.startswith("dnnlib.tflib"):
             raise _TensorFlow("it is a TensorFlow network")
         raise _unknown(module, name)
@@ -353,9 +353,9 @@ def _walk(module: SavedModule) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _named(module: SavedModule, kind: str) -> list[tuple[str, Any]]:
-    found = module.state.get(kind, {})
-    if type(found) is not dict:
+    members = module.state.get(kind, {})
+    if type(members) is not dict:
         raise Damaged("it has a module of an unknown form")
-    if not all(type(name) is str and _MODULE_NAME.fullmatch(name) for name in found):
+    if not all(type(name) is str and _MODULE_NAME.fullmatch(name) for name in members):
         raise Damaged("it has a module with an impossible name")
-    return list(found.items())
+    return list(members.items())

@@ -50,13 +50,13 @@ class Checkpoint:
         total = sum(leaf.nbytes for leaf in names.values())
         if total > _MOST_SHARED * self.size:
             raise UserError(f"{self.path} is refused: its tensors claim {total} bytes, and it has {self.size}.")
-        found = {}
+        tensors = {}
         for name, leaf in names.items():
             try:
-                found[name] = self._file.tensor(leaf) if self._file is not None else leaf
+                tensors[name] = self._file.tensor(leaf) if self._file is not None else leaf
             except UNREADABLE as error:
                 raise _damaged(self.path, error) from error
-        return found
+        return tensors
 
 
 def is_tensor(leaf: Any) -> bool:
@@ -99,16 +99,16 @@ def read_tensors(path: Path, entries: Sequence[str] = ()) -> dict[str, torch.Ten
     that is itself a state dict is taken as it is.  UserError as for `open_checkpoint`, and where it is neither.
     """
     with open_checkpoint(path) as checkpoint:
-        found = checkpoint.content
+        content = checkpoint.content
         for entry in entries:
-            if isinstance(found, Mapping) and isinstance(found.get(entry), Mapping):
-                found = found[entry]
+            if isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+                content = content[entry]
                 break
-        if not isinstance(found, Mapping) or not found:
+        if not isinstance(content, Mapping) or not content:
             raise UserError(f"{path} holds no named tensors; give the checkpoint of the generator.")
-        leaves = {str(name): value for name, value in found.items() if is_tensor(value)}
-        if len(leaves) != len(found):
-            inner = [str(name) for name, value in found.items() if isinstance(value, Mapping)]
+        leaves = {str(name): value for name, value in content.items() if is_tensor(value)}
+        if len(leaves) != len(content):
+            inner = [str(name) for name, value in content.items() if isinstance(value, Mapping)]
             hint = f"it has {', '.join(inner[:LISTED])}" if inner else "it holds other things than tensors"
             wanted = " or ".join(entries) if entries else "a bare state dict"
             raise UserError(
@@ -120,19 +120,19 @@ def read_tensors(path: Path, entries: Sequence[str] = ()) -> dict[str, torch.Ten
 def plain_names(leaves: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The same without what wrappers put into the names and without their counter.
 
-    UserError where two names become one: then it cannot be told which is meant.
+    UserError where two names become one, since either might be meant.
     """
-    found: dict[str, Any] = {}
+    renamed: dict[str, Any] = {}
     for name, leaf in leaves.items():
         parts = name.split(".")
         kept = [part for part in parts if part not in WRAPPERS]
         if kept == [COUNTER] or not kept:
             continue
         plain = ".".join(kept)
-        if plain in found:
+        if plain in renamed:
             raise UserError(f"{path} holds {plain} twice, with and without a wrapper's prefix; save one network only.")
-        found[plain] = leaf
-    return found
+        renamed[plain] = leaf
+    return renamed
 
 
 def _safetensors(path: Path, size: int) -> dict[str, torch.Tensor]:
@@ -160,23 +160,23 @@ def _damaged(path: Path, error: BaseException) -> UserError:
 
 
 def check_tensors(
-    found: Mapping[str, torch.Tensor],
+    tensors: Mapping[str, torch.Tensor],
     expected: Mapping[str, Sequence[int]],
     source: Path,
     ignored: Callable[[str], bool] = lambda name: False,
 ) -> None:
     """UserError listing the first ten missing, surplus or misshapen tensors; `ignored(name)`: may be there unused."""
-    wrong = [f"{name} is missing" for name in expected if name not in found]
+    wrong = [f"{name} is missing" for name in expected if name not in tensors]
     wrong += [
-        f"{name} has shape {list(found[name].shape)} in place of {list(shape)}"
+        f"{name} has shape {list(tensors[name].shape)} in place of {list(shape)}"
         for name, shape in expected.items()
-        if name in found and tuple(found[name].shape) != tuple(shape)
+        if name in tensors and tuple(tensors[name].shape) != tuple(shape)
     ]
-    wrong += [f"{_shown(name)} is surplus" for name in found if name not in expected and not ignored(name)]
+    wrong += [f"{_shown(name)} is surplus" for name in tensors if name not in expected and not ignored(name)]
     wrong += [
         f"{name} holds numbers that are not finite"
         for name in expected
-        if name in found and not bool(torch.isfinite(found[name].double()).all())
+        if name in tensors and not bool(torch.isfinite(tensors[name].double()).all())
     ]
     if wrong:
         more = f" and {len(wrong) - LISTED} more" if len(wrong) > LISTED else ""

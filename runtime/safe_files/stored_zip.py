@@ -36,7 +36,7 @@ def open_stored(path: Path, remedy: str) -> tuple[zipfile.ZipFile, dict[str, zip
 
 
 def _entries(archive: zipfile.ZipFile, path: Path, size: int, remedy: str) -> dict[str, zipfile.ZipInfo]:
-    found: dict[str, zipfile.ZipInfo] = {}
+    entries: dict[str, zipfile.ZipInfo] = {}
     for info in archive.infolist():
         name = info.filename.partition("/")[2] or info.filename
         shown = ascii(name[:100])
@@ -45,14 +45,14 @@ def _entries(archive: zipfile.ZipFile, path: Path, size: int, remedy: str) -> di
                 f"{path} is refused: {shown} in it is compressed or encrypted ({info.file_size} bytes when unpacked), "
                 f"as torch never writes it; {remedy}."
             )
-        if name in found:
+        if name in entries:
             raise UserError(f"{path} is refused: it holds {shown} twice; {remedy}.")
         if info.file_size > size:
             raise UserError(f"{path} is refused: {shown} claims {info.file_size} bytes, more than the file; {remedy}.")
-        found[name] = info
-    if sum(info.file_size for info in found.values()) > size:
+        entries[name] = info
+    if sum(info.file_size for info in entries.values()) > size:
         raise UserError(f"{path} is refused: its entries claim more bytes than the file has; {remedy}.")
-    return found
+    return entries
 
 
 def _check_directory(path: Path, size: int, remedy: str) -> None:
@@ -71,9 +71,9 @@ def _check_directory(path: Path, size: int, remedy: str) -> None:
 
 
 def _finds(data: bytes, word: bytes) -> list[int]:
-    found: list[int] = []
+    positions: list[int] = []
     at = data.find(word)
-    while at >= 0 and len(found) < 100:
-        found.append(at)
+    while at >= 0 and len(positions) < 100:
+        positions.append(at)
         at = data.find(word, at + 1)
-    return found
+    return positions

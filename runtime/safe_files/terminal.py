@@ -1,4 +1,4 @@
-"""Text from files on its way to a person's terminal: what could move the cursor, colour or reorder it is made visible.
+"""Text from files on its way to a terminal: escapes what could move the cursor, colour the text or reorder it.
 
 `printable` is for a name or a value inside a sentence; `terminal_text` is for whole output, whose lines stay lines.
 """
@@ -27,7 +27,7 @@ def printable(text: object, longest: int = LONGEST) -> str:
 
 
 def terminal_text(text: str, encoding: str | None = None) -> str:
-    """`text` with line ends and tabs as they are and every other control character made visible.
+    """`text` with line ends and tabs as they are and every other control character escaped.
 
     `encoding`: of the stream; what it cannot hold is shown as an escape and never an error.
     """

@@ -169,11 +169,11 @@ def _from_zip(file: BinaryIO, archive: zipfile.ZipFile, entries: Mapping[str, zi
     }
 
     def storage(description: Any) -> _Storage:
-        found = _described(description, 5)
-        length = places.get(found.key, (0, -1))[1]
-        if length < found.count * (found.dtype or torch.uint8).itemsize:
+        described = _described(description, 5)
+        length = places.get(described.key, (0, -1))[1]
+        if length < described.count * (described.dtype or torch.uint8).itemsize:
             raise Damaged("it declares a storage that is not in it")
-        return found
+        return described
 
     if entries["data.pkl"].file_size > _LARGEST_PICKLE:
         raise Refused("its description of the tensors is too long")
@@ -187,11 +187,11 @@ def _from_old(file: BinaryIO, size: int) -> TorchFile:
     """Five pickles (magic number, version, byte order, the content, the keys), then count and numbers of each key."""
     data = memoryview(file.read())
     budget = Budget(MOST_STEPS, size)
-    found: dict[str, _Storage] = {}
+    storages: dict[str, _Storage] = {}
 
     def storage(description: Any) -> _Storage:
         described = _described(description, 6)
-        first = found.setdefault(described.key, described)
+        first = storages.setdefault(described.key, described)
         if first.dtype is not described.dtype:
             raise Damaged("it has a storage of two types")
         if described.count * (described.dtype or torch.uint8).itemsize > size:
@@ -209,14 +209,14 @@ def _from_old(file: BinaryIO, size: int) -> TorchFile:
             raise Damaged("it is a plain pickle, no file of torch.save")
     if values[1] != _PROTOCOL or type(values[2]) is not dict or values[2].get("little_endian") is not True:
         raise Damaged("it is of an unknown version or byte order")
-    if type(values[4]) is not list or set(map(str, values[4])) != set(found) or len(values[4]) != len(found):
+    if type(values[4]) is not list or set(map(str, values[4])) != set(storages) or len(values[4]) != len(storages):
         raise Damaged("it does not list the numbers that it describes")
     places = {}
     for key in values[4]:
-        kind = found[key].dtype or torch.uint8
+        kind = storages[key].dtype or torch.uint8
         count = int.from_bytes(data[position : position + 8], "little", signed=True)
         length = count * kind.itemsize
-        if count < found[key].count or not 0 <= length <= len(data) - position - 8:
+        if count < storages[key].count or not 0 <= length <= len(data) - position - 8:
             raise Damaged("it breaks off")
         places[key] = (position + 8, length)
         position += 8 + length
@@ -362,9 +362,9 @@ def _finder(budget: Budget) -> FindKnown:
     }
 
     def find(module: str, name: str) -> Known:
-        found = known.get((module, name))
-        if found is None:
+        stand_in = known.get((module, name))
+        if stand_in is None:
             raise Refused(f"it names {ascii(f'{module[:100]}.{name[:100]}')[1:-1][:200]}")
-        return found
+        return stand_in
 
     return find

@@ -1,6 +1,6 @@
 """YAML that others wrote, as plain values: None, bool, int, float, text, list and dict.
 
-The nodes are bounded in number, depth and length, and counted as aliases expand them, before a value is made; a node
+The nodes are bounded in number, depth and length, and counted as aliases expand them, before any value is built; a node
 that holds itself is refused.  So are a key that stands twice in one mapping, infinity and NaN, and every tag that is
 not plain data.  Dates stay the text that they are.
 """
@@ -37,8 +37,8 @@ class _Loader(_Base):  # type: ignore[misc]
     """The safe loader without dates and without the types that JSON has not."""
 
     yaml_implicit_resolvers = {
-        first: [(tag, pattern) for tag, pattern in found if tag != f"{_TAG}timestamp"]
-        for first, found in _Base.yaml_implicit_resolvers.items()
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != f"{_TAG}timestamp"]
+        for first, resolvers in _Base.yaml_implicit_resolvers.items()
     }
     yaml_constructors = {
         tag: make for tag, make in _Base.yaml_constructors.items() if tag not in {f"{_TAG}{name}" for name in _REFUSED}
