@@ -122,10 +122,8 @@ def _optimise(
     trained: StudentNetwork = ema.module if ema else network  # type: ignore[assignment]
     best = BestState(keep=settings.selection == "best-validation")
     order = BatchOrder(len(task.train), settings.batch_size, settings.seed, "classifier batches")
-    reader, teacher_views = (
-        FeatureReader(network, method.student_features, "student"),
-        TeacherViews(task.teacher, method),
-    )
+    reader = FeatureReader(network, method.student_features, "student")
+    teacher_views = TeacherViews(task.teacher, method)
     loop = TrainingLoop(
         f"{settings.network} ({settings.method})",
         out,
@@ -140,6 +138,8 @@ def _optimise(
         # Each step has its own random stream (dropout), so that a resume needs no generator's state.
         seed_step(settings.seed, ranks.purpose("classifier step"), step)
         at = distillation.at(step)
+        if at.step == 0:
+            optimizer.state.clear()  # each stage has momenta of its own, of what it trains
         images, batch = task.batch(order.rows(step), labels, step, at)
         images = method.inputs(images)
         teacher = teacher_views(images)

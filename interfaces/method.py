@@ -51,7 +51,7 @@ class Stage:
     share: float = 1.0  # its steps, as a share of those that were asked for
     trains_student: bool = True  # False: the student is not run, its Views are empty
     reads_features: bool = True  # False: the loss is not made from features, and none needs a gradient
-    lr_factor: float = 1.0  # on the learning rate, whose schedule begins anew with each stage
+    lr_factor: float = 1.0  # on the learning rate; its schedule and the optimiser begin anew with each stage
 
 
 class Method(nn.Module):
@@ -90,5 +90,8 @@ class Method(nn.Module):
         return None
 
     def forward(self, student: Views, teacher: Views, batch: Batch) -> dict[str, torch.Tensor]:
-        """Named scalars with a mandatory "loss"; the others are its terms, for the log and the first step's check."""
+        """Named scalars with a mandatory "loss"; the others are its terms, for the log and the first step's check.
+
+        {} in a stage in which the method adds nothing.
+        """
         raise NotImplementedError

@@ -118,6 +118,8 @@ def _optimise(
     for step in loop:
         seed_step(settings.seed, ranks.purpose("student-step"), step)
         at = distillation.at(step)
+        if at.step == 0:
+            optimizer.state.clear()  # each stage has moments of its own, of what it trains
         pair = data.pair_batch(step)
         with passes(settings.precision, device):
             views = reader(pair.latents, pair.encoded) if at.stage.trains_student else Views()

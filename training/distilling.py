@@ -92,9 +92,9 @@ class MethodSum(Method):
         losses = []
         for part in self.parts if last else self._staged:
             own = dict(part(student, teacher, batch))
-            losses.append(own.pop("loss"))
+            losses += [own.pop("loss")] if own else []
             terms |= own
-        return {"loss": torch.stack(losses).sum(), **terms}
+        return {"loss": torch.stack(losses).sum(), **terms} if losses else {}
 
 
 def build_method(
@@ -144,7 +144,7 @@ class Distillation:
         self.method, self.ranks = (Method() if method is None else method).to(device).train(), ranks
         share_statistics(self.method, ranks, torch.device(device))
         self._active = method is not None
-        self._stages = [(stage, round(stage.share * steps)) for stage in self.method.stages()]
+        self._stages = [(stage, max(1, round(stage.share * steps))) for stage in self.method.stages()]
         if self._stages[-1][1] != steps:
             raise ValueError(f"{type(method).__name__}: the last stage must have share 1")
         self.steps = sum(count for _, count in self._stages)

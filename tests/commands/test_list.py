@@ -17,6 +17,7 @@ from training.methods import METHODS
 
 pytestmark = pytest.mark.xdist_group("workspace")
 ON_FEATURES = [name for name in METHODS if METHODS.get(name).requires == {"features"}]
+EQUAL_WIDTHS = ("fsp", "kdsvd")
 
 
 def test_the_list_is_whole_and_says_the_use(capsys: Any) -> None:
@@ -71,12 +72,20 @@ def test_a_classifier_trains(name: str, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize("words", [
     *(f"train-student --generator {name}" for name in GENERATORS),
-    *(f"train-student --white-box --white-box-losses {name}=0.1" for name in ON_FEATURES),
+    *(f"train-student --white-box --white-box-losses {name}=0.1" for name in ON_FEATURES if name not in EQUAL_WIDTHS),
     *(f"distill --method {name} --width 0.5" for name in METHODS),
-    *(f"distill --method {name.replace('_', '-')} --beside blkd --width 0.5" for name in ON_FEATURES),
+    *(f"distill --method {name} --beside blkd --width 0.5" for name in ("ab", "feature-l2", "ft")),
 ])  # fmt: skip
 def test_the_other_entries_train(words: str, workspace: Any, tmp_path: Any) -> None:
     command, _, rest = words.partition(" ")
     small = "--discriminator-width 4 --standing-batches 1 --batch-size 4"
     small = small if command == "train-student" else "--rho 1 --no-test"
     assert workspace.type(command, f"{rest} {small} --steps 1 --out {tmp_path / 'o'}", tiny=False) == 0
+
+
+@pytest.mark.parametrize("name", EQUAL_WIDTHS)
+def test_unequal_widths_are_refused_before_training(name: str, workspace: Any, tmp_path: Any, capsys: Any) -> None:
+    words = f"--white-box --white-box-losses {name}=0.1 --base-width 5 --steps 1 --out {tmp_path / 'o'}"
+    assert workspace.type("train-student", words, tiny=False) == 2
+    assert f"method {name} needs equal widths: the student's" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()

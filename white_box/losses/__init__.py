@@ -7,6 +7,28 @@ torch, so that --help shows them.
 
 from training.methods import METHODS
 from white_box.settings import KernelAlignmentSettings, PairSettings
+from white_box.settings_maps import (
+    AttentionSettings,
+    BoundarySettings,
+    CorrelationSettings,
+    FactorSettings,
+    FitNetSettings,
+    FlowSettings,
+    InformationSettings,
+    NeuronSelectivitySettings,
+    SimilaritySettings,
+    SingularVectorSettings,
+)
 
+METHODS.declare("ab", "white_box.losses.ab", BoundarySettings)
+METHODS.declare("at", "white_box.losses.at", AttentionSettings)
+METHODS.declare("cc", "white_box.losses.cc", CorrelationSettings)
 METHODS.declare("feature_l2", "white_box.losses.feature_l2", PairSettings)
+METHODS.declare("fitnet", "white_box.losses.fitnet", FitNetSettings)
+METHODS.declare("fsp", "white_box.losses.fsp", FlowSettings)
+METHODS.declare("ft", "white_box.losses.ft", FactorSettings)
+METHODS.declare("kdsvd", "white_box.losses.kdsvd", SingularVectorSettings)
 METHODS.declare("kernel_alignment", "white_box.losses.kernel_alignment", KernelAlignmentSettings)
+METHODS.declare("nst", "white_box.losses.nst", NeuronSelectivitySettings)
+METHODS.declare("sp", "white_box.losses.sp", SimilaritySettings)
+METHODS.declare("vid", "white_box.losses.vid", InformationSettings)

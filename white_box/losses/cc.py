@@ -1,0 +1,110 @@
+"""CC: what the images of a batch have in common with one another, by the teacher's and by the student's vectors.
+
+Source: Peng et al. 2019, arXiv 1904.01802: kernel matrices of the batch, K(a, b) = sum over p = 0..2 of
+exp(-2 g) (2 g)^p / p! (a . b)^p on unit vectors with g = 0.4, and their mean squared difference (equations 5 and 9).
+The teacher's embedding is a fixed random projection: trained, it could agree with the student on nothing.
+
+RepDistiller computes something else under this name (`form` neighbours): d = |e_S - e_T| with both embeddings trained,
+mean over i of d_i . d_(i+1).  It depends on the order of the batch, and e_S = e_T = 0 is a perfect minimum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from interfaces.method import Batch, Method, Views
+from layers.features import Insides, feature_paths
+from runtime.errors import UserError
+from training.distilling import MethodSpace
+from training.methods import METHODS
+from white_box.losses.pairs import pairs_of, weighted_mean
+from white_box.losses.stages import in_float32, last_stages
+from white_box.settings_maps import CorrelationForm, CorrelationSettings
+
+ORDER, GAMMA = 2, 0.4
+WEIGHTS: dict[str, float] = {"kernels": 100.0, "neighbours": 0.02}
+
+
+@in_float32
+def kernel_matrix(vectors: torch.Tensor) -> torch.Tensor:
+    """B x d -> B x B: the Gaussian kernel of unit vectors, its exponential cut off behind the square."""
+    unit = functional.normalize(vectors, dim=1)
+    cosines = unit @ unit.T
+    powers = [(2 * GAMMA * cosines).pow(p) / math.factorial(p) for p in range(ORDER + 1)]
+    return math.exp(-2 * GAMMA) * torch.stack(powers).sum(dim=0)
+
+
+def kernel_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """B x d_s and B x d_t -> B x B: (K_S - K_T)^2."""
+    return (kernel_matrix(student) - kernel_matrix(teacher)).square()
+
+
+@in_float32
+def neighbour_products(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """B x d each -> B - 1: sum over the numbers of d_i d_(i+1), d = |s - t|."""
+    apart = (student - teacher).abs()
+    return (apart[:-1] * apart[1:]).sum(dim=1)
+
+
+@METHODS.register("cc", settings=CorrelationSettings)
+class CorrelationCongruence(Method):
+    """L = weight x mean (K_S - K_T)^2; entry (i, j) counts as its rows' weights multiplied."""
+
+    requires = frozenset({"features"})
+    whole_batch = True  # no mean over rows
+
+    def __init__(
+        self,
+        space: MethodSpace,
+        form: CorrelationForm,
+        weight: float | None,
+        pairs: Sequence[str],
+        embedding_dim: int,
+    ) -> None:
+        """UserError for more than one pair."""
+        super().__init__()
+        student, teacher = space.insides()
+        named = pairs_of(pairs) or _pooled(space)
+        if len(named) != 1:
+            raise UserError(f"method {space.name} compares one vector an image; name one pair.")
+        ((teacher_name, student_name),) = named
+        self.teacher_features, self.student_features = (teacher_name,), (student_name,)
+        self.name, self.form, self.weight = space.name, form, WEIGHTS[form] if weight is None else weight
+        self.embed_student = nn.Linear(_width(student, student_name), embedding_dim)
+        self.embed_other = nn.Linear(_width(teacher, teacher_name), embedding_dim)
+        if form == "kernels":  # buffers of the same names
+            for name, parameter in list(self.embed_other.named_parameters()):
+                delattr(self.embed_other, name)
+                self.embed_other.register_buffer(name, parameter.detach())
+
+    def forward(self, student: Views, teacher: Views, batch: Batch) -> dict[str, torch.Tensor]:
+        ours, other = student.features[self.student_features[0]], teacher.features[self.teacher_features[0]]
+        s, t = self.embed_student(vectors_of(ours)), self.embed_other(vectors_of(other.detach()))
+        if self.form == "kernels":
+            value = weighted_mean(kernel_difference(s, t), batch.weights)
+        else:
+            weights = None if batch.weights is None else batch.weights[:-1] * batch.weights[1:]
+            value = weighted_mean(neighbour_products(s, t), weights)
+        return {"loss": self.weight * value}
+
+
+def vectors_of(feature: torch.Tensor) -> torch.Tensor:
+    """N x d as it is, N x C x H x W as its channels' means; in float32."""
+    return feature.float().flatten(2).mean(dim=2) if feature.ndim > 2 else feature.float()
+
+
+def _pooled(space: MethodSpace) -> tuple[tuple[str, str], ...]:
+    """The pooled vectors; where a network names none, the last maps."""
+    if all("pooled" in feature_paths(insides.network) for insides in space.insides()):
+        return (("pooled", "pooled"),)
+    return last_stages(space)
+
+
+def _width(insides: Insides, name: str) -> int:
+    """Of a vector or a map; UserError where it is neither."""
+    return insides.shape(name, dims=1 if len(insides.shapes.get(name, ())) == 1 else 3)[0]
