@@ -4,9 +4,12 @@ Its settings are given here where they lie in a module without torch, so that --
 """
 
 from classifiers.distillation.settings import (
+    AugmentedSettings,
     CorrelationSettings,
     DecoupledSettings,
     HardLabelSettings,
+    MultiLevelSettings,
+    SelfSupervisedSettings,
     SoftTargetSettings,
 )
 from training.methods import METHODS
@@ -15,3 +18,6 @@ METHODS.declare("none", "classifiers.distillation.hard_labels", HardLabelSetting
 METHODS.declare("blkd", "classifiers.distillation.blkd", SoftTargetSettings)
 METHODS.declare("dkd", "classifiers.distillation.dkd", DecoupledSettings)
 METHODS.declare("dist", "classifiers.distillation.dist", CorrelationSettings)
+METHODS.declare("mlkd", "classifiers.distillation.mlkd", MultiLevelSettings)
+METHODS.declare("uda", "classifiers.distillation.uda", AugmentedSettings)
+METHODS.declare("sskd", "classifiers.distillation.sskd", SelfSupervisedSettings)
