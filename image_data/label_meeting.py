@@ -38,61 +38,65 @@ def predictor_holder(name: str, card: Mapping[str, Any], space: LabelSpace) -> L
     return LabelHolder("imported" if card.get("foreign") else "network", name, space)
 
 
-def labels_differ(mine: LabelSpace, theirs: LabelSpace) -> str | None:
+def labels_differ(here: LabelSpace, there: LabelSpace) -> str | None:
     """The first difference, e.g. "label 2 is '10' here and '2' there"; None where there is none."""
-    if mine.kind != theirs.kind:
-        return f"labels are {_kind(mine)} here and {_kind(theirs)} there"
-    if mine.kind == "classes":
-        return _names_differ(_names(mine), _names(theirs))
-    here, there = mine.to_json(), theirs.to_json()
-    if here["dimension"] != there["dimension"]:
-        return f"a label is {_values(here['dimension'])} here and {_values(there['dimension'])} there"
-    if here["unit"] != there["unit"]:
-        return f"values are in {_unit(here)} here and in {_unit(there)} there"
-    if _range(here) != _range(there):
-        return f"values run from {_span(here)} here and from {_span(there)} there"
-    if here["transform"] != there["transform"]:
-        return f"values are scaled {here['transform']} here and {there['transform']} there"
+    if here.kind != there.kind:
+        return f"labels are {_kind(here)} here and {_kind(there)} there"
+    if here.kind == "classes":
+        return _names_differ(_names(here), _names(there))
+    here_values, there_values = here.to_json(), there.to_json()
+    if here_values["dimension"] != there_values["dimension"]:
+        return f"a label is {_values(here_values['dimension'])} here and {_values(there_values['dimension'])} there"
+    if here_values["unit"] != there_values["unit"]:
+        return f"values are in {_unit(here_values)} here and in {_unit(there_values)} there"
+    if _range(here_values) != _range(there_values):
+        return f"values run from {_span(here_values)} here and from {_span(there_values)} there"
+    if here_values["transform"] != there_values["transform"]:
+        return f"values are scaled {here_values['transform']} here and {there_values['transform']} there"
     return None
 
 
 def check_same_labels(
-    mine: LabelHolder, theirs: LabelHolder, asked: np.ndarray | None = None, *, exact: bool = False
+    here: LabelHolder, there: LabelHolder, asked: np.ndarray | None = None, *, exact: bool = False
 ) -> str | None:
     """What has to be said of the two (None where they are equal); UserError where they do not go together.
 
     asked: the labels that pass between them, in the user's units; none may lie outside a range.  exact: no difference
     at all is let through, as where the weights of one network go into another.
     """
-    difference = labels_differ(mine.space, theirs.space)
+    difference = labels_differ(here.space, there.space)
     if difference is None:
         return None
-    if exact or mine.space.kind != theirs.space.kind:
-        raise UserError(_refusal(mine, theirs, difference))
-    if mine.space.kind == "classes":
-        if not _by_place(_names(mine.space), _names(theirs.space)):
-            raise UserError(_refusal(mine, theirs, difference))
-        return _matched_by_place(mine, theirs)
-    here, there = mine.space.to_json(), theirs.space.to_json()
-    same_unit = here["unit"] == there["unit"] or not (here["unit"] and there["unit"])
-    if here["dimension"] != there["dimension"] or here["transform"] != there["transform"] or not same_unit:
-        raise UserError(_refusal(mine, theirs, difference))
-    for holder, space in ((mine, here), (theirs, there)):
-        _check_inside(holder, space, asked, mine, theirs)
-    return f"{mine.name} (here) and {theirs.name} (there): {difference}; they are taken as the same values"
+    if exact or here.space.kind != there.space.kind:
+        raise UserError(_refusal(here, there, difference))
+    if here.space.kind == "classes":
+        if not _by_place(_names(here.space), _names(there.space)):
+            raise UserError(_refusal(here, there, difference))
+        return _matched_by_place(here, there)
+    here_values, there_values = here.space.to_json(), there.space.to_json()
+    same_unit = here_values["unit"] == there_values["unit"] or not (here_values["unit"] and there_values["unit"])
+    if (
+        here_values["dimension"] != there_values["dimension"]
+        or here_values["transform"] != there_values["transform"]
+        or not same_unit
+    ):
+        raise UserError(_refusal(here, there, difference))
+    for holder, space in ((here, here_values), (there, there_values)):
+        _check_inside(holder, space, asked, here, there)
+    return f"{here.name} (here) and {there.name} (there): {difference}; they are taken as the same values"
 
 
-def meet(mine: LabelHolder, theirs: LabelHolder, asked: np.ndarray | None = None, *, exact: bool = False) -> None:
+def meet(here: LabelHolder, there: LabelHolder, asked: np.ndarray | None = None, *, exact: bool = False) -> None:
     """`check_same_labels`, and its note on stderr."""
     from runtime.progress import note
 
-    said = check_same_labels(mine, theirs, asked, exact=exact)
+    said = check_same_labels(here, there, asked, exact=exact)
     if said is not None:
         note(said)
 
 
 def check_several_classes(holder: LabelHolder, command: str) -> None:
-    """UserError where there is one class only: nothing can be told apart."""
+    """UserError where there is one class only, so that there is nothing to classify."""
     if holder.space.kind == "classes" and holder.space.width < 2:
         (name,) = _names(holder.space)
         raise UserError(
@@ -111,8 +115,8 @@ def _names_differ(here: Sequence[str], there: Sequence[str]) -> str | None:
         return None
     shorter = min(len(here), len(there))
     row = next((row for row in range(shorter) if here[row] != there[row]), shorter)
-    mine, theirs = (repr(names[row]) if row < len(names) else "missing" for names in (here, there))
-    first = f"label {row} is {mine} here and {theirs} there"
+    name_here, name_there = (repr(names[row]) if row < len(names) else "missing" for names in (here, there))
+    first = f"label {row} is {name_here} here and {name_there} there"
     if len(here) != len(there):
         return f"there are {_classes(len(here))} here and {_classes(len(there))} there, and {first}"
     return f"{first} (the same names in another order)" if sorted(here) == sorted(there) else first
@@ -140,9 +144,9 @@ def _by_place(here: Sequence[str], there: Sequence[str]) -> bool:
     return numbers == sorted(numbers)
 
 
-def _matched_by_place(mine: LabelHolder, theirs: LabelHolder) -> str:
-    plain = [str(row) for row in range(mine.space.width)]
-    numbered, named = (mine, theirs) if _names(mine.space) == plain else (theirs, mine)
+def _matched_by_place(here: LabelHolder, there: LabelHolder) -> str:
+    plain = [str(row) for row in range(here.space.width)]
+    numbered, named = (here, there) if _names(here.space) == plain else (there, here)
     names = _names(named.space)
     typed = "FILE (one name a line)" if len(names) > _LISTED or any("," in name for name in names) else ",".join(names)
     remedy = {
@@ -159,7 +163,7 @@ def _matched_by_place(mine: LabelHolder, theirs: LabelHolder) -> str:
 
 
 def _check_inside(
-    holder: LabelHolder, space: dict[str, Any], asked: np.ndarray | None, mine: LabelHolder, theirs: LabelHolder
+    holder: LabelHolder, space: dict[str, Any], asked: np.ndarray | None, here: LabelHolder, there: LabelHolder
 ) -> None:
     if asked is None or not np.size(asked):
         return
@@ -167,17 +171,15 @@ def _check_inside(
     slack = 1e-9 * max(abs(low), abs(high), high - low)
     least, most = float(np.min(asked)), float(np.max(asked))
     if least < low - slack or most > high + slack:
-        other = theirs if holder is mine else mine
+        other = there if holder is here else here
         raise UserError(
             f"labels of {other.name} run from {least:g} to {most:g}, and {holder.name} knows {_span(space)}; "
-            f"{_remedies(mine, theirs)}."
+            f"{_remedies(here, there)}."
         )
 
 
-def _refusal(mine: LabelHolder, theirs: LabelHolder, difference: str) -> str:
-    return (
-        f"{mine.name} (here) and {theirs.name} (there) have different labels: {difference}; {_remedies(mine, theirs)}."
-    )
+def _refusal(here: LabelHolder, there: LabelHolder, difference: str) -> str:
+    return f"{here.name} (here) and {there.name} (there) have different labels: {difference}; {_remedies(here, there)}."
 
 
 _MENDS = {  # kind of holder: where names differ, where values do, where one has names and the other values
@@ -206,11 +208,11 @@ _MENDS = {  # kind of holder: where names differ, where values do, where one has
 }
 
 
-def _remedies(mine: LabelHolder, theirs: LabelHolder) -> str:
+def _remedies(here: LabelHolder, there: LabelHolder) -> str:
     """What mends a difference: the side that is easily changed first."""
-    kinds = {mine.space.kind, theirs.space.kind}
+    kinds = {here.space.kind, there.space.kind}
     form = 2 if len(kinds) > 1 else 0 if kinds == {"classes"} else 1
-    holders = sorted((mine, theirs), key=lambda holder: list(_MENDS).index(holder.kind))
+    holders = sorted((here, there), key=lambda holder: list(_MENDS).index(holder.kind))
     return ", or ".join(_MENDS[holder.kind][form].format(flag=_flag(holder)) for holder in holders)
 
 

@@ -42,11 +42,11 @@ _BLOCK = 1024
 
 def image_hashes(pixels: np.ndarray) -> np.ndarray:
     """uint64 N: the hash of each image of uint8 N x C x H x W."""
-    found = np.empty(len(pixels), dtype=np.uint64)
+    hashes = np.empty(len(pixels), dtype=np.uint64)
     for start in range(0, len(pixels), _BLOCK):
         block = np.ascontiguousarray(pixels[start : start + _BLOCK])
-        found[start : start + len(block)] = _block_hashes(block)
-    return found
+        hashes[start : start + len(block)] = _block_hashes(block)
+    return hashes
 
 
 def _block_hashes(block: np.ndarray) -> np.ndarray:
@@ -66,23 +66,23 @@ def _block_hashes(block: np.ndarray) -> np.ndarray:
 
 def distinct(hashes: np.ndarray) -> np.ndarray:
     """Sorted, each once; ten times as fast as `np.unique` for a million hashes."""
-    found = np.sort(hashes)
-    return found[np.r_[True, found[1:] != found[:-1]]] if len(found) else found
+    ordered = np.sort(hashes)
+    return ordered[np.r_[True, ordered[1:] != ordered[:-1]]] if len(ordered) else ordered
 
 
 def are_among(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
     """bool N: which hashes are in the sorted array `known`."""
     if not len(known):
         return np.zeros(len(hashes), dtype=bool)
-    found: np.ndarray = known[np.searchsorted(known, hashes).clip(max=len(known) - 1)] == hashes
-    return found
+    present: np.ndarray = known[np.searchsorted(known, hashes).clip(max=len(known) - 1)] == hashes
+    return present
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
     """`parts`: part -> role -> sorted distinct uint64 hashes.  `unknown`: part -> why it does not say what it saw.
 
-    A part may stand in both: ready images are known, and what made them is not.
+    A part may stand in both: ready images are known, and the training images of the network behind them are not.
     """
 
     parts: Mapping[str, Mapping[str, np.ndarray]] = field(default_factory=dict)

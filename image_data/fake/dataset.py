@@ -56,7 +56,7 @@ class UnitLedger:
 
 
 class FakeDataset(ImageSource):
-    """A finished fake dataset; made by `open_fakes`.  Rows are ordered by unit: label (group), then k.
+    """A finished fake dataset; `open_fakes` opens it.  Rows are ordered by unit: label (group), then k.
 
     Indexes and iterates as `view()` does, so that it is a torch dataset of (uint8 C x H x W, label) items itself.
     Picklable: the manifest travels, so that another process reads these very rows, even where the folder has been
@@ -74,16 +74,16 @@ class FakeDataset(ImageSource):
         self.label_space: LabelSpace = self.manifest.label_space
         self._shards = ShardFiles(self.path, self.manifest, check)
         self._shape = (-1, *self.image_shape)
-        self._images: RowReader | None = None  # made with the first image
+        self._images: RowReader | None = None  # opened with the first image
         self._latents: RowReader | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         arguments = {"path": self.path, "check": self.check, "check_every": self.check_every, "manifest": self.manifest}
         labels = {} if self._shards.single else {"labels": self.__dict__.get("labels")}  # a look at every shard
-        return {"made": arguments, **labels}
+        return {"arguments": arguments, **labels}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        FakeDataset.__init__(self, **state["made"])
+        FakeDataset.__init__(self, **state["arguments"])
         if state.get("labels") is not None:
             self.__dict__["labels"] = state["labels"]
 

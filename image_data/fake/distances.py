@@ -2,7 +2,7 @@
 
 They are sealed files beside the score sets, row-aligned with the shards, listed in the manifest under a name that
 begins with `nearest-`, and so checked by `verify` and continued or renewed by `score --nearest`.  A set belongs to the
-very rows that the dataset had: after an extension it no longer counts, and is made anew.
+very rows that the dataset had: after an extension it no longer counts, and is computed anew.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def nearest_finding(fakes: FakeDataset, worst: int = 16) -> dict[str, Any] | Non
     values, label_of_row = np.unique(np.asarray(fakes.labels), axis=0, return_inverse=True)
     label_of_row = label_of_row.reshape(len(fakes))
     by_label = [
-        {"label": values[group].tolist(), **_shares(memorisation[mine], duplicate[mine], sparse[mine])}
+        {"label": values[group].tolist(), **_shares(memorisation[members], duplicate[members], sparse[members])}
         for group in range(len(values))
-        for mine in [np.flatnonzero(label_of_row == group)]
+        for members in [np.flatnonzero(label_of_row == group)]
     ]
     nearest = np.argsort(memorisation, kind="stable")[:worst]
     return {

@@ -1,7 +1,7 @@
 """`manifest.json`: what a finished fake dataset consists of.
 
 `content` (settings, parents' digests, ceilings, cut, shards) names the dataset by the digest of its canonical JSON;
-`scores` lists the score sets, `provenance` tells how it was made; `seal` is the digest of all the rest.
+`scores` lists the score sets, `provenance` records how it was sampled; `seal` is the digest of all the rest.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def planned_counts(content: Mapping[str, Any], per_label: int) -> np.ndarray:
 def candidate_counts(available: Sequence[int] | None, group: slice, first_k: int, span: int) -> np.ndarray:
     """int64 G: how many of the candidates first_k .. first_k + span - 1 each planned label of a group has.
 
-    `available`: candidates of every planned label, or None where there is no end of them.
+    `available`: candidates of every planned label, or None where they are endless.
     """
     if available is None:
         return np.full(group.stop - group.start, span, dtype=np.int64)

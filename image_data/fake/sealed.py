@@ -130,7 +130,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _file_image(arrays: Mapping[str, np.ndarray], attributes: Mapping[str, Any]) -> bytes:
-    """The file's bytes, made by h5py's lower level, which takes half the time of its `create_dataset`."""
+    """The file's bytes, written by h5py's lower level, which takes half the time of its `create_dataset`."""
     access, untimed, contiguous = (h5p.create(kind) for kind in (h5p.FILE_ACCESS, h5p.FILE_CREATE, h5p.DATASET_CREATE))
     access.set_libver_bounds(h5f.LIBVER_EARLIEST, h5f.LIBVER_LATEST)
     access.set_fapl_core(_GROWTH_BYTES, False)
@@ -236,7 +236,7 @@ def _place(path: Path, name: str, dataset: Any, rule: tuple[tuple[str, ...], tup
 
 
 def sealed_attributes(path: Path) -> dict[str, Any]:
-    """The attributes of a sealed file; an empty dict where they cannot be read (a damaged file is made again)."""
+    """The attributes of a sealed file; an empty dict where they cannot be read (a damaged file is written again)."""
     try:
         with open_trusted_layout(path) as file:
             return dict(file.attrs)

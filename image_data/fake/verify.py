@@ -62,9 +62,9 @@ def verify_fakes(path: Path) -> list[str]:
     checks = list(_checks(path, manifest))
     problems: list[str] = []
     with progress("verifying", len(checks)) as bar:
-        for found in _in_threads(checks):
+        for sentences in _in_threads(checks):
             bar.advance(1)
-            problems += found
+            problems += sentences
     return [*problems, *_whole_problems(path, manifest), *_strays(path, manifest)]
 
 

@@ -63,10 +63,10 @@ class FakeView(ImageSource, Dataset[Item]):
 
     def latents(self, rows: np.ndarray) -> np.ndarray:
         """float32 len(rows) x z; UserError where the dataset was sampled without latents."""
-        found = self.fakes.latents(self._translate(rows))
-        if found is None:
+        latents = self.fakes.latents(self._translate(rows))
+        if latents is None:
             raise UserError(f"{self.fakes.path} holds no latents; sample again with latents stored.")
-        return found
+        return latents
 
     def asked_labels(self, rows: np.ndarray) -> np.ndarray:
         return self.fakes.labels[self._translate(rows)]

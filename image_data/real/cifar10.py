@@ -40,13 +40,13 @@ def load_cifar10(request: LoadRequest) -> RealData:
     if folder.is_dir():
         return load_image_folder(folder, "cifar10", request, _AUGMENTATIONS, _VAL_SHARE)
     parts = {role: _torchvision_part(root, role == "train", request.download) for role in ("train", "test")}
-    found = {
+    sources = {
         role: ArraySource(
             reshape_pixels(pixels, request.resolution_px, request.channels, "cifar10"), labels, image_hashes(pixels)
         )
         for role, (pixels, labels, _) in parts.items()
     }
-    split = split_missing(found, "cifar10", _VAL_SHARE)
+    split = split_missing(sources, "cifar10", _VAL_SHARE)
     resized = request.resolution_px not in (None, 32)
     notes = {"source": "torchvision", "split_off": ["val"], "resizing": RESIZING if resized else "none"}
     label_space = ClassLabels(parts["train"][2])

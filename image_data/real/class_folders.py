@@ -60,24 +60,24 @@ def list_class_folders(tree: ImageTree, description: Description) -> Listing:
 
 def _role_prefixes(tree: ImageTree) -> dict[str, str]:
     """role -> what the names of its files begin with: "train/" and so on, or nothing where the tree has no roles."""
-    found: dict[str, str] = {}
+    folders: dict[str, str] = {}
     for top in _tops(tree):
         role = ROLE_FOLDERS.get(top.lower())
         if role is None:
             continue
-        if role in found:
-            raise UserError(f"{tree.place(found[role])} and {tree.place(top)} are the same part; keep one of them.")
-        found[role] = top
-    if not found:
+        if role in folders:
+            raise UserError(f"{tree.place(folders[role])} and {tree.place(top)} are the same part; keep one of them.")
+        folders[role] = top
+    if not folders:
         return {"train": ""}
-    if "train" not in found:
+    if "train" not in folders:
         raise UserError(
-            f"{tree.place('')} has {next(iter(found.values()))}/ but no train/; add it, or give class folders only."
+            f"{tree.place('')} has {next(iter(folders.values()))}/ but no train/; add it, or give class folders only."
         )
-    strays = [top for top in _tops(tree) if top not in found.values()]
+    strays = [top for top in _tops(tree) if top not in folders.values()]
     if strays:
         raise UserError(f"{tree.place(strays[0])} stands beside train/; move it into train/ or away.")
-    return {role: f"{found[role]}/" for role in ROLES if role in found}
+    return {role: f"{folders[role]}/" for role in ROLES if role in folders}
 
 
 def _tops(tree: ImageTree) -> list[str]:
@@ -85,14 +85,14 @@ def _tops(tree: ImageTree) -> list[str]:
 
 
 def _flat_images(tree: ImageTree) -> list[str]:
-    found = [name for name in tree.names if is_image(name)]
-    deeper = next((name for name in found if "/" in name), None)
+    names = [name for name in tree.names if is_image(name)]
+    deeper = next((name for name in names if "/" in name), None)
     if deeper is not None:
         folder = deeper.split("/", 1)[0]
         raise UserError(f"{tree.place(folder)} is a class that train/ does not have; add it there or remove it here.")
-    if not found:
+    if not names:
         raise UserError(f"{tree.place('')} holds no images; fill or remove it.")
-    return found
+    return names
 
 
 def _role_files(tree: ImageTree, classes: list[str]) -> list[str]:
@@ -144,12 +144,12 @@ def _labels_of(
         )
     if description.class_names is not None:
         pairs = tuple(f"{folder} = {names[code]}" for folder, code in zip(order, codes, strict=True))
-        told = (
+        naming = (
             f"orders the folders: {listed(names)}"
             if set(names) == set(order)
             else f"names the folders: {listed(pairs)}"
         )
-        remarks.append(f"{tree.place('')}: {description.names_from} {told}")
+        remarks.append(f"{tree.place('')}: {description.names_from} {naming}")
     return ClassLabels(names), dict(zip(order, codes.tolist(), strict=True)), remarks
 
 

@@ -52,10 +52,10 @@ class RealData:
 
     def hashes(self, role: Literal["train", "val", "test"]) -> np.ndarray:
         """uint64: the names by content of a role's images, in order (`image_data.seen`); the test set stays shut."""
-        found = {"train": self.train, "val": self.val, "test": self._test}[role].hashes
-        if found is None:
+        hashes = {"train": self.train, "val": self.val, "test": self._test}[role].hashes
+        if hashes is None:
             raise ValueError(f"the {role} images have no hashes; make the data with `assemble`")
-        return found
+        return hashes
 
     def seen_by(self, part: str, train: bool = True, val: bool = True) -> Seen:
         """What a part has seen that is fitted on the training images and selected on the validation images."""

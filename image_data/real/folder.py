@@ -47,12 +47,14 @@ def load_image_folder(
     description = tree_description(tree)
     listing = list_tree(tree, description)
     pixels, hashes, resized = decode_files(listing.pictures, request.resolution_px, request.channels, name)
-    found, start = {}, 0
+    sources, start = {}, 0
     for role, (pictures, labels) in listing.parts.items():
         end = start + len(pictures)
-        found[role] = ArraySource(pixels[start:end], labels, hashes[start:end], [picture.name for picture in pictures])
+        sources[role] = ArraySource(
+            pixels[start:end], labels, hashes[start:end], [picture.name for picture in pictures]
+        )
         start = end
-    split = split_missing(found, f"{folder}", val_share)
+    split = split_missing(sources, f"{folder}", val_share)
     notes = {
         "source": str(folder),
         "reading": list(listing.remarks),

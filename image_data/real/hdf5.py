@@ -89,14 +89,14 @@ def load_hdf5(request: LoadRequest) -> RealData:
         for line in (*remarks, *unused_datasets(file, layout, used, path)):
             note(line)
         _check_memory(images, request, path)
-        found = {
+        sources = {
             role: _source(parts, rows[role], reading.labels[role], request, f"{path} ({role})")
             for role, parts in images.items()
         }
         kept_size = all(
             part.shape[1:] == (request.resolution_px,) * 2 for parts in images.values() for part, _ in parts
         )
-    split = split_missing(found, str(path))
+    split = split_missing(sources, str(path))
     notes = {
         "source": str(path),
         "layout": layout.name,
@@ -117,11 +117,11 @@ def all_parts(file: h5py.File, path: Path) -> tuple[list[tuple[Part, ImageSet, n
     """
     layout = recognise(file, path)
     parts = dict.fromkeys(Part(part.images, part.labels) for role in layout.roles.values() for part in role)
-    found = [(part, open_images(file, part, path), _labels(file, part, path)) for part in parts]
+    opened = [(part, open_images(file, part, path), _labels(file, part, path)) for part in parts]
     splits = {name for name in datasets_of(file, path) if role_in(name) is not None}
-    for line in (*_channels_last(images for _, images, _ in found), *unused_datasets(file, layout, splits, path)):
+    for line in (*_channels_last(images for _, images, _ in opened), *unused_datasets(file, layout, splits, path)):
         note(line)
-    return found, label_origin(layout, path), described(file, layout, path)
+    return opened, label_origin(layout, path), described(file, layout, path)
 
 
 def label_origin(layout: Layout, path: Path) -> LabelOrigin:
@@ -134,7 +134,7 @@ def label_origin(layout: Layout, path: Path) -> LabelOrigin:
 def open_images(file: h5py.File, part: Part, path: Path) -> ImageSet:
     """The images of a part; UserError before any is read where they are no uint8 images, or not as many as labels.
 
-    N x H x W x C is told by its last axis, where that is 1 or 3 and the second is not.
+    A last axis of 1 or 3, where the second axis is neither, means N x H x W x C.
     """
     images, labels = file[part.images], file[part.labels]
     shape, where = images.shape, f"{path}: dataset {printable(part.images, 60)}"
@@ -153,10 +153,10 @@ def open_images(file: h5py.File, part: Part, path: Path) -> ImageSet:
 
 def _channels_last(images: Iterable[ImageSet]) -> list[str]:
     return [
-        f"{found.path}: {printable(found.dataset.name)} is {' x '.join(map(str, found.dataset.shape))}: its last axis "
-        "is taken as the channels"
-        for found in images
-        if found.channels_last
+        f"{image_set.path}: {printable(image_set.dataset.name)} is {' x '.join(map(str, image_set.dataset.shape))}: "
+        "its last axis is taken as the channels"
+        for image_set in images
+        if image_set.channels_last
     ]
 
 
@@ -199,7 +199,7 @@ def _rows(
     file: h5py.File, layout: Layout, path: Path
 ) -> tuple[dict[str, list[tuple[Part, np.ndarray | None]]], set[str], str]:
     """The rows of each part of each role (None: all), the datasets of the split, and what to say of it."""
-    found: dict[str, list[tuple[Part, np.ndarray | None]]] = {}
+    selections: dict[str, list[tuple[Part, np.ndarray | None]]] = {}
     taken: dict[str, list[np.ndarray]] = {}
     for role, parts in layout.roles.items():
         for part in parts:
@@ -207,22 +207,22 @@ def _rows(
             if part.rows is not None:
                 rows = rows_of(read_array(file[part.rows], path), len(file[part.images]), path, part.rows)
                 taken.setdefault(part.images, []).append(rows)
-            found.setdefault(role, []).append((part, rows))
+            selections.setdefault(role, []).append((part, rows))
     for images_name, pieces in taken.items():
         together = np.concatenate(pieces)
         if len(np.unique(together)) != len(together):
             raise UserError(f"{path}: an image of {images_name} is in two parts of the split; mend the index datasets.")
     if taken:
-        return found, set(), ""
+        return selections, set(), ""
     (part,) = layout.roles["train"]
     others = [name for name in datasets_of(file, path) if name not in layout.datasets()]
     others = [name for name in others if name.count("/") in (0, part.images.count("/"))]
     open_roles = tuple(role for role in ("train", "val", "test") if role == "train" or role not in layout.roles)
     chosen = find_split(file, others, len(file[part.images]) if file[part.images].ndim else 0, path, open_roles)
     if chosen is None:
-        return found, set(), ""
-    found |= {role: [(part, rows)] for role, rows in chosen.rows.items()}
-    return found, set(chosen.datasets), chosen.remark
+        return selections, set(), ""
+    selections |= {role: [(part, rows)] for role, rows in chosen.rows.items()}
+    return selections, set(chosen.datasets), chosen.remark
 
 
 def _labels(file: h5py.File, part: Part, path: Path) -> np.ndarray:
@@ -241,7 +241,7 @@ def _labels_and_images(
     file: h5py.File, layout: Layout, rows: dict[str, list[tuple[Part, np.ndarray | None]]], path: Path
 ) -> tuple[dict[str, np.ndarray], dict[str, list[tuple[ImageSet, np.ndarray | None]]]]:
     """The labels of each role, read; and its images, opened."""
-    parts = dict.fromkeys(part for found in rows.values() for part, _ in found)
+    parts = dict.fromkeys(part for selection in rows.values() for part, _ in selection)
     images: dict[str, ImageSet] = {}
     labels: dict[str, np.ndarray] = {}
     for part in parts:
@@ -251,10 +251,10 @@ def _labels_and_images(
     if len({(values.dtype.kind == "U", values.shape[1:]) for values in labels.values()}) > 1:
         raise UserError(f"{path}: the labels of its parts are of different kinds; give all in one form.")
     chosen = {
-        role: np.concatenate([labels[part.images][slice(None) if at is None else at] for part, at in found])
-        for role, found in rows.items()
+        role: np.concatenate([labels[part.images][slice(None) if at is None else at] for part, at in selection])
+        for role, selection in rows.items()
     }
-    return chosen, {role: [(images[part.images], at) for part, at in found] for role, found in rows.items()}
+    return chosen, {role: [(images[part.images], at) for part, at in selection] for role, selection in rows.items()}
 
 
 def _check_memory(

@@ -138,9 +138,9 @@ def _by_names(shapes: dict[str, tuple[int, ...]], path: Path) -> Layout | None:
     """Pairs of images and labels by their names; None without any.  UserError where two would be one role."""
     places: dict[str, dict[str, list[Part]]] = {}
     for name, shape in shapes.items():
-        found = _pair(name, set(shapes)) if len(shape) >= 3 else None
-        if found is not None:
-            place, role, part = found
+        pair = _pair(name, set(shapes)) if len(shape) >= 3 else None
+        if pair is not None:
+            place, role, part = pair
             places.setdefault(place, {}).setdefault(role, []).append(part)
     if not places:
         return None
@@ -152,7 +152,7 @@ def _by_names(shapes: dict[str, tuple[int, ...]], path: Path) -> Layout | None:
     double = next((parts for parts in roles.values() if len(parts) > 1), None)
     if double is not None:
         raise UserError(f"{path}: {double[0].images} and {double[1].images} are the same part; keep one of them.")
-    parts = {role: found[0] for role, found in roles.items()}
+    parts = {role: candidates[0] for role, candidates in roles.items()}
     if "train" not in parts:
         whole = parts.pop("", None)
         if whole is None:

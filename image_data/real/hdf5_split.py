@@ -42,15 +42,15 @@ def role_in(name: str) -> str | None:
     words = [re.sub(r"[0-9]+$", "", word) or word for word in words]
     if len(words) == 1 and words[0] in _COLUMNS:
         return ""
-    found: set[str] = set()
+    roles: set[str] = set()
     for word in words:
         match = _WORD.fullmatch(word)
         if match is None:
             return None
         if match.group(1):
             word = match.group(1).removeprefix("sub")
-            found.add("test" if word == "rest" else ROLE_WORDS[word])
-    return found.pop() if len(found) == 1 else None
+            roles.add("test" if word == "rest" else ROLE_WORDS[word])
+    return roles.pop() if len(roles) == 1 else None
 
 
 def find_split(file: h5py.File, names: list[str], count: int, path: Path, roles: tuple[str, ...]) -> Split | None:
@@ -64,11 +64,11 @@ def find_split(file: h5py.File, names: list[str], count: int, path: Path, roles:
         if role is not None and _fits(file[name], count, role):
             given.setdefault(role, []).append(name)
     columns = given.pop("", [])
-    given = {role: found for role, found in given.items() if role in roles}
+    given = {role: datasets for role, datasets in given.items() if role in roles}
     if not given:
         return _by_column(file, columns, count, path, roles) if columns else None
-    chosen = {role: _one_of(file, found, count, path) for role, found in given.items()}
-    rows = {role: found for role, (_, found) in chosen.items()}
+    chosen = {role: _one_of(file, datasets, count, path) for role, datasets in given.items()}
+    rows = {role: indices for role, (_, indices) in chosen.items()}
     used = tuple(name for name, _ in chosen.values())
     together = np.concatenate(list(rows.values()))
     if len(np.unique(together)) != len(together):
@@ -113,15 +113,15 @@ def _fits(dataset: h5py.Dataset, count: int, role: str) -> bool:
 
 def _one_of(file: h5py.File, names: list[str], count: int, path: Path) -> tuple[str, np.ndarray]:
     """Of several lists for one role the `sub` one that is part of the other, as the CcGAN files have them."""
-    found = [(name, rows_of(read_array(file[name], path), count, path, name)) for name in names]
-    for name, rows in found:
+    lists = [(name, rows_of(read_array(file[name], path), count, path, name)) for name in names]
+    for name, rows in lists:
         if len(rows) == 0:
             raise UserError(f"{path}: {printable(name, 60)} lists no images; fill it or remove it.")
-    if len(found) == 1:
-        return found[0]
-    smallest = min(found, key=lambda entry: len(entry[1]))
-    nested = all(set(smallest[1].tolist()) <= set(rows.tolist()) for _, rows in found)
-    if not nested or not ("sub" in smallest[0].lower() or all(len(rows) == len(smallest[1]) for _, rows in found)):
+    if len(lists) == 1:
+        return lists[0]
+    smallest = min(lists, key=lambda entry: len(entry[1]))
+    nested = all(set(smallest[1].tolist()) <= set(rows.tolist()) for _, rows in lists)
+    if not nested or not ("sub" in smallest[0].lower() or all(len(rows) == len(smallest[1]) for _, rows in lists)):
         raise UserError(f"{path}: {' and '.join(names)} give two lists for the same part; keep one of them.")
     return smallest
 
@@ -160,7 +160,7 @@ def _by_column(file: h5py.File, columns: list[str], count: int, path: Path, role
         _, sizes = np.unique(names, return_counts=True)
         if (names == "train").sum() < sizes.max() or (sizes == sizes.max()).sum() > 1:  # 0 may mean something else
             return None
-    found = set(names.tolist())
-    if "" in found or "train" not in found or not found <= set(roles) or len(found) < 2:
+    present = set(names.tolist())
+    if "" in present or "train" not in present or not present <= set(roles) or len(present) < 2:
         return None
-    return _complete({role: np.flatnonzero(names == role) for role in found}, (columns[0],), count, path, roles)
+    return _complete({role: np.flatnonzero(names == role) for role in present}, (columns[0],), count, path, roles)

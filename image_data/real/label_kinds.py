@@ -209,12 +209,12 @@ def _classes(
 
 
 def _index(labels: np.ndarray, values: np.ndarray, where: str) -> np.ndarray:
-    found = np.minimum(np.searchsorted(values, labels), max(0, len(values) - 1))
-    strange = np.flatnonzero(values[found] != labels) if len(values) else np.arange(len(labels))
+    index = np.minimum(np.searchsorted(values, labels), max(0, len(values) - 1))
+    strange = np.flatnonzero(values[index] != labels) if len(values) else np.arange(len(labels))
     if len(strange):
         label = printable(labels[strange[0]], 60)
         raise UserError(f"{where}: label {label} is of no class that the training part has; remove these images.")
-    return found.astype(np.int64)
+    return index.astype(np.int64)
 
 
 def _values(
@@ -222,7 +222,7 @@ def _values(
 ) -> tuple[ContinuousLabels, LabelParts, str]:
     if any(labels.dtype.kind == "U" for labels in parts.values()):
         raise UserError(f"{origin.where}: {origin.noun} are texts, and values must be numbers; mend them.")
-    found = {role: labels.astype(np.float64) for role, labels in parts.items()}
-    space = continuous_space(np.concatenate(list(found.values())), description, origin.where)
+    values = {role: labels.astype(np.float64) for role, labels in parts.items()}
+    space = continuous_space(np.concatenate(list(values.values())), description, origin.where)
     kind = "values" if space.dimension == 1 else f"vectors of {space.dimension} values"
-    return space, found, f"{kind} from {space.low:g} to {space.high:g} {space.unit}".rstrip()
+    return space, values, f"{kind} from {space.low:g} to {space.high:g} {space.unit}".rstrip()

@@ -68,9 +68,9 @@ def _array(values: list[Any], where: str) -> np.ndarray:
                 "one name, or a list of as many numbers, for every file."
             )
     try:
-        found = np.array(values)
+        labels = np.array(values)
     except (ValueError, OverflowError) as error:
         raise UserError(f"{where}: labels are no numbers ({error}); mend them.") from error
-    if found.dtype.kind not in "ifU":
+    if labels.dtype.kind not in "ifU":
         raise UserError(f"{where}: a label is beyond 64 bits; mend it.")
-    return found
+    return labels

@@ -56,8 +56,8 @@ def one_class(tree: ImageTree, files: dict[str, list[str]], description: Descrip
         )
     names, _ = name_classes((ONLY_CLASS,), description, tree.place(""))
     parts = {
-        role: ([Picture(tree, name) for name in found], np.zeros(len(found), dtype=np.int64))
-        for role, found in files.items()
+        role: ([Picture(tree, name) for name in file_names], np.zeros(len(file_names), dtype=np.int64))
+        for role, file_names in files.items()
     }
     count = sum(map(len, files.values()))
     return Listing(
@@ -68,7 +68,7 @@ def one_class(tree: ImageTree, files: dict[str, list[str]], description: Descrip
 def labelled_files(
     tree: ImageTree, rows: list[tuple[str, str]], labels: np.ndarray, description: Description, origin: LabelOrigin
 ) -> Listing:
-    """Files that a table lists, in its order: `rows` are (role, name), `labels` theirs."""
+    """Files that a table lists, in its order: `rows` are (role, name), `labels` one for each row."""
     roles = np.array([role for role, _ in rows])
     if "train" not in roles:
         raise UserError(f"{origin.where} lists no training images; add some.")

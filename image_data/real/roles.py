@@ -108,18 +108,18 @@ def with_names(source: ArraySource, role: str) -> ArraySource:
     )
 
 
-def split_missing(found: dict[str, ArraySource], where: str, val_share: float = SPLIT_SHARE) -> Split:
-    """Cut the roles that are not in `found` off its "train" by the images' hashes, a number in [0, 1) for each image.
+def split_missing(given: dict[str, ArraySource], where: str, val_share: float = SPLIT_SHARE) -> Split:
+    """Cut the roles that are not in `given` off its "train" by the images' hashes, a number in [0, 1) for each image.
 
     Below 0.15 an image is for test and from there `val_share` wide for val, so the sizes are near these shares and not
     exact.  Roles that are given stay whole, and a given test set does not move val.  What this would leave without
     images is filled: a class keeps its 2 images of largest hash for training, then an empty role takes the training
     image of smallest hash whose class can spare it.  UserError naming `where` for fewer images than that needs.
     """
-    missing = [role for role in ("val", "test") if role not in found]
+    missing = [role for role in ("val", "test") if role not in given]
     if not missing:
-        return Split(found, missing)
-    train = with_names(with_hashes(found["train"]), "train")
+        return Split(given, missing)
+    train = with_names(with_hashes(given["train"]), "train")
     hashes = _hashes(train)
     place = hashes.astype(np.float64) / 2.0**64
     role_of = np.full(len(train), "train", dtype="<U5")
@@ -136,7 +136,7 @@ def split_missing(found: dict[str, ArraySource], where: str, val_share: float = 
             "folders of their own."
         )
     cut = {role: train.subset(np.flatnonzero(role_of == role)) for role in ("train", *missing)}
-    return Split({role: cut.get(role, found.get(role)) for role in ("train", "val", "test")}, missing, _moves(moved))  # type: ignore[misc]
+    return Split({role: cut.get(role, given.get(role)) for role in ("train", "val", "test")}, missing, _moves(moved))  # type: ignore[misc]
 
 
 def _keep_training_images(role_of: np.ndarray, classes: np.ndarray, hashes: np.ndarray) -> int:
@@ -212,14 +212,14 @@ def leave_out_duplicates(roles: dict[str, ArraySource], where: str) -> tuple[dic
 
 def _pairs(roles: dict[str, ArraySource], role: str, others: Sequence[str], rows: np.ndarray) -> str:
     """Up to three pairs of equal images, by name."""
-    found = []
+    pairs = []
     for row in rows:
         for other in others:
             twins = np.flatnonzero(_hashes(roles[other]) == _hashes(roles[role])[row])
             if len(twins):
-                found.append(f"{_names(roles[role])[row]} equals {_names(roles[other])[twins[0]]}")
+                pairs.append(f"{_names(roles[role])[row]} equals {_names(roles[other])[twins[0]]}")
                 break
-    return ", ".join(found)
+    return ", ".join(pairs)
 
 
 def _hashes(source: ArraySource) -> np.ndarray:

@@ -90,7 +90,7 @@ def _numbers(cells: list[list[str]], lines: list[list[str]], where: str) -> np.n
     """int64 or float64 N (N x d), or texts N where the one column holds no number at all."""
     flat = [text for row in cells for text in row]
     if all(_WHOLE.fullmatch(text) for text in flat):
-        found = np.array(cells, dtype=np.int64)
+        labels = np.array(cells, dtype=np.int64)
     else:
         odd = [row for row, texts in enumerate(cells) if not all(_NUMBER.fullmatch(text) for text in texts)]
         if odd and (len(cells[0]) > 1 or len(odd) < len(cells)):
@@ -102,8 +102,8 @@ def _numbers(cells: list[list[str]], lines: list[list[str]], where: str) -> np.n
             )
         if odd and all(_DECIMAL_COMMA.fullmatch(text) for text in flat):
             raise UserError(f"{where}: labels such as {printable(flat[0], 60)} have a decimal comma; write a point.")
-        found = np.array(cells, dtype=str if odd else np.float64)
-    return found[:, 0] if found.shape[1] == 1 else found
+        labels = np.array(cells, dtype=str if odd else np.float64)
+    return labels[:, 0] if labels.shape[1] == 1 else labels
 
 
 def _origin(header: list[str], labels: np.ndarray, where: str) -> LabelOrigin:

@@ -90,10 +90,10 @@ def _of_folder(path: Path, resolution_px: int | None, channels: int | None, wish
 
 def _of_fakes(path: Path, resolution_px: int | None, channels: int | None, wishes: LabelWishes) -> WholeSource:
     fakes = open_fakes(path)
-    found = fakes.label_space
-    if not isinstance(found, ClassLabels | ContinuousLabels):
-        raise UserError(f"{path}: labels of kind {found.kind} are unknown; sample it again.")
-    space = _named(found, wishes)
+    stated_space = fakes.label_space
+    if not isinstance(stated_space, ClassLabels | ContinuousLabels):
+        raise UserError(f"{path}: labels of kind {stated_space.kind} are unknown; sample it again.")
+    space = _named(stated_space, wishes)
     if isinstance(space, ContinuousLabels) and wishes.range is not None:
         space = replace(space, low=wishes.range[0], high=wishes.range[1])
     shape = _reshaped(fakes.image_shape, resolution_px, channels, path)
@@ -110,13 +110,13 @@ def _of_fakes(path: Path, resolution_px: int | None, channels: int | None, wishe
 
 def _of_hdf5(path: Path, resolution_px: int | None, channels: int | None, wishes: LabelWishes) -> WholeSource:
     with open_trusted_layout(path, texts=True) as file:
-        found, origin, stated = all_parts(file, path)
-        parts = [part for part, _, _ in found]
-        shapes = {_reshaped(images.shape, resolution_px, channels, path) for _, images, _ in found}
+        image_parts, origin, stated = all_parts(file, path)
+        parts = [part for part, _, _ in image_parts]
+        shapes = {_reshaped(images.shape, resolution_px, channels, path) for _, images, _ in image_parts}
     if len(shapes) != 1:
         raise UserError(f"{path}: its images have different sizes; give --resolution N to crop and resize them.")
     (shape,) = shapes
-    named = {f"{number}": labels for number, (_, _, labels) in enumerate(found)}
+    named = {f"{number}": labels for number, (_, _, labels) in enumerate(image_parts)}
     reading = read_labels(named, _described(stated, wishes), origin)
     note(reading.remark)
     labels = np.concatenate(list(reading.labels.values()))
@@ -146,8 +146,8 @@ def _reshaped(
     shape: Sequence[int], resolution_px: int | None, channels: int | None, path: Path
 ) -> tuple[int, int, int]:
     """(C, H, W) of what `reshape_pixels` will make; it refuses what cannot be."""
-    found = reshape_pixels(np.zeros((1, *shape), dtype=np.uint8), resolution_px, channels, str(path)).shape
-    return int(found[1]), int(found[2]), int(found[3])
+    result_shape = reshape_pixels(np.zeros((1, *shape), dtype=np.uint8), resolution_px, channels, str(path)).shape
+    return int(result_shape[1]), int(result_shape[2]), int(result_shape[3])
 
 
 def _cut(count: int, shape: Sequence[int], block: int = 1) -> Iterator[slice]:

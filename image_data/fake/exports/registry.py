@@ -14,7 +14,7 @@ from runtime.registry import Registry
 
 
 class ExportFormat(ABC):
-    """One format.  An instance is made for each export, without arguments."""
+    """One format.  Each export creates an instance, without arguments."""
 
     suffix: ClassVar[str] = ""  # of the one file that it writes; empty where it fills a folder
     shuffled: ClassVar[bool] = False  # rows in a drawn order, for formats that are read as a stream

@@ -69,14 +69,14 @@ class ExportRows:
         view, fakes = self.view, self.view.fakes
         rows = (np.arange(len(fakes)) if view.rows is None else view.rows)[self.order]
         labels, asked = view.labels[self.order], fakes.labels[rows]
-        found = {"label": labels, "row": rows, "k": fakes.sample_index[rows]}
+        columns = {"label": labels, "row": rows, "k": fakes.sample_index[rows]}
         if not np.array_equal(labels, asked):
-            found["asked_label"] = asked
+            columns["asked_label"] = asked
         if fakes.density_ratio is not None:
-            found["density_ratio"] = fakes.density_ratio[rows]
+            columns["density_ratio"] = fakes.density_ratio[rows]
         if view.weights is not None:
-            found["weight"] = view.weights[self.order]
-        return found
+            columns["weight"] = view.weights[self.order]
+        return columns
 
     def blocks(self) -> Iterator[Block]:
         """All rows, under a progress bar."""

@@ -38,10 +38,10 @@ def export_fakes(
 ) -> Path:
     """Write the rows of a dataset of fakes, or of a selection, to the new file or folder `out` in another format.
 
-    `to`: an entry of EXPORT_FORMATS, by name or made already.  Memory does not grow with the number of rows.  The next
-    export removes what a killed one left, and begins again.  A folder gets a README.md with source, `licence` and
-    selection.  `seed` orders the rows of formats that are read as a stream.
-    UserError: no rows, `out` exists, another process is exporting to it, a package is missing.
+    `to`: an entry of EXPORT_FORMATS, by name or as an instance.  Memory does not grow with the number of rows.  The
+    next export removes what a killed one left, and begins again.  A folder gets a README.md with source, `licence` and
+    selection.  `seed` orders the rows of formats that are read as a stream.  UserError: no rows, `out` exists, another
+    process is exporting to it, a package is missing.
     """
     fakes = path if isinstance(path, FakeDataset) else open_fakes(path)
     form = export_format(to) if isinstance(to, str) else to
