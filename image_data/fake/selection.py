@@ -23,7 +23,7 @@ _KIND = "retort selection 1"
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """`rows` int64 n; `labels` n (or n x d) in the user's units, one for each row; `recipe` says how they were selected.
+    """`rows` int64 n; `labels` n (or n x d) in the user's units, one a row; `recipe` says how they were selected.
 
     `fakes_digest` names the dataset that the rows count in.  `weights`: float32 n, how much each row counts in a
     training loss (mean 1), or None where all count alike.
