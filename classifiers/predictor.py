@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from classifiers.networks import STUDENTS, build_student
+from classifiers.networks.older import check_not_older
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
 from interfaces.method import Views
@@ -22,7 +23,8 @@ from layers.features import FeatureReader
 from layers.heads import HEADS
 from runtime.errors import UserError
 from runtime.registry import Choice
-from training.model_folder import ModelFolder
+from runtime.tensor_files import tensor_names
+from training.model_folder import WEIGHTS_FILE, ModelFolder
 
 FOLDER = ModelFolder("classifier", "train the classifier again", kind="classifier")
 _BLOCK_ROWS = 256
@@ -113,5 +115,10 @@ def load_classifier(folder: Path, device: torch.device) -> ClassifierPredictor:
             network.head = HEADS.get(str(card["head"]["name"]))(**card["head"]["arguments"])
         return network
 
-    network = FOLDER.load(folder, card, build)
+    try:
+        network = FOLDER.load(folder, card, build)
+    except UserError:
+        if (path := folder / WEIGHTS_FILE).is_file():
+            check_not_older(path, tensor_names(path), "train it again with train-classifier or distill")
+        raise
     return ClassifierPredictor(card, network, label_space_from_json(card["label_space"]), device)

@@ -14,7 +14,7 @@ from torch import nn
 from runtime.registry import Registry
 
 HEADS: Registry[Any] = Registry("head")
-_HIDDEN = 128
+REGRESSION_HIDDEN = 128
 
 
 @HEADS.register("linear")
@@ -24,19 +24,20 @@ def linear_head(feature_dim: int, outputs: int) -> nn.Module:
 
 
 @HEADS.register("regression")
-def regression_head(feature_dim: int, outputs: int) -> nn.Module:
+def regression_head(feature_dim: int, outputs: int, hidden: int = REGRESSION_HIDDEN) -> nn.Module:
     """For continuous labels: two hidden layers with batch norm and ReLU, then a linear output in [0, 1].
 
-    The original ends in a ReLU, which can die and then predicts the lowest label for ever; the predictor clips instead.
+    hidden: 128 as for RC-49, 512 as for Steering Angle and UTKFace (Ding et al. 2023, arXiv 2104.03164).
+    The originals end in a ReLU, which can die and then predicts the lowest label for ever; the predictor clips instead.
     """
-    output = nn.Linear(_HIDDEN, outputs)
+    output = nn.Linear(hidden, outputs)
     nn.init.constant_(output.bias, 0.5)  # the middle of the range: no early rush of the whole network to get there
     return nn.Sequential(
-        nn.Linear(feature_dim, _HIDDEN),
-        nn.BatchNorm1d(_HIDDEN),
+        nn.Linear(feature_dim, hidden),
+        nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
-        nn.Linear(_HIDDEN, _HIDDEN),
-        nn.BatchNorm1d(_HIDDEN),
+        nn.Linear(hidden, hidden),
+        nn.BatchNorm1d(hidden),
         nn.ReLU(inplace=True),
         output,
     )

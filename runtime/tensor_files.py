@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from runtime.atomic import commit_file, refuse_gone, temporary_name
@@ -38,6 +38,15 @@ def save_tensors(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
     with named(path):  # the library has an error of its own for a disk that refuses
         save_file(plain, path)
     path.chmod(mode)
+
+
+def tensor_names(path: Path) -> list[str]:
+    """The names in a file; [] where it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError):
+        return []
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -24,7 +24,7 @@ from image_data.labels import ClassLabels, ContinuousLabels
 from image_data.seen import Seen, write_seen
 from image_data.seen_names import CLASSIFIER
 from interfaces import LabelSpace
-from layers.backbones import TIMM_PREFIX
+from layers.trunks import TIMM_PREFIX
 from runtime.atomic import commit_copy
 from runtime.digests import file_sha256
 from runtime.errors import UserError

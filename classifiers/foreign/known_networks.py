@@ -1,8 +1,7 @@
 """State dicts of networks that are known by name, whatever wrapped them and whoever named their layers.
 
-Known are the project's own networks, plain timm models (torchvision's ResNets have the same names), and the CIFAR
-ResNets and VGGs in the names of the well-known trainers (conv1, layer1.0.conv1, ..., fc; block0.0, ..., classifier).
-Such a network is built here with its own strides; its weights are checked name by name.
+Known are the project's own networks, plain timm models (torchvision's ResNets have the same names), and the published
+networks of `layers.trunks` in the names of their trainers.  Weights are checked name by name.
 """
 
 from __future__ import annotations
@@ -11,40 +10,26 @@ import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
 
-from classifiers.networks import STUDENTS, build_student
+from classifiers.foreign.published_names import is_last_layer, own_names
+from classifiers.networks import STUDENTS
+from classifiers.networks.older import check_not_older
 from classifiers.networks.student import classifier_features
-from image_data.labels import ClassLabels, ContinuousLabels
-from interfaces import LabelSpace
-from layers.backbones import TIMM_PREFIX
+from layers.heads import HEADS, REGRESSION_HIDDEN
 from layers.pointwise import with_safe_strides
+from layers.trunks import TIMM_PREFIX, TRUNKS, build_trunk
 from runtime.errors import UserError
 from runtime.safe_files.state_dicts import check_tensors
 
 Form = Literal["own", "timm", "cifar"]  # who named the layers
 _COUNTERS = "num_batches_tracked"  # older files lack them, and nothing here reads them
-_CIFAR_NAMES = {
-    "resnet": (
-        (r"conv1\.(\w+)", r"backbone.stem.0.\1"),
-        (r"bn1\.(\w+)", r"backbone.stem.1.\1"),
-        (r"layer([1-9])\.(\d+)\.conv([12])\.(\w+)", r"backbone.stages.#\1.\2.conv\3.\4"),
-        (r"layer([1-9])\.(\d+)\.bn([12])\.(\w+)", r"backbone.stages.#\1.\2.norm\3.\4"),
-        (r"layer([1-9])\.(\d+)\.(?:downsample|shortcut)\.([01])\.(\w+)", r"backbone.stages.#\1.\2.shortcut.\3.\4"),
-        (r"(?:fc|linear|classifier)\.(\w+)", r"head.\1"),
-    ),
-    "vgg": (
-        (r"block(\d)\.([01])\.(\w+)", r"backbone.blocks.@\1.\2.\3"),
-        (r"(?:classifier|fc|linear)\.(\w+)", r"head.\1"),
-    ),
-}
-_OWN = ("backbone.stem.", "backbone.stages.", "backbone.blocks.", "backbone.model.")
-_FEATURES = {"resnet8": 64, "resnet20": 64, "vgg8": 512, "vgg8_quarter": 128}  # at width 1
+_LARGEST_HIDDEN = 1 << 16
 _LEAST_TENSORS = 4  # fewer are a head or a loss
-_VGG_LARGEST_PX = 64  # from there on the original's pools and ours differ
+_VGG_LARGEST_PX = 64  # above it the original's pools and ours differ
 
 
 class OwnCore(nn.Module):
@@ -61,7 +46,10 @@ class OwnCore(nn.Module):
 
 @dataclass(frozen=True)
 class KnownNetwork:
-    """What decides the network that is built; the card's `network`."""
+    """What decides the network that is built; the card's `network`.
+
+    hidden: units in each hidden layer of a regression head; 0: its head is one layer.
+    """
 
     name: str
     form: Form
@@ -70,24 +58,37 @@ class KnownNetwork:
     resolution_px: int
     outputs: int
     continuous: bool
+    hidden: int
+
+    @staticmethod
+    def of_card(
+        arguments: Mapping[str, Any], name: str, channels: int, resolution_px: int, outputs: int
+    ) -> KnownNetwork:
+        """KeyError, TypeError or ValueError where the card's `arguments` say something else."""
+        if arguments["form"] not in get_args(Form):
+            raise ValueError(f"its network is of the form {str(arguments['form'])[:40]!r}")
+        form, continuous = arguments["form"], bool(arguments["continuous"])
+        hidden = int(arguments.get("hidden", REGRESSION_HIDDEN if continuous and form == "own" else 0))
+        width = float(arguments["width"])
+        if not 0 <= hidden <= _LARGEST_HIDDEN:
+            raise ValueError(f"its head has {hidden} hidden units")
+        return KnownNetwork(name, form, width, channels, resolution_px, outputs, continuous, hidden)
 
     def to_json(self) -> dict[str, Any]:
         """For the card."""
-        return {"form": self.form, "width": self.width, "continuous": self.continuous}
+        return {"form": self.form, "width": self.width, "continuous": self.continuous, "hidden": self.hidden}
 
     def build(self) -> nn.Module:
         """The network with random weights, in evaluation mode; UserError where there is none of this kind."""
         if self.form == "timm":
             return with_safe_strides(_plain_timm(self)).eval()
-        space: LabelSpace = ContinuousLabels(0.0, 1.0, dimension=self.outputs)
-        if not self.continuous or self.form == "cifar":
-            space = ClassLabels(tuple(str(index) for index in range(self.outputs)))
-        student = build_student(self.name, self.channels, self.resolution_px, space, width=self.width)
-        core = OwnCore(student.backbone, student.head)
-        if self.form == "cifar" and self.name.startswith("resnet"):
-            stem: Any = core.backbone.stem
-            stem[0].stride = (1, 1)  # ours strides from 64 px on
-        return core.eval()
+        choice = STUDENTS.choose(self.name, {"width": self.width})
+        trunk = STUDENTS.build(choice, in_channels=self.channels, resolution_px=self.resolution_px)
+        if self.hidden:
+            head = HEADS.get("regression")(trunk.feature_dim, self.outputs, self.hidden)
+        else:
+            head = HEADS.get("linear")(trunk.feature_dim, self.outputs)
+        return OwnCore(trunk, head).eval()
 
 
 def _plain_timm(network: KnownNetwork) -> nn.Module:
@@ -114,11 +115,8 @@ def _plain_timm(network: KnownNetwork) -> nn.Module:
 
 def is_classifier(arch: str) -> Callable[[Collection[str]], bool]:
     """Whether the tensors of these names may be such a network: its last layer is there, and more than that."""
-    heads = {"head.weight", "fc.weight", "linear.weight", "classifier.weight"}
-    heads |= set(_timm_heads(arch)) if arch.startswith(TIMM_PREFIX) else set()
-    return lambda names: (
-        len(names) > _LEAST_TENSORS and any(name in heads or re.fullmatch(r"head\.\d+\.weight", name) for name in names)
-    )
+    heads = set(_timm_heads(arch)) if arch.startswith(TIMM_PREFIX) else set()
+    return lambda names: len(names) > _LEAST_TENSORS and any(name in heads or is_last_layer(name) for name in names)
 
 
 def known_network(
@@ -136,12 +134,18 @@ def known_network(
     tensors: name -> tensor, wrappers' prefixes removed.  `width`: None where its last layer shall tell.
     """
     form: Form = "own"
-    if not any(name.startswith(_OWN) for name in tensors):
+    if not all(name.startswith(("backbone.", "head.")) for name in tensors):
         form = "timm" if arch.startswith(TIMM_PREFIX) else "cifar"
-    renamed = _renamed(arch, tensors, resolution_px, source) if form == "cifar" else dict(tensors)
+    if form == "cifar" and arch.startswith("vgg") and resolution_px > _VGG_LARGEST_PX:
+        raise UserError(
+            f"{source}: {arch} pools other than here above {_VGG_LARGEST_PX} px; give it as --arch onnx or "
+            f"torch-export."
+        )
+    renamed = own_names(tensors) if form == "cifar" else dict(tensors)
     outputs = _outputs(renamed, form, arch, source)
+    hidden = int(renamed["head.3.weight"].shape[0]) if {"head.3.weight", "head.6.weight"} <= set(renamed) else 0
     found = _width(arch, renamed) if width is None else width
-    network = KnownNetwork(arch, form, found, channels, resolution_px, outputs, continuous)
+    network = KnownNetwork(arch, form, found, channels, resolution_px, outputs, continuous, hidden)
     core = network.build()
     load_weights(core, renamed, source, arch)
     return network, core
@@ -151,6 +155,7 @@ def load_weights(core: nn.Module, tensors: Mapping[str, torch.Tensor], source: P
     """Copy the weights, in float32; UserError listing names that are missing, surplus or misshapen."""
     wanted = {name: tuple(value.shape) for name, value in core.state_dict().items() if not name.endswith(_COUNTERS)}
     given = {name: value for name, value in tensors.items() if not name.endswith(_COUNTERS)}
+    check_not_older(source, given, "train it again with train-classifier")
     try:
         check_tensors(given, wanted, source)
     except UserError as error:
@@ -184,9 +189,11 @@ def _outputs(tensors: Mapping[str, torch.Tensor], form: Form, arch: str, source:
 def _width(arch: str, tensors: Mapping[str, torch.Tensor]) -> float:
     """From the number of features that the head reads."""
     first = next((tensors[name] for name in ("head.weight", "head.0.weight") if name in tensors), None)
-    if arch not in _FEATURES or first is None or first.ndim != 2:
+    if arch not in TRUNKS or not TRUNKS[arch].scales or first is None or first.ndim != 2:
         return 1.0
-    return int(first.shape[1]) / _FEATURES[arch]
+    with torch.device("meta"):
+        published: Any = build_trunk(arch, 3, 32)
+    return int(first.shape[1]) / int(published.feature_dim)
 
 
 def _timm_heads(arch: str) -> list[str]:
@@ -199,52 +206,6 @@ def _timm_heads(arch: str) -> list[str]:
         heads = None
     first = heads[0] if isinstance(heads, list | tuple) else heads
     return [f"{head}.weight" for head in dict.fromkeys((first, "fc", "classifier", "head", "head.fc")) if head]
-
-
-def _renamed(
-    arch: str, tensors: Mapping[str, torch.Tensor], resolution_px: int, source: Path
-) -> dict[str, torch.Tensor]:
-    """The tensors under the project's names; names without a counterpart stay, to be listed as surplus."""
-    family = next((family for family in _CIFAR_NAMES if arch.startswith(family)), None)
-    found: dict[str, torch.Tensor] = {}
-    for name, value in tensors.items():
-        found[_own_name(name, _CIFAR_NAMES.get(str(family), ()))] = value
-    if family != "vgg":
-        return found
-    if resolution_px > _VGG_LARGEST_PX:
-        raise UserError(
-            f"{source}: {arch} pools other than here above {_VGG_LARGEST_PX} px; give it as --arch onnx or "
-            f"torch-export."
-        )
-    return _without_biases(_placed(found, resolution_px))
-
-
-def _own_name(name: str, rules: tuple[tuple[str, str], ...]) -> str:
-    for pattern, replacement in rules:
-        if re.fullmatch(pattern, name):
-            renamed = re.sub(pattern, replacement, name)
-            return re.sub(r"#(\d)", lambda found: str(int(found.group(1)) - 1), renamed)
-    return name
-
-
-def _placed(tensors: Mapping[str, torch.Tensor], resolution_px: int) -> dict[str, torch.Tensor]:
-    """Block and layer as places in the project's one sequence: three layers a block, and a pool after some."""
-    pools = 4 if resolution_px >= 64 else 3  # as layers.backbones has them
-    place: Callable[[re.Match[str]], str] = lambda found: str(  # noqa: E731
-        3 * int(found.group(1)) + min(int(found.group(1)), pools) + int(found.group(2))
-    )
-    return {re.sub(r"@(\d)\.([01])", place, name): value for name, value in tensors.items()}
-
-
-def _without_biases(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A convolution's bias before a batch norm shifts the norm's mean and nothing else."""
-    found = dict(tensors)
-    for number in range(len(tensors)):
-        bias, mean = f"backbone.blocks.{number}.bias", f"backbone.blocks.{number + 1}.running_mean"
-        weight = found.get(f"backbone.blocks.{number}.weight")
-        if weight is not None and weight.ndim == 4 and bias in found and mean in found:
-            found[mean] = found[mean] - found.pop(bias)
-    return found
 
 
 def known_names() -> str:

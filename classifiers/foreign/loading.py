@@ -12,6 +12,7 @@ from torch import nn
 from classifiers.foreign.known_networks import KnownNetwork
 from classifiers.foreign.networks import Convention, ForeignNetwork, ProgramCore
 from classifiers.foreign.wording import of_a_classifier
+from classifiers.networks.older import check_not_older
 from image_data.labels import label_space_from_json
 from interfaces import LabelSpace
 from runtime.digests import file_sha256
@@ -51,21 +52,14 @@ def _core(path: Path, card: Mapping[str, Any], convention: Convention, device: t
         return ProgramCore(OnnxProgram(path, device, output_dims=2), convention.channels_last)
     if name == "torch-export":
         return ProgramCore(ExportedProgram(path, device), convention.channels_last)
-    arguments = card["arguments"]
-    if arguments["form"] not in ("own", "timm", "cifar"):
-        raise ValueError(f"its network is of the form {str(arguments['form'])[:40]!r}")
-    network = KnownNetwork(
-        name,
-        arguments["form"],
-        float(arguments["width"]),
-        convention.channels,
-        convention.resolution_px,
-        convention.outputs,
-        bool(arguments["continuous"]),
+    network = KnownNetwork.of_card(
+        card["arguments"], name, convention.channels, convention.resolution_px, convention.outputs
     )
     core = network.build()
     try:
-        core.load_state_dict(read_tensors(path))
+        tensors = read_tensors(path)
+        check_not_older(path, tensors, "import it again with import-predictor")
+        core.load_state_dict(tensors)
     except (ValueError, RuntimeError, OSError) as error:
         raise UserError(f"{path} does not hold the network of its card ({printable(error)}).") from error
     return core

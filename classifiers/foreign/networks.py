@@ -17,8 +17,8 @@ from torch import nn
 from classifiers.foreign.normalisation import Normalisation
 from image_data.labels import ContinuousLabels
 from interfaces import LabelSpace
-from layers.backbones import timm_feature_paths
 from layers.features import feature_paths
+from layers.trunks.timm_model import timm_feature_paths
 from runtime.errors import UserError
 from runtime.safe_files.program import Program, pieces
 
@@ -91,7 +91,7 @@ class ForeignNetwork(nn.Module):
 
     @property
     def feature_paths(self) -> dict[str, str]:
-        """Name -> module path of what a method can read; plain timm models name theirs as `layers.backbones` does."""
+        """Name -> module path of what a method can read; plain timm models name theirs as `layers.trunks` does."""
         known = feature_paths(self.core) or timm_feature_paths(self.core)
         return {name: f"core.{path}" for name, path in known.items()}
 

@@ -1,13 +1,15 @@
 """The light classifiers and regressors by name, one trunk each; `build_student` adds normalisation and head.
 
-STUDENTS.build(choice, in_channels=, resolution_px=) gives an untrained trunk with `feature_dim`.
+STUDENTS.build(choice, in_channels=, resolution_px=) gives an untrained trunk with `feature_dim`.  The published
+networks stand in `layers.trunks.TRUNKS`, a line each.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from classifiers.networks.settings import TimmSettings, TrunkSettings
+from classifiers.networks.settings import OneWidthSettings, TimmSettings, TrunkSettings
+from layers.trunks import TIMM_PREFIX, TRUNKS
 from runtime.lazy import lazy_exports
 from runtime.registry import Registry
 
@@ -17,14 +19,12 @@ if TYPE_CHECKING:
 
 STUDENTS: Registry[Any] = Registry("student network")
 STUDENTS.declare("mobilenetv3", "classifiers.networks.student", TimmSettings)
-STUDENTS.declare("resnet20", "classifiers.networks.student", TrunkSettings)
-STUDENTS.declare("resnet8", "classifiers.networks.student", TrunkSettings)
-STUDENTS.declare("timm:NAME", "classifiers.networks.student", TimmSettings)
-STUDENTS.declare("vgg8", "classifiers.networks.student", TrunkSettings)
-STUDENTS.declare("vgg8_quarter", "classifiers.networks.student", TrunkSettings)
+STUDENTS.declare(f"{TIMM_PREFIX}NAME", "classifiers.networks.student", TimmSettings)
+for _name, _declared in TRUNKS.items():
+    STUDENTS.declare(_name, "classifiers.networks.student", TrunkSettings if _declared.scales else OneWidthSettings)
 
 __getattr__, _exported = lazy_exports(
     __name__,
     {"StudentNetwork": "classifiers.networks.student", "build_student": "classifiers.networks.student"},
 )
-__all__ = ["STUDENTS", "StudentNetwork", "TimmSettings", "TrunkSettings", "build_student"]
+__all__ = ["STUDENTS", "OneWidthSettings", "StudentNetwork", "TimmSettings", "TrunkSettings", "build_student"]

@@ -25,3 +25,12 @@ class TimmSettings:
     width: Annotated[float, AfterValidator(Bound(1, 1, why="a timm network has its width in its name"))] = setting(
         1.0, "Stays 1: a timm network has its width in its name."
     )
+
+
+@dataclass(frozen=True)
+class OneWidthSettings:
+    """Of published networks whose channels are fixed."""
+
+    width: Annotated[float, AfterValidator(Bound(1, 1, why="this network has one width"))] = setting(
+        1.0, "Stays 1: this network has one width."
+    )

@@ -10,54 +10,34 @@ The head follows from the labels (`layers.heads`): linear for classes, regressio
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from classifiers.networks import STUDENTS
-from classifiers.networks.settings import TimmSettings, TrunkSettings
+from classifiers.networks.settings import TimmSettings
 from interfaces import LabelSpace
-from layers.backbones import TIMM_PREFIX, build_backbone
 from layers.features import feature_paths
 from layers.heads import HEADS
+from layers.trunks import TIMM_PREFIX, TRUNKS, build_trunk
 from runtime.registry import Choice
 
-
-@STUDENTS.register("resnet8", settings=TrunkSettings)
-def resnet8(in_channels: int, resolution_px: int, width: float) -> nn.Module:
-    """ResNet-8, 78 thousand parameters at width 1."""
-    return build_backbone("resnet8", in_channels, resolution_px, width)
-
-
-@STUDENTS.register("resnet20", settings=TrunkSettings)
-def resnet20(in_channels: int, resolution_px: int, width: float) -> nn.Module:
-    """ResNet-20, 272 thousand parameters at width 1."""
-    return build_backbone("resnet20", in_channels, resolution_px, width)
-
-
-@STUDENTS.register("vgg8", settings=TrunkSettings)
-def vgg8(in_channels: int, resolution_px: int, width: float) -> nn.Module:
-    """VGG-8, 3.9 million parameters at width 1."""
-    return build_backbone("vgg8", in_channels, resolution_px, width)
-
-
-@STUDENTS.register("vgg8_quarter", settings=TrunkSettings)
-def vgg8_quarter(in_channels: int, resolution_px: int, width: float) -> nn.Module:
-    """VGG-8 with a quarter of its channels (16-32-64-128-128), 246 thousand parameters at width 1."""
-    return build_backbone("vgg8", in_channels, resolution_px, width / 4)
+for _name in TRUNKS:
+    STUDENTS.register(_name, settings=STUDENTS.settings(_name))(partial(build_trunk, _name))
 
 
 @STUDENTS.register("mobilenetv3", settings=TimmSettings)
 def mobilenetv3(in_channels: int, resolution_px: int, width: float) -> nn.Module:
     """timm's MobileNetV3-small at half width, its early strides taken out; `width` must stay 1."""
-    return build_backbone("timm:mobilenetv3_small_050", in_channels, resolution_px, width)
+    return build_trunk("timm:mobilenetv3_small_050", in_channels, resolution_px, width)
 
 
 @STUDENTS.register("timm:NAME", settings=TimmSettings)
 def timm_network(name: str, in_channels: int, resolution_px: int, width: float) -> nn.Module:
     """Any timm model that fits."""
-    return build_backbone(TIMM_PREFIX + name, in_channels, resolution_px, width)
+    return build_trunk(TIMM_PREFIX + name, in_channels, resolution_px, width)
 
 
 class StudentNetwork(nn.Module):

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from layers.backbones import ResidualBlock
+from layers.residual_block import ResidualBlock
 
 
 class ImageLabelNetwork(nn.Module):

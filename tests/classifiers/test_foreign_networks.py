@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
-import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from classifiers import load_classifier
-from classifiers.foreign.known_networks import known_network
 from classifiers.foreign.networks import ForeignNetwork
 from tests.commands.test_predictor_import import CPU, random_images, typed
 from tests.support.plain_cifar import PlainResNet
-
-PARITY = Path(os.environ.get("RETORT_PARITY_KD_DIR", Path(__file__).resolve().parents[3] / "shared" / "parity_kd"))
 
 
 @pytest.mark.parametrize("side", [32, 64])
@@ -64,42 +57,3 @@ def test_of_several_networks_the_averaged_one_is_taken_and_named(tmp_path: Path,
     assert code == 2
     assert "several classifiers" in error
     assert "choose one with --entry one" in error
-
-
-def _filled(described: dict) -> dict[str, torch.Tensor]:
-    """The weights of a parity network, which follow a formula of entry and index in 32-bit arithmetic."""
-    found = {}
-    for place, (name, shape, _) in enumerate(described["state_dict"]):
-        index = np.arange(max(1, math.prod(shape)), dtype=np.uint32)
-        with np.errstate(over="ignore"):
-            h = index * np.uint32(0x9E3779B1) + np.uint32(place) * np.uint32(0x85EBCA77) + np.uint32(1)
-            h = (h ^ (h >> np.uint32(16))) * np.uint32(0x7FEB352D)
-            h = (h ^ (h >> np.uint32(15))) * np.uint32(0x846CA68B)
-        u = ((h ^ (h >> np.uint32(16))) + 0.5) / 2**32
-        if len(shape) > 1:
-            value = (2 * u - 1) * math.sqrt(3 * described["fill"]["w_gain"] / math.prod(shape[1:]))
-        elif name.endswith("running_mean"):
-            value = 0.4 * (u - 0.5)
-        elif name.endswith("running_var"):
-            value = 0.5 + u
-        elif name.endswith("bias"):
-            value = 0.3 * (u - 0.5)
-        else:
-            value = described["fill"]["bn_gain"] * (0.75 + 0.5 * u) if shape else 0 * u
-        found[name] = torch.tensor(value.astype(np.float32).reshape(shape))
-    return found
-
-
-@pytest.mark.parametrize("name", ["resnet8", "resnet20", "vgg8"])
-def test_networks_of_the_original_trainers_answer_as_there(name: str) -> None:
-    folder = PARITY / "networks"
-    if not folder.is_dir():
-        pytest.skip(f"no parity fixtures at {PARITY}; set RETORT_PARITY_KD_DIR")
-    tensors = _filled(json.loads((folder / name / "config.json").read_text()))
-    _, core = known_network(
-        name, tensors, folder / name, width=None, channels=3, resolution_px=32, continuous=False
-    )  # fmt: skip
-    with torch.no_grad():
-        found = core(load_file(folder / "inputs.safetensors")["x32"])
-    wanted = load_file(folder / name / "expected.safetensors")["output"]
-    torch.testing.assert_close(found, wanted, atol=1e-5 * float(wanted.abs().max()), rtol=1e-4)

@@ -8,20 +8,25 @@ from torch import nn
 
 from classifiers.networks import STUDENTS, build_student
 from image_data.labels import ClassLabels
-from layers.backbones import build_backbone, timm_feature_paths
 from layers.features import FeatureReader, Insides, feature_paths
+from layers.trunks import TRUNKS, build_trunk
+from layers.trunks.timm_model import timm_feature_paths
 from runtime.errors import UserError
 
-STAGES = {"resnet8": 3, "resnet20": 3, "vgg8": 4, "vgg8_quarter": 4, "mobilenetv3": 4}
+STAGES = {"resnet8": 3, "resnet18": 4, "resnet50": 4, "wrn_16_1": 3, "vgg8": 4, "vgg8_quarter": 4, "mobilenetv2": 4}
+STAGES |= {"shufflev1": 3, "shufflev2": 3, "densenet121": 4, "efficientnetb0": 5, "mobilenetv3": 4}
+RAW = ("wrn", "mobile", "dense", "efficient")  # their stages end without an activation
 TWO = (torch.zeros(2, 1, 16, 16, dtype=torch.uint8),)
 
 
-@pytest.mark.parametrize("name", sorted(STUDENTS))
+@pytest.mark.parametrize("name", sorted(STAGES))
 def test_every_classifier_gives_its_features_by_name(name: str) -> None:
     network = build_student(name, 1, 16, ClassLabels(("a", "b", "c")))
     names = list(feature_paths(network))
-    stages = STAGES.get(name, len(names) - 3)
-    assert names == ["stem", *(f"stage{index + 1}" for index in range(stages)), "pooled", "logits"]
+    stages = [f"stage{index + 1}" for index in range(STAGES[name])]
+    before = [[f"{stage}_preact"] if name in TRUNKS else [] for stage in stages]
+    assert names == ["stem", *(one for stage, more in zip(stages, before, strict=True) for one in (*more, stage)),
+                     "pooled", "logits"]  # fmt: skip
     images = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
     views = FeatureReader(network, names)(images)
     shapes = Insides(network, TWO, "student").shapes
@@ -31,30 +36,42 @@ def test_every_classifier_gives_its_features_by_name(name: str) -> None:
     assert torch.equal(views.features["logits"], views.output)
     assert views.features["pooled"].shape == (4, network.backbone.feature_dim)
     assert all(feature.requires_grad for feature in views.features.values())
-    last = views.features[names[-3]]
     if name.startswith("resnet"):
-        assert torch.equal(last.mean(dim=(2, 3)), views.features["pooled"])
-    if name in STAGES and not name.startswith("mobile"):
-        assert float(last.detach().min()) == 0.0  # after the ReLU
+        assert torch.equal(views.features[stages[-1]].mean(dim=(2, 3)), views.features["pooled"])
+    if not name.startswith((*RAW, "shufflev2")):
+        for stage in stages:
+            assert torch.equal(views.features[f"{stage}_preact"].relu(), views.features[stage])
 
 
-def test_the_reader_runs_over_every_classifier() -> None:
-    assert set(STAGES) <= set(STUDENTS)
-    (marks,) = test_every_classifier_gives_its_features_by_name.pytestmark  # type: ignore[attr-defined]
-    assert set(marks.args[1]) == set(STUDENTS)
+def test_reading_before_the_activation_changes_nothing() -> None:
+    images = torch.randn(4, 1, 16, 16)
+    for name in ("resnet8", "wrn_10_1", "vgg8_quarter", "shufflev2"):
+        network = build_trunk(name, 1, 16).eval()
+        plain = network(images)
+        views = FeatureReader(network, ["stage1_preact", "stage2_preact"])(images)
+        assert torch.equal(views.output, plain)
+        by_size = Insides(network, (images,), "student").maps_by_size()
+        assert [one for one in by_size.values() if one.endswith("_preact")] == []
+
+
+def test_the_reader_runs_over_every_family() -> None:
+    """One network of each family; those of a family differ in numbers alone."""
+    assert {TRUNKS[name].family for name in STAGES if name in TRUNKS} == {one.family for one in TRUNKS.values()}
+    assert set(STUDENTS) == {*TRUNKS, "mobilenetv3"}
 
 
 def test_modules_are_read_by_path_too_and_reading_leaves_no_trace() -> None:
-    network = build_backbone("resnet8", 1, 16, 0.25)
+    network = build_trunk("resnet8", 1, 16, 0.25)
     network.train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     shapes = Insides(network, (torch.zeros(2, 1, 16, 16),), "student").shapes
-    assert shapes["stages.1.0.conv1"] == shapes["stages.1.0"] == (8, 8, 8)
+    assert shapes["layer2.0.conv1"] == shapes["layer2.0"] == (8, 8, 8)
     assert network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     images = torch.randn(3, 1, 16, 16)
-    views = FeatureReader(network, ["stages.1.0"])(images)
-    assert torch.equal(views.features["stages.1.0"], network.stages[1][0](network.stages[0](network.stem(images))))
+    views = FeatureReader(network, ["layer2.0"])(images)
+    stem = torch.relu(network.bn1(network.conv1(images)))
+    assert torch.equal(views.features["layer2.0"], network.layer2[0](network.layer1(stem)))
     assert not any(module._forward_hooks for module in network.modules())
 
 
