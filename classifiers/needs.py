@@ -10,6 +10,7 @@ from classifiers.networks import build_student
 from classifiers.settings import ClassifierSettings
 from interfaces import LabelSpace
 from training.memory import training_needs
+from training.methods import METHODS
 
 _COPIES = 5  # weights, gradients, momentum, the best state, and EMA
 
@@ -28,4 +29,5 @@ def classifier_needs(
     def step(count: int) -> torch.Tensor:
         return network(torch.zeros(count, *image_shape, dtype=torch.uint8))
 
-    return training_needs([network], step, settings.batch_size, _COPIES, data_bytes, device)
+    rows = settings.batch_size * METHODS.get(settings.method.name).rows_per_image
+    return training_needs([network], step, rows, _COPIES, data_bytes, device)

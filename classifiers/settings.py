@@ -37,7 +37,9 @@ class ClassifierSettings:
 
     network: Choice = component(STUDENTS, "vgg8_quarter", "The network, with a head for the labels.")
     method: Choice = component(METHODS, "none", "The distillation method.")
-    beside: Choice = component(METHODS, "none", "What a method on features is added to: none (hard labels) or blkd.")
+    beside: Choice = component(
+        METHODS, "none", "What is added to a method that leaves out the labels: none (their cross entropy) or blkd."
+    )
     steps: Count = setting(900, "Optimiser steps.", "steps")
     batch_size: BatchSize = setting(32, "Images of one step, real and fake together.", "images")
     lr: Positive | None = setting(

@@ -69,6 +69,7 @@ class Method(nn.Module):
     whole_loss: bool = False
     # Whether the loss is no mean over rows: ranks that share a batch then bring their rows together first.
     whole_batch: bool = False
+    rows_per_image: ClassVar[int] = 1  # that `inputs` gives, for the memory that a training takes
     figures: ClassVar[frozenset[str]] = frozenset()  # returned scalars that are only logged and carry no gradient
 
     def stages(self) -> tuple[Stage, ...]:

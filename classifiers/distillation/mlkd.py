@@ -65,6 +65,7 @@ class MultiLevel(Method):
 
     requires = frozenset({"labels", "logits"})
     whole_loss = True
+    rows_per_image = 2
     whole_batch = True
 
     def __init__(

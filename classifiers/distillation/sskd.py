@@ -68,6 +68,7 @@ class SelfSupervised(Method):
     requires = frozenset({"labels", "logits", "features", "rotations"})
     student_features = teacher_features = ("pooled",)
     whole_loss = True
+    rows_per_image = 4
     whole_batch = True
 
     def __init__(

@@ -23,6 +23,7 @@ class AugmentedSoftTargets(Method):
 
     requires = frozenset({"labels", "logits"})
     whole_loss = True
+    rows_per_image = 2
 
     def __init__(self, space: MethodSpace, temperature: float, hard_weight: float, soft_weight: float) -> None:
         super().__init__()

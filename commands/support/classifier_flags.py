@@ -27,7 +27,7 @@ class MethodOptions(BaseModel):
     }
 
     method: Chosen = entry_option(METHODS, "blkd", METHOD_HELP)
-    beside: Chosen = entry_option(METHODS, "none", "What a method on features is added to: none or blkd.")
+    beside: Chosen = entry_option(METHODS, "none", "What is added to a method without labels of its own: none or blkd.")
 
 
 def classifier_settings(options: Any, network: Choice, method: Choice, **fixed: Any) -> ClassifierSettings:

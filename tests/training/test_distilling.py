@@ -67,14 +67,6 @@ def loss_of(terms: dict[str, torch.Tensor]) -> torch.Tensor:
     return terms["loss"].detach() if terms else torch.zeros(())
 
 
-def train_earlier_stages(method: Method, pair: Pair) -> None:
-    """Adds the gradients of the stages before the last: an adapter may learn in any of them."""
-    for stage in method.stages()[:-1]:
-        student, teacher, batch = pair.views(method)
-        student = student if stage.trains_student else Views()
-        method(student, teacher, replace(batch, stage=stage.name))["loss"].backward()
-
-
 @pytest.mark.parametrize("kind", list(SPACES))
 @pytest.mark.parametrize("name", list(METHODS))
 def test_contract(name: str, kind: str) -> None:
@@ -86,6 +78,7 @@ def test_contract(name: str, kind: str) -> None:
         if kind == "continuous" and "classes" in str(error):
             return
         raise
+    assert len(method.inputs(pair.images)) == ROWS * method.rows_per_image
     distillation = Distillation(method, 5)
     again, other = pair.build(name), pair.build(name, seed=1)
     other.load_state_dict(method.state_dict())
@@ -98,7 +91,6 @@ def test_contract(name: str, kind: str) -> None:
         if terms:
             terms["loss"].backward()
     assert sum(float(part.grad.abs().sum()) for part in pair.student.parameters() if part.grad is not None) > 0
-    train_earlier_stages(method, pair)
     assert all(part.grad is not None and float(part.grad.abs().sum()) > 0 for part in method.parameters())
     assert all(part.grad is None for part in pair.teacher.parameters())
     assert not any("teacher" in entry for entry in method.state_dict())
