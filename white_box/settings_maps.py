@@ -15,6 +15,7 @@ from runtime.settings import setting
 
 ReluRule = Literal["fit", "always", "never"]
 CorrelationForm = Literal["kernels", "neighbours"]
+DirectionSigns = Literal["positive", "free"]
 Margin = Annotated[float, AfterValidator(Bound(0, 1000, above=True))]
 LearningRateFactor = Annotated[float, AfterValidator(Bound(0, 1000, above=True))]
 STAGE_SHARE = 30 / 240  # epochs of the stage, of those that follow it
@@ -96,6 +97,9 @@ class SingularVectorSettings:
 
     weight: Positive = setting(1.0, "Weight of the sum over neighbouring maps.")
     pairs: tuple[str, ...] = setting((), "TEACHER:STUDENT pairs of maps in order; left out: all stages.")
+    signs: DirectionSigns = setting(
+        "positive", "Of the teacher's directions: positive, by their sum, or free, as they come (published)."
+    )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 QUICK: dict[str, Any] = {
     "network": STUDENTS.choose("resnet8", {"width": 0.25}), "batch_size": 16, "steps": 8, "log_every_steps": 1,
 }  # fmt: skip
-STEPS = {"toy-bank": 8, "toy-factors": 12, "toy-head": 8, "toy-rotations": 10, "feature_l2": 8}
+STEPS = {"toy-bank": 8, "toy-factors": 12, "toy-head": 8, "toy-rotations": 10, "feature_l2": 8, "ab": 9, "ft": 9}
 
 
 @pytest.fixture(scope="module")

@@ -25,16 +25,11 @@ from white_box.settings_maps import BoundarySettings
 SCALE = 3 / 1000
 
 
+@in_float32
 def boundary_loss(student: torch.Tensor, teacher: torch.Tensor, margin: float = 1.0) -> torch.Tensor:
     """Equally shaped maps N x C x H x W -> N: the squared ways back to the margin, summed over each row's entries."""
-    return _ways_back(student / margin, teacher) * margin**2
-
-
-@in_float32
-def _ways_back(s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
-    """With margin 1."""
-    inactive = ((s > -1) & (t <= 0)) * (s + 1).square()
-    active = ((s <= 1) & (t > 0)) * (s - 1).square()
+    inactive = ((student > -margin) & (teacher <= 0)) * (student + margin).square()
+    active = ((student <= margin) & (teacher > 0)) * (student - margin).square()
     return (inactive + active).flatten(1).sum(dim=1)
 
 
@@ -47,7 +42,7 @@ class Boundary(nn.Module):
         self.connector = nn.Identity() if student == teacher else Regressor(student, teacher, relu=False)
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        return boundary_loss(self.connector(student), teacher, self.margin)
+        return boundary_loss(self.connector(student), teacher, margin=self.margin)
 
 
 @METHODS.register("ab", settings=BoundarySettings)

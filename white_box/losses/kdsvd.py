@@ -4,19 +4,25 @@ Source: Lee et al. 2018, arXiv 1807.06819, in the form of RepDistiller.  The map
 channels.  The teacher's direction v_T is its first right singular vector; the student's v_S is, of its first four, the
 one that is most parallel to v_T, with its sign.  Between neighbouring maps R[a, b] = exp(-(v_(k+1)[a] - v_k[b])^2 / 8),
 and the loss is the sum of (R_S - R_T)^2.  Directions live in channel space: both networks need equal widths.
+
+A decomposition leaves the sign of v_T open, and R depends on it: as published, the loss changes with the library that
+decomposes, and pulls the student to one side for one image and to the other for the next.  By default the sum of v_T
+over the channels is therefore not negative.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch.nn import functional
 
+from training.distilling import MethodSpace
 from training.methods import METHODS
 from white_box.losses.stages import Maps, NeighbouringMaps, in_float32
-from white_box.settings_maps import SingularVectorSettings
+from white_box.settings_maps import DirectionSigns, SingularVectorSettings
 
 CANDIDATES = 4  # of the student's directions
 LEAST_GAP = 1e-6  # between squared singular values, as a share of the largest
@@ -56,20 +62,21 @@ class LeadingDirections(torch.autograd.Function):
 
 
 @in_float32
-def directions(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+def directions(student: torch.Tensor, teacher: torch.Tensor, signs: DirectionSigns = "positive") -> torch.Tensor:
     """Maps N x C x H x W and N x C x h x w -> (v_S, v_T) as 2 x N x C."""
-    s, t = (maps.flatten(2).mT for maps in (student, teacher))
-    wanted: torch.Tensor = LeadingDirections.apply(t.detach(), 1)  # type: ignore[no-untyped-call]
+    s, t = (maps.flatten(2).mT for maps in (student, teacher.detach()))
+    wanted: torch.Tensor = LeadingDirections.apply(t, 1)  # type: ignore[no-untyped-call]
+    if signs == "positive":
+        wanted = torch.where(wanted.sum(dim=1, keepdim=True) < 0, -wanted, wanted)
     found: torch.Tensor = LeadingDirections.apply(s, CANDIDATES)  # type: ignore[no-untyped-call]
-    found = functional.normalize(found, dim=1)
     cosines = (found.mT @ wanted).detach().squeeze(2)  # N x candidates
     chosen = functional.one_hot(cosines.abs().argmax(dim=1), cosines.shape[1]) * cosines.sign()
     return torch.stack([(found @ chosen[:, :, None]).squeeze(2), wanted.squeeze(2)])
 
 
-def direction_differences(student: Maps, teacher: Maps) -> list[torch.Tensor]:
+def direction_differences(student: Maps, teacher: Maps, signs: DirectionSigns = "positive") -> list[torch.Tensor]:
     """Maps in order, equally wide level by level -> for each two neighbours N values, sum of (R_S - R_T)^2."""
-    found = [directions(s, t) for s, t in zip(student, teacher, strict=True)]
+    found = [directions(s, t, signs=signs) for s, t in zip(student, teacher, strict=True)]
     rows = []
     for earlier, later in pairwise(found):
         ours, other = torch.exp(-(later[:, :, :, None] - earlier[:, :, None, :]).square() / 8)
@@ -81,5 +88,9 @@ def direction_differences(student: Maps, teacher: Maps) -> list[torch.Tensor]:
 class SingularDirections(NeighbouringMaps):
     """L = weight x sum over neighbouring maps of mean over rows of sum (R_S - R_T)^2."""
 
+    def __init__(self, space: MethodSpace, weight: float, pairs: Sequence[str], signs: DirectionSigns) -> None:
+        self.signs = signs
+        super().__init__(space, weight, pairs)
+
     def losses_of(self, student: Maps, teacher: Maps) -> list[torch.Tensor]:
-        return direction_differences(student, teacher)
+        return direction_differences(student, teacher, self.signs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,9 +29,9 @@ def in_float32(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Ten
     """The function of tensors in float32, whatever the precision of the pass around it."""
 
     @functools.wraps(function)
-    def whole(*tensors: torch.Tensor) -> torch.Tensor:
+    def whole(*tensors: torch.Tensor, **more: Any) -> torch.Tensor:
         with torch.autocast(tensors[0].device.type, enabled=False):
-            return function(*(tensor.float() for tensor in tensors))
+            return function(*(tensor.float() for tensor in tensors), **more)
 
     return whole
 
