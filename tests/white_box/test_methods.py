@@ -62,6 +62,24 @@ def test_blocks_of_equal_size_are_paired(resolution_px: int) -> None:
     assert method.teacher_features == method.student_features == ("blocks.0", "blocks.1")
 
 
+@pytest.mark.parametrize(
+    ("loss", "wanted"),
+    [
+        ("at=1000", (0, 1)),
+        ("nst=50", (0, 1)),
+        ("vid=1", (0, 1)),
+        ("fitnet=100", (1,)),
+        ("ft=200", (1,)),
+        ("cc=1", (1,)),
+    ],
+)
+def test_methods_of_classifiers_take_a_generators_blocks(loss: str, wanted: tuple[int, ...]) -> None:
+    teacher, student = network(8), network(4)
+    method = build(teacher, student, loss)
+    assert method.student_features == method.teacher_features == tuple(f"blocks.{place}" for place in wanted)
+    terms_of(method, teacher, student)
+
+
 def test_continuous_labels() -> None:
     networks = network(8, 16, "continuous", 1), network(4, 16, "continuous", 1)
     examples = torch.randn(2, LATENT), torch.full((2, 1), 0.5)

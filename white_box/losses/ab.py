@@ -28,9 +28,8 @@ SCALE = 3 / 1000
 @in_float32
 def boundary_loss(student: torch.Tensor, teacher: torch.Tensor, margin: float = 1.0) -> torch.Tensor:
     """Equally shaped maps N x C x H x W -> N: the squared ways back to the margin, summed over each row's entries."""
-    inactive = ((student > -margin) & (teacher <= 0)) * (student + margin).square()
-    active = ((student <= margin) & (teacher > 0)) * (student - margin).square()
-    return (inactive + active).flatten(1).sum(dim=1)
+    towards = torch.where(teacher > 0, -student, student)  # positive on the wrong side
+    return (towards + margin).relu().square().flatten(1).sum(dim=1)
 
 
 class Boundary(nn.Module):

@@ -15,9 +15,9 @@ from white_box.losses.pairs import PairedMaps
 from white_box.settings import PairSettings
 
 
-def mean_squared_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """mean (S - T)^2 over all entries of equally shaped maps, in float32 -> scalar.  The teacher is detached."""
-    return (student.float() - teacher.detach().float()).square().mean()
+def squared_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+    """Equally shaped maps N x C x H x W -> float32 N: mean (S - T)^2 over the entries of each row."""
+    return (student.float() - teacher.detach().float()).square().flatten(1).mean(dim=1)
 
 
 class AdaptedL2(nn.Module):
@@ -28,8 +28,8 @@ class AdaptedL2(nn.Module):
         self.adapter = nn.Conv2d(student_channels, teacher_channels, 1)
 
     def forward(self, student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-        """N x C_s x H x W and N x C_t x H x W -> scalar >= 0."""
-        return mean_squared_difference(self.adapter(student), teacher)
+        """N x C_s x H x W and N x C_t x H x W -> N values >= 0."""
+        return squared_difference(self.adapter(student), teacher)
 
 
 @METHODS.register("feature_l2", settings=PairSettings)

@@ -15,16 +15,11 @@ from torch import nn
 from layers.features import FeatureReader, Insides, quiet
 from training.distilling import MethodSpace
 from training.methods import METHODS
+from white_box.losses.feature_l2 import squared_difference
 from white_box.losses.pairs import Names, Shape
 from white_box.losses.regressors import Regressor
-from white_box.losses.stages import PairedStages, in_float32, paired_stages, stage_names
+from white_box.losses.stages import PairedStages, paired_stages, stage_names
 from white_box.settings_maps import FitNetSettings, ReluRule
-
-
-@in_float32
-def squared_difference(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
-    """Equally shaped maps N x C x H x W -> N: mean (S - T)^2 over the entries of each row."""
-    return (student - teacher).square().flatten(1).mean(dim=1)
 
 
 class Hint(nn.Module):

@@ -16,7 +16,7 @@ from torch import nn
 from interfaces.method import Batch, Stage, Views
 from training.distilling import MethodSpace
 from training.methods import METHODS
-from white_box.losses.fitnet import squared_difference
+from white_box.losses.feature_l2 import squared_difference
 from white_box.losses.pairs import Names, smaller_size, weighted_mean
 from white_box.losses.stages import PairedStages, attention, last_stages
 from white_box.settings_maps import FactorSettings

@@ -24,8 +24,9 @@ LEAST_VARIANCE = 1e-5
 @in_float32
 def gaussian_bound(mean: torch.Tensor, teacher: torch.Tensor, log_scale: torch.Tensor) -> torch.Tensor:
     """Maps N x C x H x W and p of C -> N: mean of ((mu - T)^2 / v + log v) / 2 over the entries of each row."""
-    variance = (functional.softplus(log_scale) + LEAST_VARIANCE)[None, :, None, None]
-    return ((mean - teacher).square() / variance + variance.log()).flatten(1).mean(dim=1) / 2
+    variance = functional.softplus(log_scale) + LEAST_VARIANCE
+    apart = (mean - teacher).square().mean(dim=(2, 3))
+    return (apart / variance + variance.log()).mean(dim=1) / 2
 
 
 class GaussianOfTeacher(nn.Module):
