@@ -25,7 +25,7 @@ from runtime.seeds import label_bits
 
 RESIZING = "bicubic with antialiasing"
 GREY_WEIGHTS = (0.299, 0.587, 0.114)  # ITU-R BT.601, as image libraries turn colour into grey
-_RANGE_BITS = 40  # k >> 40 tells the main run, the pilot and filter fitting apart; a map keeps candidates in theirs
+_RANGE_BITS = 40  # k >> 40 separates the main run, the pilot and filter fitting; a map keeps a candidate's range
 
 
 @dataclass(frozen=True)
@@ -50,23 +50,23 @@ class Adaptation:
 
     def to_json(self) -> dict[str, Any]:
         """{} where nothing is changed; otherwise what the manifest holds."""
-        found: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
         if self.label_map is not None:
-            found["label_map"] = self.label_map.to_json()
+            fields["label_map"] = self.label_map.to_json()
         if self.resolution_px is not None:
-            found |= {"resolution_px": self.resolution_px, "resizing": RESIZING}
+            fields |= {"resolution_px": self.resolution_px, "resizing": RESIZING}
         if self.channels is not None:
-            found["channels"] = self.channels
-        return found
+            fields["channels"] = self.channels
+        return fields
 
     @staticmethod
-    def from_json(found: Mapping[str, Any]) -> Adaptation:
+    def from_json(fields: Mapping[str, Any]) -> Adaptation:
         """The inverse of `to_json`."""
-        mapped = found.get("label_map")
+        mapped = fields.get("label_map")
         label_map = None
         if mapped is not None:
             label_map = LabelMap(tuple(mapped["names"]), tuple(tuple(group) for group in mapped["sources"]))
-        return Adaptation(label_map, found.get("resolution_px"), found.get("channels"))
+        return Adaptation(label_map, fields.get("resolution_px"), fields.get("channels"))
 
     def identity(self, teacher_digest: str) -> str:
         """The digest of the teacher as its user sees it."""
@@ -81,10 +81,10 @@ def read_label_map(path: Path, label_space: LabelSpace) -> LabelMap:
     class that the teacher lacks, or uses one twice.
     """
     path = Path(path)
-    found = read_yaml(path, "--label-map")
+    content = read_yaml(path, "--label-map")
     if not isinstance(label_space, ClassLabels):
         raise UserError(f"--label-map {path}: this teacher's labels are values, not classes; leave the map out.")
-    classes = found.get("classes") if isinstance(found, dict) and set(found) == {"classes"} else None
+    classes = content.get("classes") if isinstance(content, dict) and set(content) == {"classes"} else None
     if isinstance(classes, list) and classes:
         entries: list[tuple[str | None, list[Any]]] = [(None, [entry]) for entry in classes]
     elif isinstance(classes, dict) and classes:
@@ -200,14 +200,14 @@ class AdaptedTeacher:
         label_map = self.adaptation.label_map
         if label_map is None:
             return self.teacher.candidates(labels)
-        found = []
+        limits = []
         for label in labels:
             sources = np.array(label_map.sources[int(label)], dtype=np.int64)
             counts = self.teacher.candidates(sources)
             if counts is None:
                 return None
-            found.append(int((counts * len(sources) + np.arange(len(sources))).min()))
-        return np.array(found, dtype=np.int64)
+            limits.append(int((counts * len(sources) + np.arange(len(sources))).min()))
+        return np.array(limits, dtype=np.int64)
 
     def _labels_of(self, keys: np.ndarray) -> np.ndarray:
         """A class's bits are its index; without a label map the labels are not looked at."""

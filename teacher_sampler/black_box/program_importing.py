@@ -1,6 +1,6 @@
 """From a program in a file (ONNX, torch.export) to a teacher folder with a copy of it.
 
-What each input is for is told from the program's own declaration where possible; a first run shows the images' size,
+The program's own declaration says what each input is for, where possible; a first run shows the images' size,
 and that an image follows from its own latents and label alone.
 """
 
@@ -91,7 +91,7 @@ def _imported(arch: str, request: ImportRequest, program: Program, write: Callab
 
 
 def tell_apart(request: ImportRequest, program: Program) -> tuple[ProgramInput | None, ProgramInput | None]:
-    """(the latents' input or None, the label's input or None); UserError where that cannot be told."""
+    """(the latents' input or None, the label's input or None); UserError where that is ambiguous."""
     path, slots = request.path, program.inputs
     _check_inputs(path, slots)
     if len(slots) == 1:
@@ -130,7 +130,7 @@ def _check_inputs(path: Path, slots: tuple[ProgramInput, ...]) -> None:
 
 
 def _only_label(request: ImportRequest, slot: ProgramInput) -> bool:
-    """Whether a program's only input is its label; UserError where that cannot be told."""
+    """Whether a program's only input is its label; UserError where that is ambiguous."""
     if not slot.dtype.is_floating_point:
         return True
     name, classes = slot.name.lower(), len(request.class_names or ())
@@ -165,9 +165,9 @@ def _label_of_two_floats(request: ImportRequest, slots: tuple[ProgramInput, ...]
         lambda place: slots[place].width == len(request.class_names or ()),
     ]
     for rule in rules:
-        found = [slot for place, slot in enumerate(slots) if rule(place)]
-        if len(found) == 1:
-            return found
+        matching = [slot for place, slot in enumerate(slots) if rule(place)]
+        if len(matching) == 1:
+            return matching
     return []
 
 

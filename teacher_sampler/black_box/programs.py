@@ -48,9 +48,9 @@ class CallConvention:
         return asdict(self)
 
     @staticmethod
-    def from_json(found: Mapping[str, Any]) -> CallConvention:
+    def from_json(fields: Mapping[str, Any]) -> CallConvention:
         """The inverse; ValueError or TypeError where a card says something else."""
-        convention = CallConvention(**found)
+        convention = CallConvention(**fields)
         if convention.label_form not in LABEL_FORMS:
             raise ValueError(f"label_form {convention.label_form!r} is none of {', '.join(LABEL_FORMS)}")
         if not float(convention.black) < float(convention.white):
@@ -75,12 +75,12 @@ def program_values(
         given[convention.labels] = encoded
     if convention.latents is not None and latents is not None:
         given[convention.latents] = latents
-    found = {}
+    inputs = {}
     for slot in program.inputs:
         values = given[slot.name]
         sizes = (len(values), slot.width or values.shape[-1], 1, 1)[: len(slot.sizes)]
-        found[slot.name] = values.to(slot.dtype).reshape(sizes)
-    return found
+        inputs[slot.name] = values.to(slot.dtype).reshape(sizes)
+    return inputs
 
 
 class ProgramTeacher:

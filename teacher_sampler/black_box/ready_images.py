@@ -95,7 +95,7 @@ def _lay_out(path: Path, shape: tuple[int, ...]) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
         images = file.create_dataset("fake_images", shape=shape, dtype=np.uint8, track_times=False)
-        images[-1] = 0  # room is made for the whole array with the first row that is written
+        images[-1] = 0  # the first write allocates the whole array
         file.flush()
         return int(images.id.get_offset())
 

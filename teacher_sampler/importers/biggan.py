@@ -101,8 +101,8 @@ def import_biggan_deep(request: ImportRequest) -> ImportedTeacher:
 def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
     truncation = truncation_of(request)
     path = request.file
-    found = _read(path, request.entry)
-    tensors: Tensors = found.tensors
+    generator = _read(path, request.entry)
+    tensors: Tensors = generator.tensors
     layout = read_layout(tensors, path)
     if layout.deep != (arch == "biggan-deep"):
         other = "biggan-deep" if layout.deep else "biggan"
@@ -132,7 +132,7 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
             "batch_norm": layout.dialect,
             "conditional_norm": not layout.normless,
             "spectral_norm": layout.spectral_normed,
-            **found.notes(),
+            **generator.notes(),
         },
     )
 
@@ -155,13 +155,13 @@ def _read(path: Path, entry: str | None) -> FoundNetwork:
 
 
 def read_layout(tensors: Tensors, path: Path) -> Layout:
-    """What the shapes of a few tensors tell; UserError where those are missing or tell of no published generator."""
+    """The layout by the shapes of a few tensors; UserError where they are missing or fit no published generator."""
     deep = any(re.fullmatch(r"blocks\.\d+\.0\.conv4\.weight", name) for name in tensors)
     _check_anchors(tensors, path, deep)
     gain = tensors["blocks.0.0.bn1.gain.weight"]
     shared = tensors.get("shared.weight")
     first, last = tensors["blocks.0.0.conv1.weight"].shape[1], tensors["output_layer.2.weight"].shape[1]
-    count = 1 + max(int(found[1]) for name in tensors if (found := re.match(r"blocks\.(\d{1,6})\.", name)))
+    count = 1 + max(int(match[1]) for name in tensors if (match := re.match(r"blocks\.(\d{1,6})\.", name)))
     resolution_px, depth = _row(count, first, last, deep, path)
     label_dim = 0 if shared is None else shared.shape[1]
     linear_in = tensors["linear.weight"].shape[1]
@@ -295,10 +295,10 @@ def _attention(channels: int) -> dict[str, tuple[int, int]]:
 
 def _is_unused(name: str, expected: Mapping[str, Any]) -> bool:
     """Whether a tensor that belongs to an expected one never has a say in an image."""
-    if found := _UNUSED.fullmatch(name):
-        return f"{found[1]}.u0" in expected
-    if found := _COUNTERS.fullmatch(name):
-        return any(f"{found[1]}.{kind}_mean" in expected for kind in ("stored", "running"))
+    if match := _UNUSED.fullmatch(name):
+        return f"{match[1]}.u0" in expected
+    if match := _COUNTERS.fullmatch(name):
+        return any(f"{match[1]}.{kind}_mean" in expected for kind in ("stored", "running"))
     return False
 
 
@@ -322,10 +322,10 @@ def convert(tensors: Tensors, layout: Layout) -> dict[str, torch.Tensor]:
     """The state dict of our network from the checked float32 tensors of a checkpoint."""
     state: dict[str, torch.Tensor] = {"embedding.table.weight": _embedding(tensors, layout)}
 
-    def layer(theirs: str, ours: str, bias: bool = True) -> None:
-        state[f"{ours}.weight"] = _folded(tensors, theirs)
+    def layer(source: str, target: str, bias: bool = True) -> None:
+        state[f"{target}.weight"] = _folded(tensors, source)
         if bias:
-            state[f"{ours}.bias"] = tensors[f"{theirs}.bias"]
+            state[f"{target}.bias"] = tensors[f"{source}.bias"]
 
     layer("linear", "linear")
     if layout.deep and layout.dialect == "cross_replica":  # reads the embedding too, but not its constant
@@ -356,16 +356,16 @@ def _embedding(tensors: Tensors, layout: Layout) -> torch.Tensor:
     return table
 
 
-def _conditional_norm(tensors: Tensors, layout: Layout, theirs: str, ours: str) -> dict[str, torch.Tensor]:
-    gain, bias = (_folded(tensors, f"{theirs}.{part}") for part in ("gain", "bias"))
+def _conditional_norm(tensors: Tensors, layout: Layout, source: str, target: str) -> dict[str, torch.Tensor]:
+    gain, bias = (_folded(tensors, f"{source}.{part}") for part in ("gain", "bias"))
     if not layout.label_dim:
         gain, bias = gain.t(), bias.t()
     label_dim = layout.label_dim or layout.classes
     if layout.dialect == "cross_replica":  # norm(x) + (1 + gain) + bias; the 1 is the weight of the constant
         bias = _with_column(gain + bias, label_dim, 1.0)
         gain = torch.zeros_like(bias)
-    state = {f"{ours}.gain.weight": gain, f"{ours}.bias.weight": bias}
-    return state | _statistics(tensors, layout, theirs, f"{ours}.bn")
+    state = {f"{target}.gain.weight": gain, f"{target}.bias.weight": bias}
+    return state | _statistics(tensors, layout, source, f"{target}.bn")
 
 
 def _with_column(matrix: torch.Tensor, place: int, value: float) -> torch.Tensor:
@@ -374,15 +374,15 @@ def _with_column(matrix: torch.Tensor, place: int, value: float) -> torch.Tensor
     return torch.cat([matrix[:, :place], column, matrix[:, place:]], dim=1)
 
 
-def _statistics(tensors: Tensors, layout: Layout, theirs: str, ours: str) -> dict[str, torch.Tensor]:
-    mean, variance = (tensors.get(f"{theirs}.{name}") for name in STATISTICS[layout.dialect])
+def _statistics(tensors: Tensors, layout: Layout, source: str, target: str) -> dict[str, torch.Tensor]:
+    mean, variance = (tensors.get(f"{source}.{name}") for name in STATISTICS[layout.dialect])
     if mean is None or variance is None:  # no norm at all, where the checked tensors have none
-        channels = tensors[f"{theirs}.gain.weight"].shape[0 if layout.label_dim else 1]
+        channels = tensors[f"{source}.gain.weight"].shape[0 if layout.label_dim else 1]
         mean, variance = torch.zeros(channels), torch.full((channels,), 1.0 - 1e-5)
     return {
-        f"{ours}.running_mean": mean,
-        f"{ours}.running_var": variance,
-        f"{ours}.num_batches_tracked": torch.zeros((), dtype=torch.int64),
+        f"{target}.running_mean": mean,
+        f"{target}.running_var": variance,
+        f"{target}.num_batches_tracked": torch.zeros((), dtype=torch.int64),
     }
 
 

@@ -35,7 +35,7 @@ _START_PX = (4, 6)  # 6: 192 pixels
 
 @dataclass(frozen=True)
 class Layout:
-    """Which of the original programs' namings a file has.  `modules`: our module -> theirs."""
+    """Which of the original programs' namings a file has.  `modules`: our module -> the original's."""
 
     arch: Literal["ccgan-sngan", "ccgan-sagan"]
     conditioning: Literal["embedded", "added"]
@@ -70,14 +70,14 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
     no_truncation(arch, request)
     path = request.file
     generator = read_network(path, _is_generator, request.entry)
-    found = generator.tensors
-    layout = read_layout(found, path)
+    tensors = generator.tensors
+    layout = read_layout(tensors, path)
     if layout.arch != arch:
         raise UserError(
             f"{path} holds the {layout.arch.removeprefix('ccgan-').upper()} generator; give --arch {layout.arch}."
         )
     low, high = _ask(layout, request)
-    arguments = _arguments(found, layout)
+    arguments = _arguments(tensors, layout)
     embedding: dict[str, torch.Tensor] = {}
     notes: dict[str, Any] = {}
     if layout.conditioning == "embedded" and request.label_embedding is not None:
@@ -85,15 +85,15 @@ def _import(arch: str, request: ImportRequest) -> ImportedTeacher:
         embedding = {f"embedding.{name}": value for name, value in y2h.state_dict().items()}
         arguments |= {"embedding_layers": y2h.layers, "final_relu": y2h.final_relu}
     network = _empty(arguments)
-    sources = _sources(found, layout, network)
+    sources = _sources(tensors, layout, network)
     expected = {name: shape for source in sources.values() for name, shape in source.needs.items()}
-    check_tensors(found, expected, path, lambda name: re.fullmatch(layout.redundant, name) is not None)
+    check_tensors(tensors, expected, path, lambda name: re.fullmatch(layout.redundant, name) is not None)
     if embedding and y2h.dimension != arguments["embedding_dim"]:
         raise UserError(
             f"{request.label_embedding} embeds a label as {y2h.dimension} numbers, but {path} takes "
             f"{arguments['embedding_dim']}; give the label embedding that this generator was trained with."
         )
-    state = {name: source.make(found) for name, source in sources.items()} | embedding
+    state = {name: source.make(tensors) for name, source in sources.items()} | embedding
     _check_folded(state, sources, path)
     network.load_state_dict(state, assign=True)
     return ImportedTeacher(
@@ -139,19 +139,19 @@ def _about_embeddings(request: ImportRequest) -> str:
     return ", ".join(given)
 
 
-def read_layout(found: Tensors, path: Path) -> Layout:
+def read_layout(tensors: Tensors, path: Path) -> Layout:
     """UserError where the names are those of no generator that is known here."""
-    if any(name.startswith(_DCGAN) for name in found):
+    if any(name.startswith(_DCGAN) for name in tensors):
         raise UserError(
             f"{path} holds CcGAN's DCGAN generator, which is not supported; export it as ONNX and give --arch onnx."
         )
-    if any(name.startswith(("snlinear0.", "self_attn.")) for name in found):
-        return _sagan_layout(found)
-    if any(name.startswith(("dense.", "genblock")) for name in found):
-        return _sngan_layout(found)
+    if any(name.startswith(("snlinear0.", "self_attn.")) for name in tensors):
+        return _sagan_layout(tensors)
+    if any(name.startswith(("dense.", "genblock")) for name in tensors):
+        return _sngan_layout(tensors)
     raise UserError(
         f"{path} holds no CcGAN generator: it has neither dense and genblock1 (SNGAN) nor snlinear0 and block1 "
-        f"(SAGAN), but {', '.join(sorted(found)[:3])}; give another file or --arch."
+        f"(SAGAN), but {', '.join(sorted(tensors)[:3])}; give another file or --arch."
     )
 
 
@@ -196,27 +196,27 @@ def _sagan_layout(names: Iterable[str]) -> Layout:
 
 
 def _modules(linear: str, blocks: list[str], parts: Mapping[str, str]) -> dict[str, str]:
-    found = {"linear": linear}
+    modules = {"linear": linear}
     for index, block in enumerate(blocks):
-        found |= {f"blocks.{index}.{ours}": f"{block}.{theirs}" for ours, theirs in parts.items()}
-    return found
+        modules |= {f"blocks.{index}.{target}": f"{block}.{source}" for target, source in parts.items()}
+    return modules
 
 
-def _arguments(found: Tensors, layout: Layout) -> dict[str, Any]:
+def _arguments(tensors: Tensors, layout: Layout) -> dict[str, Any]:
     """CcGANGenerator's arguments, each by the majority of the tensors that tell it, so that one misshapen tensor is
     reported as such.
     """
-    theirs = layout.modules
+    modules = layout.modules
 
-    def weight(ours: str, axis: int) -> list[tuple[str, int]]:
-        return [(f"{theirs[ours]}.{kind}", axis) for kind in ("weight_orig", "weight")]
+    def weight(module: str, axis: int) -> list[tuple[str, int]]:
+        return [(f"{modules[module]}.{kind}", axis) for kind in ("weight_orig", "weight")]
 
-    def per_output(ours: str) -> list[tuple[str, int]]:
-        return [(f"{theirs[ours]}.{kind}", 0) for kind in ("bias", "weight_u")]
+    def per_output(module: str) -> list[tuple[str, int]]:
+        return [(f"{modules[module]}.{kind}", 0) for kind in ("bias", "weight_u")]
 
-    def statistics(ours: str) -> list[tuple[str, int]]:
+    def statistics(module: str) -> list[tuple[str, int]]:
         inner = ".bn" if layout.conditioning == "embedded" else ""
-        return [(f"{theirs[ours]}{inner}.running_{kind}", 0) for kind in ("mean", "var")]
+        return [(f"{modules[module]}{inner}.running_{kind}", 0) for kind in ("mean", "var")]
 
     tellers: list[list[tuple[str, int]]] = [[] for _ in range(layout.block_count + 1)]
     embedders = []
@@ -225,20 +225,20 @@ def _arguments(found: Tensors, layout: Layout) -> dict[str, Any]:
         tellers[index] += weight(f"{block}.conv1", 1) + weight(f"{block}.conv_sc", 1) + statistics(f"{block}.bn1")
         tellers[index + 1] += weight(f"{block}.conv1", 0) + weight(f"{block}.conv_sc", 0) + statistics(f"{block}.bn2")
         tellers[index + 1] += weight(f"{block}.conv2", 0) + weight(f"{block}.conv2", 1)
-        norms = [theirs[f"{block}.bn1"], theirs[f"{block}.bn2"]]
+        norms = [modules[f"{block}.bn1"], modules[f"{block}.bn2"]]
         embedders += [(f"{norm}.embed_{kind}.weight", 1) for norm in norms for kind in ("gamma", "beta")]
-    widths = [vote(found, names) for names in tellers]
-    outputs = vote(found, [*weight("linear", 0), *per_output("linear")])
+    widths = [vote(tensors, names) for names in tellers]
+    outputs = vote(tensors, [*weight("linear", 0), *per_output("linear")])
     arguments: dict[str, Any] = {
-        "latent_dim": vote(found, [*weight("linear", 1), (f"{theirs['linear']}.weight_v", 0)]),
+        "latent_dim": vote(tensors, [*weight("linear", 1), (f"{modules['linear']}.weight_v", 0)]),
         "widths": widths,
-        "channels": vote(found, [*weight("conv", 0), *per_output("conv")]),
+        "channels": vote(tensors, [*weight("conv", 0), *per_output("conv")]),
         "conditioning": layout.conditioning,
         "start_px": next((size for size in _START_PX if size * size * widths[0] == outputs), _START_PX[0]),
         "attention_after": layout.attention_after,
     }
     if layout.conditioning == "embedded":
-        arguments["embedding_dim"] = vote(found, embedders, NORM_GROUPS)
+        arguments["embedding_dim"] = vote(tensors, embedders, NORM_GROUPS)
     return arguments
 
 
@@ -251,7 +251,7 @@ def _empty(arguments: Mapping[str, Any]) -> CcGANGenerator:
         return CcGANGenerator(**arguments)
 
 
-def _sources(found: Tensors, layout: Layout, network: CcGANGenerator) -> dict[str, Source]:
+def _sources(tensors: Tensors, layout: Layout, network: CcGANGenerator) -> dict[str, Source]:
     """For each tensor of the generator, the label embedding aside."""
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     sources = {}
@@ -265,7 +265,7 @@ def _sources(found: Tensors, layout: Layout, network: CcGANGenerator) -> dict[st
         elif module == "attention":
             sources[name] = _reshaped("self_attn.sigma", (1,), ())
         elif module in layout.modules:
-            sources[name] = _weight(found, f"{layout.modules[module]}.{kind}", shape)
+            sources[name] = _weight(tensors, f"{layout.modules[module]}.{kind}", shape)
         elif inner == "bn":
             between = "bn." if layout.conditioning == "embedded" else ""
             sources[name] = _reshaped(f"{layout.modules[outer]}.{between}{kind}", shape, shape)
@@ -279,20 +279,20 @@ def _sources(found: Tensors, layout: Layout, network: CcGANGenerator) -> dict[st
 
 
 def _reshaped(name: str, before: tuple[int, ...], after: tuple[int, ...], offset: float = 0.0) -> Source:
-    return Source({name: before}, lambda found: found[name].float().reshape(after) + offset)
+    return Source({name: before}, lambda tensors: tensors[name].float().reshape(after) + offset)
 
 
-def _weight(found: Tensors, name: str, shape: tuple[int, ...]) -> Source:
+def _weight(stored: Tensors, name: str, shape: tuple[int, ...]) -> Source:
     """A tensor under its own name, or a weight in the form of torch's spectral norm.
 
     torch before 0.4.1 stored the normalised weight and no `v`; that weight is taken as it is.
     """
     original, u, v = f"{name}_orig", f"{name}_u", f"{name}_v"
-    if original not in found and u not in found and v not in found:
+    if original not in stored and u not in stored and v not in stored:
         return _reshaped(name, shape, shape)
-    if name in found and v not in found:
-        needs = {name: shape} | ({original: shape} if original in found else {})
-        needs |= {u: shape[:1]} if u in found else {}
+    if name in stored and v not in stored:
+        needs = {name: shape} | ({original: shape} if original in stored else {})
+        needs |= {u: shape[:1]} if u in stored else {}
         return Source(needs, lambda tensors: tensors[name].float())
     needs = {original: shape, u: shape[:1], v: (math.prod(shape[1:]),)}
     return Source(needs, lambda tensors: fold_stored(tensors[original].float(), tensors[u], tensors[v]))

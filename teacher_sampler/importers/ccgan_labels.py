@@ -77,52 +77,58 @@ def round_trip_error(embedding: LabelEmbeddingNetwork, network: ImageLabelNetwor
 
 def read_label_embedding(path: Path, final_relu: bool) -> LabelEmbeddingNetwork:
     """y2h of five or seven linear layers from its file.  UserError where the file is damaged or something else."""
-    found = read_tensors(path, ENTRIES)
-    if any(name.startswith(("x2h_res.", "h2y.")) for name in found):
+    tensors = read_tensors(path, ENTRIES)
+    if any(name.startswith(("x2h_res.", "h2y.")) for name in tensors):
         raise UserError(f"{path} is the network from images to labels (x2y); give the file of y2h.")
-    if not any(re.fullmatch("main[.][0-9]+[.](weight|bias)", name) for name in found):
+    if not any(re.fullmatch("main[.][0-9]+[.](weight|bias)", name) for name in tensors):
         raise UserError(f"{path} holds no label embedding network (its layers are main.0, ...); give the file of y2h.")
-    layers = 7 if any(name.startswith(("main.15.", "main.18.")) for name in found) else 5
-    dimension = vote(found, [(f"main.{3 * index}.bias", 0) for index in range(layers)], NORM_GROUPS)
+    layers = 7 if any(name.startswith(("main.15.", "main.18.")) for name in tensors) else 5
+    dimension = vote(tensors, [(f"main.{3 * index}.bias", 0) for index in range(layers)], NORM_GROUPS)
     if dimension % NORM_GROUPS:
         raise UserError(f"{path} embeds a label as {dimension} numbers, which {NORM_GROUPS} groups cannot share.")
     with torch.device("meta"):
         network = LabelEmbeddingNetwork(dimension, layers, final_relu)
-    check_tensors(found, {name: value.shape for name, value in network.state_dict().items()}, path)
-    network.load_state_dict({name: value.float() for name, value in found.items()}, assign=True)
+    check_tensors(tensors, {name: value.shape for name, value in network.state_dict().items()}, path)
+    network.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
     return network.eval().requires_grad_(False)
 
 
 def read_label_network(path: Path) -> ImageLabelNetwork:
     """x2y in the layout of ResNet-18 or ResNet-34 from its file.  UserError where it is damaged or something else."""
-    found = read_tensors(path, ENTRIES)
-    if not any(name.startswith(("x2h_res.", "h2y.")) for name in found):
+    tensors = read_tensors(path, ENTRIES)
+    if not any(name.startswith(("x2h_res.", "h2y.")) for name in tensors):
         raise UserError(f"{path} holds no network from images to labels (its last layer is h2y); give the file of x2y.")
-    if any(".conv3." in name for name in found):
+    if any(".conv3." in name for name in tensors):
         # In the original programs this layout ends in 2048 channels and its next layer takes 512: it never ran.
         raise UserError(f"{path} has the layout of ResNet-50, and x2y has 18 or 34; leave --label-network out.")
     with torch.device("meta"):
-        network = ImageLabelNetwork(**_network_arguments(found))
-    theirs = {name: _their_name(name) for name in network.state_dict() if not _counts_batches(name)}
-    expected = {theirs[name]: value.shape for name, value in network.state_dict().items() if name in theirs}
-    check_tensors(found, expected, path, lambda name: _counts_batches(name) and f"{_owner(name)}.weight" in expected)
+        network = ImageLabelNetwork(**_network_arguments(tensors))
+    original_names = {name: _their_name(name) for name in network.state_dict() if not _counts_batches(name)}
+    expected = {
+        original_names[name]: value.shape for name, value in network.state_dict().items() if name in original_names
+    }
+    check_tensors(tensors, expected, path, lambda name: _counts_batches(name) and f"{_owner(name)}.weight" in expected)
     state = {name: torch.zeros((), dtype=torch.int64) for name in network.state_dict() if _counts_batches(name)}
-    network.load_state_dict(state | {ours: found[name].float() for ours, name in theirs.items()}, assign=True)
+    network.load_state_dict(
+        state | {target: tensors[name].float() for target, name in original_names.items()}, assign=True
+    )
     return network.eval().requires_grad_(False)
 
 
-def vote(found: Tensors, tellers: list[tuple[str, int]], otherwise: int = 1) -> int:
-    """The size that most of the (name, axis) in `found` have; `otherwise` where all are missing, as will be said."""
-    sizes = Counter(found[name].shape[axis] for name, axis in tellers if name in found and found[name].ndim > axis)
+def vote(tensors: Tensors, tellers: list[tuple[str, int]], otherwise: int = 1) -> int:
+    """The size that most of the (name, axis) in `tensors` have; `otherwise` where all are missing, as will be said."""
+    sizes = Counter(
+        tensors[name].shape[axis] for name, axis in tellers if name in tensors and tensors[name].ndim > axis
+    )
     sizes.pop(0, None)
     return int(sizes.most_common(1)[0][0]) if sizes else otherwise
 
 
-def _network_arguments(found: Tensors) -> dict[str, Any]:
+def _network_arguments(tensors: Tensors) -> dict[str, Any]:
     """ImageLabelNetwork's arguments, each by the majority of the tensors that tell it, so that one misshapen tensor is
     reported as such.
     """
-    residual = {match[1] for name in found if (match := re.match(r"main[.]([3-8][.][0-9]+)[.]", name))}
+    residual = {match[1] for name in tensors if (match := re.match(r"main[.]([3-8][.][0-9]+)[.]", name))}
     places = [int(block[0]) for block in residual]
     pools = max(STAGES, key=lambda count: sum(place in STAGES[count] for place in places))
     blocks = min(RESNET18, RESNET34, key=lambda layout: abs(len(residual) - sum(layout)))
@@ -132,21 +138,21 @@ def _network_arguments(found: Tensors) -> dict[str, Any]:
 
     first = f"main.{STAGES[pools][0]}.0"
     stem = [("main.0.weight", 0), (f"{first}.conv1.weight", 1), (f"{first}.shortcut.0.weight", 1), *norm("main.1")]
-    widths = [vote(found, stem)]
+    widths = [vote(tensors, stem)]
     for place, count in zip(STAGES[pools], blocks, strict=True):
         tellers = []
         for block in (f"main.{place}.{index}" for index in range(count)):
             tellers += [(f"{block}.conv1.weight", 0), (f"{block}.conv2.weight", 0), (f"{block}.conv2.weight", 1)]
             tellers += norm(f"{block}.bn1") + norm(f"{block}.bn2")
-        widths.append(vote(found, tellers))
+        widths.append(vote(tensors, tellers))
     hidden = [("x2h_res.0.weight", 0), ("x2h_res.0.bias", 0), ("x2h_res.3.weight", 1), *norm("x2h_res.1")]
     features = [("x2h_res.3.weight", 0), ("x2h_res.3.bias", 0), ("h2y.0.weight", 1), *norm("x2h_res.4")]
     return {
-        "channels": vote(found, [("main.0.weight", 1)]),
+        "channels": vote(tensors, [("main.0.weight", 1)]),
         "widths": widths,
         "blocks": blocks,
-        "hidden": vote(found, hidden),
-        "dimension": vote(found, features),
+        "hidden": vote(tensors, hidden),
+        "dimension": vote(tensors, features),
         "pools": pools,
     }
 

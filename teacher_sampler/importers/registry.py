@@ -131,8 +131,8 @@ def psi_truncation(request: ImportRequest) -> dict[str, Any]:
         return {}
     if not (math.isfinite(request.truncation) and request.truncation >= 0):
         raise UserError(f"--truncation {request.truncation}: psi must be 0 or more; 1 leaves the images as they are.")
-    found: dict[str, Any] = {"psi": float(request.truncation)}
-    return found if request.truncation_cutoff is None else {**found, "cutoff": int(request.truncation_cutoff)}
+    truncation: dict[str, Any] = {"psi": float(request.truncation)}
+    return truncation if request.truncation_cutoff is None else {**truncation, "cutoff": int(request.truncation_cutoff)}
 
 
 def class_label_names(request: ImportRequest, count: int) -> tuple[str, ...]:

@@ -113,7 +113,7 @@ def _chosen(snapshot: Snapshot, wanted: str | None) -> tuple[str, SavedModule]:
 
     UserError where there is none, or several that could be meant.
     """
-    generators = {name: found for name, found in snapshot.modules().items() if found.class_name == "Generator"}
+    generators = {name: module for name, module in snapshot.modules().items() if module.class_name == "Generator"}
     if wanted is not None:
         if wanted not in generators:
             raise UserError(
@@ -149,7 +149,7 @@ def read_arguments(kwargs: Mapping[str, Any], source: Path, flat_program: bool =
     mapping = _Arguments(outer.take("mapping_kwargs", {}), source)
     nested = outer.take("synthesis_kwargs", None)
     # The stylegan3 program gives the synthesis network's arguments to the generator itself, and clamps at 256 unless
-    # told otherwise; StyleGAN2-ADA nests them and does not clamp.
+    # the arguments say otherwise; StyleGAN2-ADA nests them and does not clamp.
     flat = {name: outer.left.pop(name) for name in _SYNTHESIS if name in outer.left}
     if nested is not None and flat:
         raise outer.wrong(next(iter(flat)), "stands beside synthesis_kwargs, so it cannot be told which holds")
@@ -190,10 +190,10 @@ def read_arguments(kwargs: Mapping[str, Any], source: Path, flat_program: bool =
 class _Arguments:
     """Takes arguments out of a dictionary from a file, each checked, and refuses what is left."""
 
-    def __init__(self, found: Any, source: Path) -> None:
-        if not isinstance(found, Mapping):
+    def __init__(self, arguments: Any, source: Path) -> None:
+        if not isinstance(arguments, Mapping):
             raise UserError(f"{source} has generator arguments of an unknown form; give an unchanged snapshot.")
-        self.left, self.source = dict(found), source
+        self.left, self.source = dict(arguments), source
 
     def take(self, name: str, default: Any) -> Any:
         """The argument, or the default where it is absent; None stands for absent."""
@@ -278,30 +278,30 @@ def convert(
     tensors: Mapping[str, torch.Tensor], arguments: Mapping[str, Any], lr_multiplier: float
 ) -> dict[str, torch.Tensor]:
     """The published state dict as that of StyleGAN2Generator, with the published run-time gains in the weights."""
-    found: dict[str, torch.Tensor] = {"mapping.average": tensors["mapping.w_avg"]}
+    state: dict[str, torch.Tensor] = {"mapping.average": tensors["mapping.w_avg"]}
     if arguments["label_classes"]:
         weight = tensors["mapping.embed.weight"] / math.sqrt(arguments["label_classes"])
-        found["mapping.embedding.weight"] = weight.T + tensors["mapping.embed.bias"]
+        state["mapping.embedding.weight"] = weight.T + tensors["mapping.embed.bias"]
     for index in range(arguments["mapping_layers"]):
         gain = lr_multiplier * ACTIVATION_GAIN  # a leaky ReLU is homogeneous, so its gain may come before it
-        found |= _linear(tensors, f"mapping.fc{index}", f"mapping.layers.{index}", gain)
-    found["blocks.0.const"] = tensors["synthesis.b4.const"]
+        state |= _linear(tensors, f"mapping.fc{index}", f"mapping.layers.{index}", gain)
+    state["blocks.0.const"] = tensors["synthesis.b4.const"]
     for index, size in enumerate(block_sizes(arguments["resolution_px"])):
-        theirs, ours = f"synthesis.b{size}", f"blocks.{index}"
+        source_block, target_block = f"synthesis.b{size}", f"blocks.{index}"
         for layer in ("conv0", "conv1") if index else ("conv1",):
-            source, target = f"{theirs}.{layer}", f"{ours}.{layer}"
-            found |= _linear(tensors, f"{source}.affine", f"{target}.style", 1.0)
+            source, target = f"{source_block}.{layer}", f"{target_block}.{layer}"
+            state |= _linear(tensors, f"{source}.affine", f"{target}.style", 1.0)
             weight = tensors[f"{source}.weight"]
-            found[f"{target}.weight"] = weight.transpose(0, 1) if layer == "conv0" else weight
-            found[f"{target}.bias"] = tensors[f"{source}.bias"]
+            state[f"{target}.weight"] = weight.transpose(0, 1) if layer == "conv0" else weight
+            state[f"{target}.bias"] = tensors[f"{source}.bias"]
             if arguments["use_noise"]:
-                found[f"{target}.noise_map"] = tensors[f"{source}.noise_const"]
-                found[f"{target}.noise_strength"] = tensors[f"{source}.noise_strength"]
-        source, target = f"{theirs}.torgb", f"to_image.{size}"
+                state[f"{target}.noise_map"] = tensors[f"{source}.noise_const"]
+                state[f"{target}.noise_strength"] = tensors[f"{source}.noise_strength"]
+        source, target = f"{source_block}.torgb", f"to_image.{size}"
         weight = tensors[f"{source}.weight"].flatten(1)
-        found |= _linear(tensors, f"{source}.affine", f"{target}.style", 1.0 / math.sqrt(weight.shape[1]))
-        found |= {f"{target}.weight": weight, f"{target}.bias": tensors[f"{source}.bias"]}
-    return found
+        state |= _linear(tensors, f"{source}.affine", f"{target}.style", 1.0 / math.sqrt(weight.shape[1]))
+        state |= {f"{target}.weight": weight, f"{target}.bias": tensors[f"{source}.bias"]}
+    return state
 
 
 def _linear(tensors: Mapping[str, torch.Tensor], source: str, target: str, gain: float) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""What the teachers that are trained here may be told; free of torch, so that --help can show it."""
+"""Settings of the teachers that are trained here; free of torch, so that --help can show them."""
 
 from __future__ import annotations
 

@@ -71,49 +71,49 @@ def encode_card(teacher: Teacher, digest: str, max_batch: int, endless: bool, nu
 def decode_card(data: bytes) -> ServedCard:
     """The inverse; AnswerError naming the first thing that is missing, of a wrong type or out of bounds."""
     try:
-        found = parse_json(data, "the card")
+        fields = parse_json(data, "the card")
     except UserError as error:
         raise AnswerError("its card is no JSON text") from error
-    _need(isinstance(found, dict), "a JSON object")
-    _need(found.get("format_version") == 1, "of format version 1")
-    _need(_whole(found, "resolution_px", _LARGEST_PX), f"of images of 1 to {_LARGEST_PX} pixels")
-    _need(_whole(found, "channels", _MOST_CHANNELS), f"of 1 to {_MOST_CHANNELS} channels")
-    _need(_whole(found, "max_batch", _LARGEST_BATCH), "clear about max_batch")
-    _need(bool(re.fullmatch(r"[0-9a-f]{8,128}", _text(found, "digest"))), "clear about the teacher's digest")
-    _need(isinstance(found.get("endless"), bool), "clear about endless")
-    augmentations = found.get("allowed_augmentations")
+    _need(isinstance(fields, dict), "a JSON object")
+    _need(fields.get("format_version") == 1, "of format version 1")
+    _need(_whole(fields, "resolution_px", _LARGEST_PX), f"of images of 1 to {_LARGEST_PX} pixels")
+    _need(_whole(fields, "channels", _MOST_CHANNELS), f"of 1 to {_MOST_CHANNELS} channels")
+    _need(_whole(fields, "max_batch", _LARGEST_BATCH), "clear about max_batch")
+    _need(bool(re.fullmatch(r"[0-9a-f]{8,128}", _text(fields, "digest"))), "clear about the teacher's digest")
+    _need(isinstance(fields.get("endless"), bool), "clear about endless")
+    augmentations = fields.get("allowed_augmentations")
     _need(
         isinstance(augmentations, list)
         and len(augmentations) <= _TEXT
         and all(_is_text(name) for name in augmentations),
         "clear about allowed_augmentations",
     )
-    sampling = found.get("sampling", {})
+    sampling = fields.get("sampling", {})
     _need(
         isinstance(sampling, dict) and all(_is_text(value) or _is_number(value) for value in sampling.values()),
         "clear about sampling",
     )
-    quality, numerics = found.get("measured_quality"), found.get("numerics")
+    quality, numerics = fields.get("measured_quality"), fields.get("numerics")
     _need(isinstance(quality, dict) and all(map(_is_number, quality.values())), "clear about measured_quality")
     _need(
         isinstance(numerics, dict) and all(_is_text(value) or _is_number(value) for value in numerics.values()),
         "clear about numerics",
     )
-    label_space = _label_space(found.get("label_space"))
+    label_space = _label_space(fields.get("label_space"))
     card = TeacherCard(
         architecture=ARCHITECTURE,
-        arguments={"served": _text(found, "architecture"), "sampling": sampling},
-        resolution_px=found["resolution_px"],
-        channels=found["channels"],
+        arguments={"served": _text(fields, "architecture"), "sampling": sampling},
+        resolution_px=fields["resolution_px"],
+        channels=fields["channels"],
         label_space=label_space.to_json(),
-        latent=_latent(found.get("latent")),
-        truncation=_truncation(found.get("truncation")),
-        source_digest=found["digest"],
-        licence=_text(found, "licence"),
+        latent=_latent(fields.get("latent")),
+        truncation=_truncation(fields.get("truncation")),
+        source_digest=fields["digest"],
+        licence=_text(fields, "licence"),
         allowed_augmentations=augmentations,
         measured_quality=quality,
     )
-    return ServedCard(card, label_space, found["digest"], found["max_batch"], found["endless"], numerics)
+    return ServedCard(card, label_space, fields["digest"], fields["max_batch"], fields["endless"], numerics)
 
 
 def _need(holds: bool, what: str) -> None:
@@ -131,43 +131,43 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _TEXT and value.isprintable()
 
 
-def _text(found: dict[str, Any], name: str) -> str:
-    _need(_is_text(found.get(name)), f"clear about {name}")
-    return found[name]
+def _text(fields: dict[str, Any], name: str) -> str:
+    _need(_is_text(fields.get(name)), f"clear about {name}")
+    return fields[name]
 
 
-def _whole(found: dict[str, Any], name: str, most: int) -> bool:
-    return type(found.get(name)) is int and 1 <= found[name] <= most
+def _whole(fields: dict[str, Any], name: str, most: int) -> bool:
+    return type(fields.get(name)) is int and 1 <= fields[name] <= most
 
 
-def _label_space(found: Any) -> LabelSpace:
+def _label_space(fields: Any) -> LabelSpace:
     what = "clear about label_space"
-    _need(isinstance(found, dict), what)
-    if found.get("kind") == "classes":
-        names = found.get("names")
+    _need(isinstance(fields, dict), what)
+    if fields.get("kind") == "classes":
+        names = fields.get("names")
         _need(isinstance(names, list) and 1 <= len(names) <= _MOST_CLASSES and all(map(_is_text, names)), what)
     else:
-        low, high = found.get("low"), found.get("high")
+        low, high = fields.get("low"), fields.get("high")
         _need(all(_is_number(end) and not isinstance(end, bool) for end in (low, high)) and low < high, what)
-        _need(_whole({"dimension": 1, **found}, "dimension", _LARGEST_DIMENSION), what)
-        _need(_is_text(found.get("unit", "")) and found.get("transform", "linear") == "linear", what)
+        _need(_whole({"dimension": 1, **fields}, "dimension", _LARGEST_DIMENSION), what)
+        _need(_is_text(fields.get("unit", "")) and fields.get("transform", "linear") == "linear", what)
     try:
-        return label_space_from_json(found)
+        return label_space_from_json(fields)
     except UserError as error:
         raise AnswerError(f"its card is not {what}") from error
 
 
-def _latent(found: Any) -> dict[str, Any]:
+def _latent(latent: Any) -> dict[str, Any]:
     what = "clear about latent"
-    _need(isinstance(found, dict) and set(found) <= {"distribution", "dimension", "std"}, what)
-    if found:
-        _need(found.get("distribution") == "normal" and _whole(found, "dimension", _LARGEST_LATENT), what)
-        _need(_is_number(found.get("std", 1.0)) and found.get("std", 1.0) > 0, what)
-    return found
+    _need(isinstance(latent, dict) and set(latent) <= {"distribution", "dimension", "std"}, what)
+    if latent:
+        _need(latent.get("distribution") == "normal" and _whole(latent, "dimension", _LARGEST_LATENT), what)
+        _need(_is_number(latent.get("std", 1.0)) and latent.get("std", 1.0) > 0, what)
+    return latent
 
 
-def _truncation(found: Any) -> dict[str, Any]:
+def _truncation(truncation: Any) -> dict[str, Any]:
     what = "clear about truncation"
-    _need(isinstance(found, dict) and set(found) <= {"std", "psi", "cutoff"}, what)
-    _need(all(map(_is_number, found.values())) and found.get("std", 1.0) > 0, what)
-    return found
+    _need(isinstance(truncation, dict) and set(truncation) <= {"std", "psi", "cutoff"}, what)
+    _need(all(map(_is_number, truncation.values())) and truncation.get("std", 1.0) > 0, what)
+    return truncation

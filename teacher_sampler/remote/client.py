@@ -74,7 +74,7 @@ class RemoteTeacher:
         return self._transport.ask(wire.IMAGES_PATH, body, wire.answer_bytes(shape), read)
 
     def candidates(self, labels: np.ndarray) -> np.ndarray | None:
-        """int64 N, or None where there is no end.  Classes are asked for once."""
+        """int64 N, or None where candidates are endless.  Classes are asked for once."""
         if self._served.endless:
             return None
         if self.label_space.kind == "continuous":
@@ -84,7 +84,7 @@ class RemoteTeacher:
         return self._class_counts[labels]
 
     def _ask_counts(self, labels: np.ndarray) -> np.ndarray:
-        found = [np.zeros(0, dtype=np.int64)]
+        batches = [np.zeros(0, dtype=np.int64)]
         for start in range(0, len(labels), self._served.max_batch):
             part = labels[start : start + self._served.max_batch]
 
@@ -96,8 +96,8 @@ class RemoteTeacher:
                 return counts
 
             body = wire.encode_labels_request(part)
-            found.append(self._transport.ask(wire.CANDIDATES_PATH, body, 256 + _COUNTS_BYTES * len(part), read))
-        return np.concatenate(found)
+            batches.append(self._transport.ask(wire.CANDIDATES_PATH, body, 256 + _COUNTS_BYTES * len(part), read))
+        return np.concatenate(batches)
 
     def _check_request(self, labels: np.ndarray, keys: np.ndarray, answer_bytes: int) -> None:
         if len(keys) > self._served.max_batch:
@@ -115,11 +115,11 @@ class RemoteTeacher:
             raise ValueError("the keys are not those of the labels")
 
     def _check_teacher(self, reply: Reply) -> None:
-        found = reply.headers.get(wire.TEACHER_DIGEST, "")
-        if found != self.digest:
+        served_digest = reply.headers.get(wire.TEACHER_DIGEST, "")
+        if served_digest != self.digest:
             raise UserError(
-                f"{self.url} serves another teacher by now ({found[:8]!r} in place of {self.digest[:8]!r}); start "
-                f"serve-teacher with the same teacher again, or begin with this one in a new folder."
+                f"{self.url} serves another teacher by now ({served_digest[:8]!r} in place of {self.digest[:8]!r}); "
+                f"start serve-teacher with the same teacher again, or begin with this one in a new folder."
             )
 
 

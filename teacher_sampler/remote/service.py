@@ -121,7 +121,7 @@ def _check_latents(teacher: Teacher, label: np.ndarray) -> None:
 
 
 def create_app(teacher: Teacher, digest: str, settings: ServiceSettings) -> FastAPI:
-    """The application.  `digest` is the teacher's identity, by which fakes name what they were made from.
+    """The application.  `digest` is the teacher's identity, by which fakes name their source.
 
     UserError where the teacher cannot be served: its card says something else than it does.
     """

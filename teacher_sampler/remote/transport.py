@@ -105,9 +105,9 @@ class Transport:
         pause, first_fault = self.patience.first_pause_s, 0.0
         while True:
             try:
-                found = read(self._once(path, body, most_bytes))
+                answer = read(self._once(path, body, most_bytes))
                 self._met = True
-                return found
+                return answer
             except AnswerError as error:
                 raise UserError(
                     f"{self.url} is no teacher service that can be trusted: {error}; give the address that "
@@ -153,7 +153,7 @@ class Transport:
         whole = False
         watch = _watch(getattr(response.connection, "hang_up", None), deadline - time.monotonic())
         try:
-            found = self._read(response, most_bytes if response.status == 200 else wire.SENTENCE_BYTES, deadline)
+            received = self._read(response, most_bytes if response.status == 200 else wire.SENTENCE_BYTES, deadline)
             whole = True
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise PassingFault(_TOO_SLOW) if time.monotonic() >= deadline else self._broken(error) from error
@@ -163,11 +163,11 @@ class Transport:
                 response.release_conn()
             else:
                 response.close()  # what may still come on this connection is not wanted
-        if time.monotonic() >= deadline:  # trailers without end
+        if time.monotonic() >= deadline:  # endless trailers
             raise PassingFault(_TOO_SLOW)
         if response.status != 200:
-            raise self._refusal(response.status, response.headers, found)
-        return _checked(found, response.headers)
+            raise self._refusal(response.status, response.headers, received)
+        return _checked(received, response.headers)
 
     def _read(self, response: Any, most_bytes: int, deadline: float) -> bytes:
         """The body, never more than expected, whatever its length claims to be."""
@@ -244,7 +244,7 @@ def _nothing() -> None: ...
 
 
 class _Watched:
-    """Hangs up when the headers as a whole take too long, and when told to while the body comes."""
+    """Hangs up when the headers as a whole take too long, and on request while the body comes."""
 
     sock: Any
     timeout: Any  # of a read, as the pool sets it
@@ -309,7 +309,7 @@ def _checked(body: bytes, headers: Mapping[str, str]) -> Reply:
 
 
 def _sentence(body: bytes) -> str:
-    """What a service says of an error, made safe for a terminal; empty where it says nothing readable."""
+    """What a service says of an error, escaped for a terminal; empty where it says nothing readable."""
     try:
         said = parse_json(body, "the answer")["error"]
     except (UserError, KeyError, TypeError):

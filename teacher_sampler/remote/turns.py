@@ -1,7 +1,7 @@
 """Who computes next: so many requests at once, and a small one does not wait behind large ones.
 
 The smallest waiting request is next.  One that others, which came later, have passed by as many images as it asks for
-itself goes before all of them, so that none waits without end.  Where all places are taken by requests that are many
+itself goes before all of them, so that none waits for ever.  Where all places are taken by requests that are many
 times larger, one small request at a time is computed beside them.
 """
 

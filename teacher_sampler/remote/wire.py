@@ -95,11 +95,11 @@ def encode_images_request(request: ImagesRequest) -> bytes:
 
 def decode_images_request(body: bytes, space: LabelSpace, max_batch: int) -> ImagesRequest:
     """The inverse.  RequestError: 400 no JSON object, 413 too many candidates, 422 anything else that is wrong."""
-    found = _json_object(body, {"seed", "labels", "candidates"})
-    seed, numbers = found["seed"], found["candidates"]
+    fields = _json_object(body, {"seed", "labels", "candidates"})
+    seed, numbers = fields["seed"], fields["candidates"]
     if not _is_whole(seed) or not 0 <= seed <= LARGEST_SEED:
         raise RequestError(422, "seed must be a whole number from 0 to 2^63 - 1.")
-    labels = _labels(found["labels"], space, max_batch)
+    labels = _labels(fields["labels"], space, max_batch)
     if not isinstance(numbers, list) or len(numbers) != len(labels):
         raise RequestError(422, f"candidates must be a list as long as labels ({len(labels)}).")
     if not all(_is_whole(number) and 0 <= number < CANDIDATES_END for number in numbers):
@@ -119,30 +119,30 @@ def decode_labels_request(body: bytes, space: LabelSpace, max_batch: int) -> np.
 
 def _json_object(body: bytes, keys: set[str]) -> dict[str, Any]:
     try:
-        found = parse_json(body, "the body")
+        content = parse_json(body, "the body")
     except UserError as error:
         raise RequestError(400, "the body is no JSON text of finite numbers in UTF-8.") from error
-    if not isinstance(found, dict) or set(found) != keys:
+    if not isinstance(content, dict) or set(content) != keys:
         raise RequestError(422, f"the body must be a JSON object with the keys {', '.join(sorted(keys))}.")
-    return found
+    return content
 
 
 def _is_whole(value: Any) -> bool:
     return type(value) is int  # a bool is no number here
 
 
-def _labels(found: Any, space: LabelSpace, max_batch: int) -> np.ndarray:
-    if not isinstance(found, list) or not found:
+def _labels(values: Any, space: LabelSpace, max_batch: int) -> np.ndarray:
+    if not isinstance(values, list) or not values:
         raise RequestError(422, "labels must be a list with at least one label.")
-    if len(found) > max_batch:
-        raise RequestError(413, f"{len(found)} labels are too many; ask for at most {max_batch} at once.")
+    if len(values) > max_batch:
+        raise RequestError(413, f"{len(values)} labels are too many; ask for at most {max_batch} at once.")
     try:
         if space.kind == "classes":
-            labels = np.array([_class(value, space.width) for value in found], dtype=np.int64)
+            labels = np.array([_class(value, space.width) for value in values], dtype=np.int64)
         elif space.width == 1:
-            labels = np.array([_number(value) for value in found], dtype=np.float64)
+            labels = np.array([_number(value) for value in values], dtype=np.float64)
         else:
-            labels = np.array([_vector(value, space.width) for value in found], dtype=np.float64)
+            labels = np.array([_vector(value, space.width) for value in values], dtype=np.float64)
         space.check(labels, "labels")
     except (TypeError, OverflowError) as error:
         raise RequestError(422, f"labels must be {_wanted(space)}.") from error
@@ -183,12 +183,12 @@ def encode_images(images: torch.Tensor) -> bytes:
 def decode_images(data: bytes, shape: Sequence[int]) -> torch.Tensor:
     """The inverse; AnswerError where the bytes hold anything else than one uint8 tensor of this shape."""
     try:
-        found = load(data)
+        tensors = load(data)
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise AnswerError("its images are no safetensors data") from error
-    if set(found) != {_IMAGES}:
-        raise AnswerError(f"it sent {len(found)} tensors where images alone were expected")
-    images = found[_IMAGES]
+    if set(tensors) != {_IMAGES}:
+        raise AnswerError(f"it sent {len(tensors)} tensors where images alone were expected")
+    images = tensors[_IMAGES]
     if images.dtype != np.uint8 or images.shape != tuple(shape):
         raise AnswerError(
             f"its images are {images.dtype} of shape {list(images.shape)} in place of uint8 of shape {list(shape)}"
@@ -197,22 +197,22 @@ def decode_images(data: bytes, shape: Sequence[int]) -> torch.Tensor:
 
 
 def encode_counts(counts: np.ndarray | None) -> bytes:
-    """The answer of /candidates: how many candidates each label has, or null where there is no end."""
+    """The answer of /candidates: how many candidates each label has, or null where they are endless."""
     return json.dumps({"candidates": None if counts is None else counts.tolist()}).encode()
 
 
 def decode_counts(data: bytes, labels: int) -> np.ndarray | None:
     """The inverse: int64 N, or None; AnswerError where it is malformed."""
     try:
-        found = parse_json(data, "the answer")["candidates"]
+        counts = parse_json(data, "the answer")["candidates"]
     except (UserError, KeyError, TypeError) as error:
         raise AnswerError("its numbers of candidates are no JSON object") from error
-    if found is None:
+    if counts is None:
         return None
-    good = isinstance(found, list) and len(found) == labels
-    if not good or not all(_is_whole(count) and 0 <= count <= CANDIDATES_END for count in found):
+    good = isinstance(counts, list) and len(counts) == labels
+    if not good or not all(_is_whole(count) and 0 <= count <= CANDIDATES_END for count in counts):
         raise AnswerError(f"its numbers of candidates are not {labels} whole numbers")
-    return np.array(found, dtype=np.int64)
+    return np.array(counts, dtype=np.int64)
 
 
 def levels_to_pixels(images: torch.Tensor) -> torch.Tensor:

@@ -130,12 +130,12 @@ def _other_sets(folder: Path) -> dict[str, list[ScoreEntry]]:
     return {name: entries for name, entries in scores.items() if not name.startswith(NEAREST_PREFIX)}
 
 
-def remove_surplus(folder: Path, content: RunContent, kept: Set[str], made: Set[str] = frozenset()) -> None:
+def remove_surplus(folder: Path, content: RunContent, kept: Set[str], written: Set[str] = frozenset()) -> None:
     """Delete shards, and the run's own scores, that are not `kept`.
 
-    `made`: names of units that this run knows of; a network disk may not list at once what another node has written.
+    `written`: names of units that this run knows of; a network disk may not list at once what another node has written.
     """
     own = score_path(folder, content.predictor_digest, "")
     for place in (own, folder / "shards"):  # a shard goes last: its scores alone would belong to nothing
-        for name in ({path.name for path in place.glob("unit-*.h5")} | made) - kept:
+        for name in ({path.name for path in place.glob("unit-*.h5")} | written) - kept:
             (place / name).unlink(missing_ok=True)

@@ -154,7 +154,7 @@ class RunContent:
     available: list[int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Canonical content; without `available` where there is no end, as it was before finite teachers."""
+        """Canonical content; without `available` where candidates are endless, as it was before finite teachers."""
         content = {item.name: getattr(self, item.name) for item in fields(self)}
         if self.available is None:
             del content["available"]

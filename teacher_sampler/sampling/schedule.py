@@ -1,6 +1,6 @@
 """Which units to make: for each label group in the order of k, until every label of the group has enough.
 
-With one worker no unit is made in vain.  With more, units are started ahead of the results by expectation; those that
+With one worker no unit is surplus.  With more, units are started ahead of the results by expectation; those that
 turn out to be surplus are removed at the end, so that the dataset is the same.  A teacher may have a fixed number of
 candidates of a label: running out of them is like reaching the cap.
 """

@@ -97,7 +97,7 @@ class SamplerSettings:
         return replace(self, **{name: getattr(stored, name) for name in asked_nothing})
 
     def content(self) -> dict[str, Any]:
-        """The JSON that the settings' digest is made of."""
+        """The JSON that the settings' digest covers."""
         values = {name: value for name, value in asdict(self).items() if name not in _NO_EFFECT}
         if not self.take_available:  # as it was before there was a choice
             del values["take_available"]

@@ -1,7 +1,7 @@
 """One unit: draw its candidates in fixed blocks, quantise, weigh, accept, score, and commit its files.
 
 r, predictor output and error are computed from the uint8 images that are stored.  A unit whose files are there and
-whole is not made again.
+whole is not computed again.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def once_a_process(token: str, make: Any) -> Any:
     """What `make()` returns, built once in this process for the run named `token`; earlier runs' parts are let go."""
     if token not in _built:
         _built.clear()
-        with torch.inference_mode(False):  # parameters made in inference mode would be of no use elsewhere
+        with torch.inference_mode(False):  # parameters created in inference mode would be of no use elsewhere
             _built[token] = make()
     return _built[token]
 
@@ -243,7 +243,7 @@ class UnitWorker:
 
     def compute(self, unit: Unit) -> MadeUnit:
         """All but the disk: a thread that writes meanwhile shall not ask for the interpreter, which the networks'
-        passes would wait for.  Files that are there and whole are not made again.
+        passes would wait for.  Files that are there and whole are not computed again.
         """
         path = shard_path(self.folder, unit.name)
         with fixed_numerics(self.content.settings):
@@ -259,15 +259,17 @@ class UnitWorker:
             scores = self._scores(unit, arrays) if self.content.has_predictor else None
         return MadeUnit(unit, accepted, len(arrays["candidates/k"]), shard, scores)
 
-    def commit(self, made: MadeUnit) -> UnitResult:
+    def commit(self, computed: MadeUnit) -> UnitResult:
         """Write what is not there: the shard, then its scores."""
         failure_point("sampler.unit_computed")
-        unit = made.unit
-        sha256 = commit_made(shard_path(self.folder, unit.name), made.shard)
+        unit = computed.unit
+        sha256 = commit_made(shard_path(self.folder, unit.name), computed.shard)
         score_sha256 = None
-        if made.scores is not None:
-            score_sha256 = commit_made(score_path(self.folder, self.content.predictor_digest, unit.name), made.scores)
-        return UnitResult(unit, made.accepted, made.candidates, sha256, score_sha256)
+        if computed.scores is not None:
+            score_sha256 = commit_made(
+                score_path(self.folder, self.content.predictor_digest, unit.name), computed.scores
+            )
+        return UnitResult(unit, computed.accepted, computed.candidates, sha256, score_sha256)
 
     def attributes(self, unit: Unit) -> dict[str, Any]:
         """What a shard says of itself."""
@@ -285,11 +287,11 @@ class UnitWorker:
         return make_scores(self.folder, self.content, digest, unit.name, arrays, parts.predictor, parts.error)
 
 
-def overlapped(made: Iterable[MadeUnit], commit: Callable[[MadeUnit], UnitResult]) -> Iterator[UnitResult]:
-    """Commit each unit in a thread while `made` computes the next one; results come when their files are committed."""
+def overlapped(units: Iterable[MadeUnit], commit: Callable[[MadeUnit], UnitResult]) -> Iterator[UnitResult]:
+    """Commit each unit in a thread while the next one is computed; a result comes when its files are committed."""
     with ThreadPoolExecutor(1, "commit") as writer:
         writing: Future[UnitResult] | None = None
-        for unit in made:
+        for unit in units:
             if writing is not None:
                 yield writing.result()
             writing = writer.submit(commit, unit)
@@ -297,9 +299,9 @@ def overlapped(made: Iterable[MadeUnit], commit: Callable[[MadeUnit], UnitResult
             yield writing.result()
 
 
-def commit_made(path: Path, made: SealedBytes | str) -> str:
+def commit_made(path: Path, content: SealedBytes | str) -> str:
     """Write the file, unless it is there; returns its SHA-256."""
-    return made if isinstance(made, str) else commit_sealed(path, made)
+    return content if isinstance(content, str) else commit_sealed(path, content)
 
 
 def make_scores(
@@ -355,7 +357,7 @@ def count_labels(group: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _whole(path: Path, layout: Any, attributes: dict[str, Any]) -> dict[str, np.ndarray] | None:
-    """The arrays of a committed file, or None where it has to be made (again)."""
+    """The arrays of a committed file, or None where it has to be computed (again)."""
     if not path.is_file():
         return None
     try:

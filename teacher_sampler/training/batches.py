@@ -21,7 +21,7 @@ JITTER_TRIES = 20
 
 @dataclass(frozen=True)
 class LabelledBatch:
-    """Rows of real images, and encoded labels: what D is told, what G is told; weights or None."""
+    """Rows of real images, and encoded labels: D's condition, G's condition; weights or None."""
 
     rows: np.ndarray
     target: np.ndarray  # given to D for the real and the fake image

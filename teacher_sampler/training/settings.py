@@ -1,4 +1,4 @@
-"""What a teacher's training may be told; the defaults are for the embedded digits."""
+"""Settings of a teacher's training; the defaults are for the embedded digits."""
 
 from __future__ import annotations
 

@@ -90,12 +90,12 @@ class ExtendingWorker(UnitWorker):
         listed = unit.index < self.finished[unit.group]
         if listed and not shard.is_file():
             raise UserError(f"{shard} of the finished dataset is missing; {_REMEDY}.")
-        made = super().compute(unit)
+        computed = super().compute(unit)
         scores = score_path(self.folder, self.content.predictor_digest, unit.name)
-        for path, file in ((shard, made.shard), (scores, made.scores)):
+        for path, file in ((shard, computed.shard), (scores, computed.scores)):
             if listed and isinstance(file, SealedBytes):
                 raise UserError(f"{path} of the finished dataset is missing or damaged; {_REMEDY}.")
-        return made
+        return computed
 
 
 def listed_units(manifest: Manifest, groups: int) -> tuple[int, ...]:
@@ -109,10 +109,10 @@ def listed_units(manifest: Manifest, groups: int) -> tuple[int, ...]:
 def check_listed(out: Path, content: RunContent, manifest: Manifest, results: Mapping[Unit, UnitResult]) -> None:
     """UserError naming the file where one that the manifest lists is whole in itself, and yet not the one listed."""
     own = content.predictor_digest
-    made = {unit.name: result for unit, result in results.items()}
+    results_by_name = {unit.name: result for unit, result in results.items()}
     for entry in manifest.shards:
-        if made[entry.name].sha256 != entry.sha256:
+        if results_by_name[entry.name].sha256 != entry.sha256:
             raise UserError(f"{shard_path(out, entry.name)} is not that of the finished dataset; {_REMEDY}.")
     for score in manifest.scores.get(own, []):
-        if made[score.name].score_sha256 != score.sha256:
+        if results_by_name[score.name].score_sha256 != score.sha256:
             raise UserError(f"{score_path(out, own, score.name)} is not that of the finished dataset; {_REMEDY}.")

@@ -1,7 +1,7 @@
 """Making damaged files of a fake dataset again: a shard is a pure function of its unit, so the bytes come out equal.
 
-Each file is made in a folder beside the dataset and takes its place only where it is the one that the manifest lists;
-what cannot be made again stays as it is, since rows of a damaged shard may still be good.
+Each file is computed in a folder beside the dataset and takes its place only where it is the one that the manifest
+lists; what cannot be computed again stays as it is, since rows of a damaged shard may still be good.
 """
 
 from __future__ import annotations
@@ -118,20 +118,20 @@ def _take_unit(
     folder: Path, aside: Path, own: str, result: UnitResult, damaged: list[str], stated: dict[Path, str]
 ) -> list[Path]:
     """Put the damaged files of a unit in their places; returns those that come out otherwise than stated."""
-    made, otherwise = {"shard": result.sha256, own: result.score_sha256}, []
+    digests, otherwise = {"shard": result.sha256, own: result.score_sha256}, []
     for kind, path in _places(folder, own, result.unit.name).items():
-        if kind in damaged and not _take(_places(aside, own, path.name)[kind], path, made[kind] == stated[path]):
+        if kind in damaged and not _take(_places(aside, own, path.name)[kind], path, digests[kind] == stated[path]):
             otherwise.append(path)
     return otherwise
 
 
-def _take(made: Path, place: Path, same: bool) -> bool:
+def _take(file: Path, place: Path, same: bool) -> bool:
     """Put a file in its place if it is the one that belongs there."""
     if same:
         place.parent.mkdir(parents=True, exist_ok=True)
-        commit_file(made, place)
+        commit_file(file, place)
     else:
-        made.unlink()
+        file.unlink()
     return same
 
 

@@ -46,8 +46,8 @@ class ScoreWorker:
         predictor: Predictor = once_a_process(self.token, self.make_predictor)
         with fixed_numerics(self.content.settings):
             digest, path = self.predictor_digest, score_path(self.folder, self.predictor_digest, name)
-            made = make_scores(self.folder, self.content, digest, name, arrays, predictor, self.error)
-        return ScoreEntry(name, commit_made(path, made))
+            scores = make_scores(self.folder, self.content, digest, name, arrays, predictor, self.error)
+        return ScoreEntry(name, commit_made(path, scores))
 
 
 def score(
