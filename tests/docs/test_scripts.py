@@ -1,4 +1,4 @@
-"""scripts/: they parse, and the options of `sample` in the script for SLURM are options of `sample`."""
+"""scripts/: they parse, and the options in those for SLURM and TAKD are options of the commands."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from commands.sample import Options
 from commands.support.command_line import build_command
+from commands.support.resolving import resolve
 
 SCRIPTS = sorted(path for path in (Path(__file__).resolve().parents[2] / "scripts").iterdir() if path.suffix != ".py")
 
@@ -33,3 +34,20 @@ def test_the_options_in_the_script_for_slurm_are_those_of_sample() -> None:
     given = {name: value for name, value in context.params.items() if value is not None}
     options = Options.model_validate(given)
     assert (options.engine, options.ray_address, options.workspace) == ("ray", "h:1", Path("w"))
+
+
+def test_the_options_in_the_script_of_takd_are_those_of_distill() -> None:
+    import commands.distill
+
+    script = next(path.read_text() for path in SCRIPTS if path.name == "takd.sh")
+    words = shlex.split(re.search(r"^blkd=\((.*?)\)", script, flags=re.MULTILINE)[1])
+    given = {
+        flag.removeprefix("--").replace("-", "_"): value for flag, value in zip(words[::2], words[1::2], strict=True)
+    }
+    method = resolve(commands.distill.Options, None, given).method
+    assert (method.name, method.settings.temperature) == ("blkd", 10.0)
+    assert (method.settings.hard_weight, method.settings.soft_weight) == (0.5, 0.5)
+    calls = re.findall(r"cli\.py distill ([^|\n]*)", script)
+    assert len(calls) == 2
+    assert all('"${blkd[@]}"' in call for call in calls)
+    assert '--predictor "$assistant"' in calls[1]
