@@ -14,6 +14,7 @@ from torch import nn
 from runtime.registry import Registry
 
 HEADS: Registry[Any] = Registry("head")
+HEADS.declare("projected", "layers.projected_head")
 REGRESSION_HIDDEN = 128
 
 

@@ -21,6 +21,7 @@ from training.methods import METHODS
 ON_OUTPUTS = {"none", "blkd"}
 ON_FEATURES = {"feature_l2", "kernel_alignment"}
 ON_FEATURES |= {"ab", "at", "cc", "fitnet", "fsp", "ft", "kdsvd", "nst", "sp", "vid"}
+ON_FEATURES |= {"crd", "pkt", "reviewkd", "rkd", "simkd"}
 SPACES: dict[str, LabelSpace] = {
     "classes": ClassLabels(("a", "b", "c")), "continuous": ContinuousLabels(-90.0, 90.0, "degrees"),
 }  # fmt: skip
@@ -50,6 +51,8 @@ class Pair:
     def views(self, method: Method, stage: Stage | None = None) -> tuple[Views, Views, Batch]:
         """What the method requires in a stage, by default the last, and nothing else."""
         stage = method.stages()[-1] if stage is None else stage
+        if (head := method.head()) is not None:
+            self.student.head = head
         images, features = method.inputs(self.images), "features" in method.requires
         student = Views()
         if stage.trains_student:

@@ -18,12 +18,12 @@ from torch import nn
 from torch.nn import functional
 
 from interfaces.method import Batch, Method, Views
-from layers.features import Insides, feature_paths
 from runtime.errors import UserError
 from training.distilling import MethodSpace
 from training.methods import METHODS
 from white_box.losses.pairs import pairs_of, weighted_mean
-from white_box.losses.stages import in_float32, last_stages
+from white_box.losses.stages import in_float32
+from white_box.losses.vectors import pooled_pair, vector_width, vectors_of
 from white_box.settings_maps import CorrelationForm, CorrelationSettings
 
 ORDER, GAMMA = 2, 0.4
@@ -69,14 +69,14 @@ class CorrelationCongruence(Method):
         """UserError for more than one pair."""
         super().__init__()
         student, teacher = space.insides()
-        named = pairs_of(pairs) or _pooled(space)
+        named = pairs_of(pairs) or pooled_pair(space)
         if len(named) != 1:
             raise UserError(f"method {space.name} compares one vector an image; name one pair.")
         ((teacher_name, student_name),) = named
         self.teacher_features, self.student_features = (teacher_name,), (student_name,)
         self.name, self.form, self.weight = space.name, form, WEIGHTS[form] if weight is None else weight
-        self.embed_student = nn.Linear(_width(student, student_name), embedding_dim)
-        self.embed_other = nn.Linear(_width(teacher, teacher_name), embedding_dim)
+        self.embed_student = nn.Linear(vector_width(student, student_name), embedding_dim)
+        self.embed_other = nn.Linear(vector_width(teacher, teacher_name), embedding_dim)
         if form == "kernels":  # buffers of the same names
             for name, parameter in list(self.embed_other.named_parameters()):
                 delattr(self.embed_other, name)
@@ -91,20 +91,3 @@ class CorrelationCongruence(Method):
             weights = None if batch.weights is None else batch.weights[:-1] * batch.weights[1:]
             value = weighted_mean(neighbour_products(s, t), weights)
         return {"loss": self.weight * value}
-
-
-def vectors_of(feature: torch.Tensor) -> torch.Tensor:
-    """N x d as it is, N x C x H x W as its channels' means; in float32."""
-    return feature.float().flatten(2).mean(dim=2) if feature.ndim > 2 else feature.float()
-
-
-def _pooled(space: MethodSpace) -> tuple[tuple[str, str], ...]:
-    """The pooled vectors; where a network names none, the last maps."""
-    if all("pooled" in feature_paths(insides.network) for insides in space.insides()):
-        return (("pooled", "pooled"),)
-    return last_stages(space)
-
-
-def _width(insides: Insides, name: str) -> int:
-    """Of a vector or a map; UserError where it is neither."""
-    return insides.shape(name, dims=1 if len(insides.shapes.get(name, ())) == 1 else 3)[0]
