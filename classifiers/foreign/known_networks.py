@@ -136,15 +136,15 @@ def known_network(
     form: Form = "own"
     if not all(name.startswith(("backbone.", "head.")) for name in tensors):
         form = "timm" if arch.startswith(TIMM_PREFIX) else "cifar"
-    if form == "cifar" and arch.startswith("vgg") and resolution_px > _VGG_LARGEST_PX:
+    if form == "cifar" and arch in TRUNKS and TRUNKS[arch].family == "vgg" and resolution_px > _VGG_LARGEST_PX:
         raise UserError(
             f"{source}: {arch} pools other than here above {_VGG_LARGEST_PX} px; give it as --arch onnx or "
             f"torch-export."
         )
-    renamed = own_names(tensors) if form == "cifar" else dict(tensors)
+    renamed = own_names(tensors, TRUNKS[arch].family if arch in TRUNKS else "") if form == "cifar" else dict(tensors)
     outputs = _outputs(renamed, form, arch, source)
     hidden = int(renamed["head.3.weight"].shape[0]) if {"head.3.weight", "head.6.weight"} <= set(renamed) else 0
-    found = _width(arch, renamed) if width is None else width
+    found = _width(arch, renamed, resolution_px) if width is None else width
     network = KnownNetwork(arch, form, found, channels, resolution_px, outputs, continuous, hidden)
     core = network.build()
     load_weights(core, renamed, source, arch)
@@ -186,13 +186,13 @@ def _outputs(tensors: Mapping[str, torch.Tensor], form: Form, arch: str, source:
     )
 
 
-def _width(arch: str, tensors: Mapping[str, torch.Tensor]) -> float:
+def _width(arch: str, tensors: Mapping[str, torch.Tensor], resolution_px: int) -> float:
     """From the number of features that the head reads."""
     first = next((tensors[name] for name in ("head.weight", "head.0.weight") if name in tensors), None)
     if arch not in TRUNKS or not TRUNKS[arch].scales or first is None or first.ndim != 2:
         return 1.0
     with torch.device("meta"):
-        published: Any = build_trunk(arch, 3, 32)
+        published: Any = build_trunk(arch, 3, resolution_px)
     return int(first.shape[1]) / int(published.feature_dim)
 
 

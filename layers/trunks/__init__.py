@@ -6,7 +6,9 @@ A trunk maps normalised float images N x C x H x W to N x `feature_dim`, the glo
 
 Layers have the names of the well-known trainers (Tian et al. 2020, arXiv 1910.10699, and the networks that Ding et al.
 2023, arXiv 2104.03164, added to them), so that their state dicts fit as they are but for the head.  Published strides
-are kept at every resolution; where maps would vanish, convolutions give 1 px.
+are kept at every resolution; where maps would vanish, convolutions give 1 px.  NAME_64 is the form that Ding et al.
+use for images of 64 px (one halving more at the beginning), NAME_flat their VGGs, which halve five times and end in
+all of the last map: 512 features at 32 px, 2048 at 64; NAME_imagenet has the strides for large images.
 """
 
 from __future__ import annotations
@@ -36,10 +38,10 @@ class Declared:
     told: Mapping[str, Any]
     scales: bool = True
 
-    def build(self, in_channels: int, width: float) -> nn.Module:
-        """The trunk with random weights."""
+    def build(self, in_channels: int, resolution_px: int, width: float) -> nn.Module:
+        """The trunk with random weights; UserError where it cannot take images of this size."""
         module = import_module(f"{__name__}.{self.family}")
-        trunk: nn.Module = getattr(module, self.family)(in_channels, width, **self.told)
+        trunk: nn.Module = getattr(module, self.family)(in_channels, resolution_px, width, **self.told)
         return trunk
 
 
@@ -56,14 +58,20 @@ TRUNKS: dict[str, Declared] = {
     "resnet110": Declared("cifar_resnet", {"depth": 110}),
     "resnet8x4": Declared("cifar_resnet", {"depth": 8, "widths": _X4}),
     "resnet32x4": Declared("cifar_resnet", {"depth": 32, "widths": _X4}),
+    "resnet20_64": Declared("cifar_resnet", {"depth": 20, "first_stride": 2}),
+    "resnet56_64": Declared("cifar_resnet", {"depth": 56, "first_stride": 2}),
+    "resnet8x4_64": Declared("cifar_resnet", {"depth": 8, "widths": _X4, "first_stride": 2}),
     "resnet18": Declared("resnet", {"blocks": (2, 2, 2, 2)}),
     "resnet34": Declared("resnet", {"blocks": (3, 4, 6, 3)}),
     "resnet50": Declared("resnet", {"blocks": (3, 4, 6, 3), "bottleneck": True}),
+    "resnet18_64": Declared("resnet", {"blocks": (2, 2, 2, 2), "first_stride": 2}),
     "wrn_10_1": Declared("wide_resnet", {"depth": 10, "factor": 1}),
     "wrn_16_1": Declared("wide_resnet", {"depth": 16, "factor": 1}),
     "wrn_16_2": Declared("wide_resnet", {"depth": 16, "factor": 2}),
     "wrn_40_1": Declared("wide_resnet", {"depth": 40, "factor": 1}),
     "wrn_40_2": Declared("wide_resnet", {"depth": 40, "factor": 2}),
+    "wrn_16_1_64": Declared("wide_resnet", {"depth": 16, "factor": 1, "halving_stem": True}),
+    "wrn_40_1_64": Declared("wide_resnet", {"depth": 40, "factor": 1, "halving_stem": True}),
     "vgg8": Declared("vgg", {"layers": (1, 1, 1, 1, 1)}),
     "vgg8_quarter": Declared("vgg", {"layers": (1, 1, 1, 1, 1), "factor": 0.25}),
     "vgg8_narrow": Declared("vgg", {"layers": (1, 1, 1, 1, 1), "widths": _NARROW}),
@@ -71,11 +79,24 @@ TRUNKS: dict[str, Declared] = {
     "vgg13": Declared("vgg", {"layers": (2, 2, 2, 2, 2)}),
     "vgg16": Declared("vgg", {"layers": (2, 2, 3, 3, 3)}),
     "vgg19": Declared("vgg", {"layers": (2, 2, 4, 4, 4)}),
+    "vgg8_flat": Declared("flat_vgg", {"layers": (1, 1, 1, 1, 1)}),
+    "vgg11_flat": Declared("flat_vgg", {"layers": (1, 1, 2, 2, 2)}),
+    "vgg13_flat": Declared("flat_vgg", {"layers": (2, 2, 2, 2, 2)}),
+    "vgg16_flat": Declared("flat_vgg", {"layers": (2, 2, 3, 3, 3)}),
+    "vgg19_flat": Declared("flat_vgg", {"layers": (2, 2, 4, 4, 4)}),
+    "mobilenetv2_full": Declared("full_mobilenet", {}, scales=False),
     "mobilenetv2": Declared("mobilenet", {"factor": 0.5}),
     "shufflev1": Declared("shufflenet_v1", {}, scales=False),
+    "shufflev1_64": Declared("shufflenet_v1", {"stem": "4x4"}, scales=False),
     "shufflev2": Declared("shufflenet_v2", {}, scales=False),
+    "shufflev2_3x3": Declared("shufflenet_v2", {"stem": "3x3"}, scales=False),
+    "shufflev2_64": Declared("shufflenet_v2", {"stem": "4x4"}, scales=False),
     "densenet121": Declared("densenet", {"layers": (6, 12, 24, 16), "growth": 32}, scales=False),
+    "densenet121_64": Declared("densenet", {"layers": (6, 12, 24, 16), "growth": 32, "halving_stem": True}, False),
     "efficientnetb0": Declared("efficientnet", {}, scales=False),
+    "efficientnetb0_imagenet": Declared("imagenet_efficientnet", {}, scales=False),
+    "mobilenetv2_imagenet": Declared("imagenet_mobilenet", {}, scales=False),
+    "shufflev2_imagenet": Declared("imagenet_shufflenet", {}, scales=False),
 }
 
 
@@ -97,4 +118,4 @@ def build_trunk(name: str, in_channels: int, resolution_px: int, width: float = 
         raise UserError(f"network {name!r} is unknown; known are {', '.join(TRUNKS)} and timm:NAME.")
     if width != 1.0 and not TRUNKS[name].scales:
         raise UserError(f"{name} has one width; leave the width at 1 or take another network.")
-    return TRUNKS[name].build(in_channels, width)
+    return TRUNKS[name].build(in_channels, resolution_px, width)

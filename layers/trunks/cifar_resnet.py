@@ -9,7 +9,15 @@ from layers.trunks.parts import scaled
 from layers.trunks.resnet import ResNet
 
 
-def cifar_resnet(in_channels: int, width: float, *, depth: int, widths: tuple[int, ...] = (16, 16, 32, 64)) -> ResNet:
+def cifar_resnet(
+    in_channels: int,
+    resolution_px: int,
+    width: float,
+    *,
+    depth: int,
+    widths: tuple[int, ...] = (16, 16, 32, 64),
+    first_stride: int = 1,
+) -> ResNet:
     """Three stages of (depth - 2) / 6 blocks.  widths: of the stem and the stages, at width 1."""
     stem, *stages = (scaled(channels, width) for channels in widths)
-    return ResNet(in_channels, stem, stages, [(depth - 2) // 6] * len(stages))
+    return ResNet(in_channels, stem, stages, [(depth - 2) // 6] * len(stages), first_stride=first_stride)

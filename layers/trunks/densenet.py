@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from layers.pointwise import PointwiseConv2d
-from layers.trunks.parts import Activation, Trunk, conv3, feature_names
+from layers.trunks.parts import Activation, Trunk, conv3, feature_names, halving
 
 _BOTTLENECK = 4  # times the growth
 
@@ -46,10 +46,12 @@ class Transition(nn.Module):
 class DenseNet(Trunk):
     """dense1, trans1, dense2, ..., dense4, and a last norm and ReLU."""
 
-    def __init__(self, in_channels: int, layers: tuple[int, ...], growth: int) -> None:
+    def __init__(self, in_channels: int, layers: tuple[int, ...], growth: int, halving_stem: bool) -> None:
         super().__init__()
         before = 2 * growth
-        self.conv1 = conv3(in_channels, before)
+        self.conv1: nn.Module = conv3(in_channels, before)
+        if halving_stem:
+            self.conv1 = nn.Sequential(halving(in_channels, before), nn.BatchNorm2d(before), nn.ReLU(inplace=True))
         self.parts: list[str] = []
         for number, count in enumerate(layers, 1):
             stage = nn.Sequential(*(DenseLayer(before + place * growth, growth) for place in range(count)))
@@ -75,6 +77,14 @@ class DenseNet(Trunk):
         return self.relu(self.bn(x))
 
 
-def densenet(in_channels: int, width: float, *, layers: tuple[int, ...], growth: int) -> DenseNet:
+def densenet(
+    in_channels: int,
+    resolution_px: int,
+    width: float,
+    *,
+    layers: tuple[int, ...],
+    growth: int,
+    halving_stem: bool = False,
+) -> DenseNet:
     """layers: of each dense stage."""
-    return DenseNet(in_channels, layers, growth)
+    return DenseNet(in_channels, layers, growth, halving_stem)

@@ -16,7 +16,7 @@ from layers.pointwise import PointwiseConv2d
 from layers.trunks.parts import Trunk, feature_names
 
 # expansion, channels, blocks, kernel, stride
-_BLOCKS = (
+BLOCKS = (
     (1, 16, 1, 3, 1),
     (6, 24, 2, 3, 2),
     (6, 40, 2, 5, 2),
@@ -25,7 +25,7 @@ _BLOCKS = (
     (6, 192, 4, 5, 2),
     (6, 320, 1, 3, 1),
 )
-_STEM, _SQUEEZE = 32, 4
+_STEM, SQUEEZE = 32, 4
 _STAGES = ("layers.0", "layers.2", "layers.4", "layers.10", "layers.15")
 
 
@@ -57,7 +57,7 @@ class MobileBlock(nn.Module):
         self.conv1, self.bn1 = PointwiseConv2d(in_channels, inner), nn.BatchNorm2d(inner)
         self.conv2 = nn.Conv2d(inner, inner, kernel, stride, kernel // 2, groups=inner, bias=False)
         self.bn2 = nn.BatchNorm2d(inner)
-        self.se = SqueezeExcitation(inner, max(1, in_channels // _SQUEEZE))
+        self.se = SqueezeExcitation(inner, max(1, in_channels // SQUEEZE))
         self.conv3, self.bn3 = PointwiseConv2d(inner, out_channels), nn.BatchNorm2d(out_channels)
         if not self.expands:
             self.conv1.requires_grad_(False)
@@ -79,7 +79,7 @@ class EfficientNet(Trunk):
         self.swish = nn.SiLU()
         self.layers = nn.Sequential()
         before = _STEM
-        for expansion, channels, count, kernel, stride in _BLOCKS:
+        for expansion, channels, count, kernel, stride in BLOCKS:
             for place in range(count):
                 self.layers.append(MobileBlock(before, channels, kernel, 1 if place else stride, expansion))
                 before = channels
@@ -90,6 +90,6 @@ class EfficientNet(Trunk):
         return self.layers(self.swish(self.bn1(self.conv1(x))))
 
 
-def efficientnet(in_channels: int, width: float) -> EfficientNet:
+def efficientnet(in_channels: int, resolution_px: int, width: float) -> EfficientNet:
     """EfficientNet-B0."""
     return EfficientNet(in_channels)

@@ -64,6 +64,6 @@ class MobileNetV2(Trunk):
         return self.conv2(self.blocks(self.conv1(x)))
 
 
-def mobilenet(in_channels: int, width: float, *, factor: float) -> MobileNetV2:
+def mobilenet(in_channels: int, resolution_px: int, width: float, *, factor: float) -> MobileNetV2:
     """Channels times `factor` times `width`."""
     return MobileNetV2(in_channels, factor * width)

@@ -58,6 +58,11 @@ def initialise(network: nn.Module) -> None:
                 nn.init.zeros_(layer.bias)
 
 
+def halving(in_channels: int, out_channels: int) -> nn.Conv2d:
+    """The 4x4 convolution of stride 2 that stems for 64 px begin with."""
+    return nn.Conv2d(in_channels, out_channels, 4, 2, 1, bias=False)
+
+
 def conv3(in_channels: int, out_channels: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
     """A 3x3 convolution without bias that keeps the size, divided by its stride."""
     return nn.Conv2d(in_channels, out_channels, 3, stride, 1, groups=groups, bias=False)

@@ -58,10 +58,16 @@ def _shortcut(in_channels: int, out_channels: int, stride: int) -> nn.Module:
 
 
 class ResNet(Trunk):
-    """Stages layer1, layer2, ... of blocks; the first block of each but the first stage halves the map."""
+    """Stages layer1, layer2, ... of blocks; each stage's first block halves the map, layer1's with `first_stride` 2."""
 
     def __init__(
-        self, in_channels: int, stem: int, widths: Sequence[int], blocks: Sequence[int], bottleneck: bool = False
+        self,
+        in_channels: int,
+        stem: int,
+        widths: Sequence[int],
+        blocks: Sequence[int],
+        bottleneck: bool = False,
+        first_stride: int = 1,
     ) -> None:
         super().__init__()
         self.conv1, self.bn1, self.relu = conv3(in_channels, stem), nn.BatchNorm2d(stem), nn.ReLU(inplace=True)
@@ -70,7 +76,7 @@ class ResNet(Trunk):
         for number, (channels, count) in enumerate(zip(widths, blocks, strict=True), 1):
             stage = nn.Sequential()
             for place in range(count):
-                stride = 2 if number > 1 and place == 0 else 1
+                stride = 1 if place else first_stride if number == 1 else 2
                 stage.append((Bottleneck if bottleneck else BasicBlock)(before, channels, stride))
                 before = channels * (_EXPANSION if bottleneck else 1)
             self.add_module(f"layer{number}", stage)
@@ -87,7 +93,15 @@ class ResNet(Trunk):
         return x
 
 
-def resnet(in_channels: int, width: float, *, blocks: tuple[int, ...], bottleneck: bool = False) -> ResNet:
+def resnet(
+    in_channels: int,
+    resolution_px: int,
+    width: float,
+    *,
+    blocks: tuple[int, ...],
+    bottleneck: bool = False,
+    first_stride: int = 1,
+) -> ResNet:
     """Four stages of 64 to 512 channels, four times as many behind bottlenecks."""
     widths = [scaled(channels, width) for channels in _WIDTHS]
-    return ResNet(in_channels, widths[0], widths, blocks, bottleneck)
+    return ResNet(in_channels, widths[0], widths, blocks, bottleneck, first_stride)

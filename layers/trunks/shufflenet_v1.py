@@ -6,14 +6,24 @@ pooling in the stem, a ReLU behind the 3x3 convolution too, and one group only a
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import nn
 
 from layers.pointwise import PointwiseConv2d
-from layers.trunks.parts import Activation, Trunk, conv3, feature_names
+from layers.trunks.parts import Activation, Trunk, conv3, feature_names, halving
 
+Stem = Literal["1x1", "3x3", "4x4"]
 _STEM, _GROUPS = 24, 3
 _STAGES = ((240, 4), (480, 8), (960, 4))  # channels, units
+
+
+def stem_convolution(stem: Stem, in_channels: int, out_channels: int) -> nn.Conv2d:
+    """1x1 or 3x3 at the image's size, or 4x4 with stride 2, without bias."""
+    if stem == "4x4":
+        return halving(in_channels, out_channels)
+    return conv3(in_channels, out_channels) if stem == "3x3" else PointwiseConv2d(in_channels, out_channels)
 
 
 def shuffled(x: torch.Tensor, groups: int) -> torch.Tensor:
@@ -49,9 +59,9 @@ class ShuffleUnit(nn.Module):
 class ShuffleNetV1(Trunk):
     """Stages layer1 to layer3 at 1/2, 1/4, 1/8 of the image."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, stem: Stem) -> None:
         super().__init__()
-        self.conv1, self.bn1 = PointwiseConv2d(in_channels, _STEM), nn.BatchNorm2d(_STEM)
+        self.conv1, self.bn1 = stem_convolution(stem, in_channels, _STEM), nn.BatchNorm2d(_STEM)
         self.relu = nn.ReLU(inplace=True)
         before, stages = _STEM, []
         for channels, count in _STAGES:
@@ -68,6 +78,6 @@ class ShuffleNetV1(Trunk):
         return self.layer3(self.layer2(self.layer1(self.relu(self.bn1(self.conv1(x))))))
 
 
-def shufflenet_v1(in_channels: int, width: float) -> ShuffleNetV1:
+def shufflenet_v1(in_channels: int, resolution_px: int, width: float, *, stem: Stem = "1x1") -> ShuffleNetV1:
     """ShuffleNet with three groups, factor 1."""
-    return ShuffleNetV1(in_channels)
+    return ShuffleNetV1(in_channels, stem)

@@ -11,7 +11,7 @@ from torch import nn
 
 from layers.pointwise import PointwiseConv2d
 from layers.trunks.parts import Trunk, conv3, feature_names
-from layers.trunks.shufflenet_v1 import shuffled
+from layers.trunks.shufflenet_v1 import Stem, shuffled, stem_convolution
 
 _STEM, _LAST = 24, 1024
 _STAGES = ((116, 3), (232, 7), (464, 3))  # channels, units behind the first
@@ -60,9 +60,9 @@ class DownUnit(nn.Module):
 class ShuffleNetV2(Trunk):
     """Stages layer1 to layer3 at 1/2, 1/4, 1/8 of the image, then a 1x1 convolution to 1024 channels."""
 
-    def __init__(self, in_channels: int) -> None:
+    def __init__(self, in_channels: int, stem: Stem) -> None:
         super().__init__()
-        self.conv1, self.bn1 = PointwiseConv2d(in_channels, _STEM), nn.BatchNorm2d(_STEM)
+        self.conv1, self.bn1 = stem_convolution(stem, in_channels, _STEM), nn.BatchNorm2d(_STEM)
         self.relu = nn.ReLU(inplace=True)
         before, stages = _STEM, []
         for channels, count in _STAGES:
@@ -80,6 +80,6 @@ class ShuffleNetV2(Trunk):
         return self.relu2(self.bn2(self.conv2(x)))
 
 
-def shufflenet_v2(in_channels: int, width: float) -> ShuffleNetV2:
+def shufflenet_v2(in_channels: int, resolution_px: int, width: float, *, stem: Stem = "1x1") -> ShuffleNetV2:
     """ShuffleNetV2, factor 1."""
-    return ShuffleNetV2(in_channels)
+    return ShuffleNetV2(in_channels, stem)

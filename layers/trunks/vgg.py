@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from layers.trunks.parts import Activation, Trunk, feature_names, initialise, scaled
 
-_WIDTHS = (64, 128, 256, 512, 512)
+WIDTHS = (64, 128, 256, 512, 512)
 _FOURTH_POOL_PX = 64
 
 
@@ -52,7 +52,13 @@ class Vgg(Trunk):
 
 
 def vgg(
-    in_channels: int, width: float, *, layers: tuple[int, ...], widths: tuple[int, ...] = _WIDTHS, factor: float = 1.0
+    in_channels: int,
+    resolution_px: int,
+    width: float,
+    *,
+    layers: tuple[int, ...],
+    widths: tuple[int, ...] = WIDTHS,
+    factor: float = 1.0,
 ) -> Vgg:
     """layers: convolutions in each block.  factor: on `widths`, beside `width`."""
     return Vgg(in_channels, [scaled(channels, width * factor) for channels in widths], layers)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from layers.pointwise import PointwiseConv2d
-from layers.trunks.parts import Activation, Trunk, conv3, feature_names, initialise, scaled
+from layers.trunks.parts import Activation, Trunk, conv3, feature_names, halving, initialise, scaled
 
 _WIDTHS = (16, 32, 64)
 
@@ -49,24 +49,28 @@ class Stage(nn.Module):
 class WideResNet(Trunk):
     """Three stages of (depth - 4) / 6 blocks, 16-32-64 channels times `factor` times `width`."""
 
-    def __init__(self, in_channels: int, width: float, depth: int, factor: int) -> None:
+    def __init__(self, in_channels: int, width: float, depth: int, factor: int, halving_stem: bool) -> None:
         super().__init__()
         stem, count = scaled(16, width), (depth - 4) // 6
         widths = [scaled(channels * factor, width) for channels in _WIDTHS]
-        self.conv1 = conv3(in_channels, stem)
+        self.conv1 = halving(in_channels, stem) if halving_stem else conv3(in_channels, stem)
+        self.bn0 = nn.BatchNorm2d(stem) if halving_stem else nn.Identity()
+        self.relu0 = nn.ReLU(inplace=True) if halving_stem else nn.Identity()
         self.block1 = Stage(stem, widths[0], 1, count)
         self.block2 = Stage(widths[0], widths[1], 2, count)
         self.block3 = Stage(widths[1], widths[2], 2, count)
         self.bn1, self.relu = nn.BatchNorm2d(widths[2]), Activation()
         before = ("block2.layer.0.relu1.before", "block3.layer.0.relu1.before", "relu.before")
-        self.feature_paths = feature_names("conv1", ("block1", "block2", "block3"), before)
+        self.feature_paths = feature_names("relu0", ("block1", "block2", "block3"), before)
         self.feature_dim = widths[2]
         initialise(self)
 
     def maps(self, x: torch.Tensor) -> torch.Tensor:
-        return self.relu(self.bn1(self.block3(self.block2(self.block1(self.conv1(x))))))
+        return self.relu(self.bn1(self.block3(self.block2(self.block1(self.relu0(self.bn0(self.conv1(x))))))))
 
 
-def wide_resnet(in_channels: int, width: float, *, depth: int, factor: int) -> WideResNet:
+def wide_resnet(
+    in_channels: int, resolution_px: int, width: float, *, depth: int, factor: int, halving_stem: bool = False
+) -> WideResNet:
     """WRN-depth-factor."""
-    return WideResNet(in_channels, width, depth, factor)
+    return WideResNet(in_channels, width, depth, factor, halving_stem)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from classifiers import load_classifier
@@ -21,32 +23,86 @@ from layers.trunks import TRUNKS, build_trunk
 from runtime.errors import UserError
 from tests.commands.test_predictor_import import CPU, random_images, typed
 from tests.support.filled_networks import filled
-from tests.support.parity_kd import assert_like, parity_kd
+from tests.support.parity_kd import Fixture, assert_like, parity_kd
 
 SMALL = ["resnet8", "resnet14", "resnet20", "resnet32", "resnet8x4", "wrn_10_1", "wrn_16_1", "wrn_16_2", "wrn_40_1"]
 SMALL += ["vgg8", "vgg8_narrow", "vgg11", "MobileNetV2", "ShuffleV1", "ShuffleV2", "v2_efficientnetb0"]
 LARGE = ["resnet44", "resnet56", "resnet110", "resnet32x4", "wrn_40_2", "vgg13", "vgg16", "vgg19", "ResNet50"]
 LARGE += ["v2_ResNet18", "v2_ResNet34", "v2_densenet121"]
+OTHERS = {  # of 2021 for CIFAR-10 and RC-49, of 2023 for Steering Angle and UTKFace
+    "v1_EfficientNetB0": "efficientnetb0",
+    "v1_ShuffleNetV2": "shufflev2_3x3",
+    "regression_v1_MobileNetV2": "mobilenetv2_imagenet",
+    "regression_v1_ShuffleNetV2": "shufflev2_imagenet",
+    "regression_v1_EfficientNetB0": "efficientnetb0_imagenet",
+    "regression_v2_resnet20": "resnet20_64",
+    "regression_v2_wrn_16_1": "wrn_16_1_64",
+    "regression_v2_vgg8": "vgg8_flat",
+    "regression_v2_ShuffleV1": "shufflev1_64",
+    "regression_v2_ShuffleV2": "shufflev2_64",
+}
+LARGE_OTHERS = {
+    "v1_ResNet18": "resnet18",
+    "v1_VGG11": "vgg11_flat",
+    "v1_VGG13": "vgg13_flat",
+    "v1_VGG16": "vgg16_flat",
+    "v1_ResNet50": "resnet50",
+    "v1_DenseNet121": "densenet121",
+    "v1_MobileNetV2": "mobilenetv2_full",
+    "regression_v1_VGG16": "vgg16_flat",
+    "regression_v2_resnet56": "resnet56_64",
+    "regression_v2_resnet8x4": "resnet8x4_64",
+    "regression_v2_wrn_40_1": "wrn_40_1_64",
+    "regression_v2_vgg11": "vgg11_flat",
+    "regression_v2_vgg13": "vgg13_flat",
+    "regression_v2_vgg19": "vgg19_flat",
+    "regression_v2_ResNet18": "resnet18_64",
+    "regression_v2_DenseNet121": "densenet121_64",
+    "regression_v2_EfficientNetB0": "efficientnetb0",
+    "regression_v2_MobileNetV2": "mobilenetv2_imagenet",
+}
+ALL_OTHERS = OTHERS | LARGE_OTHERS
 NOT_PUBLISHED = {"vgg8_quarter"}
+FIXTURES = 56
 
 
 def _own(name: str) -> str:
-    return name.removeprefix("v2_").lower()
+    return ALL_OTHERS.get(name, name.removeprefix("v2_").lower())
 
 
-@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)])
-def test_parity_kd_network(name: str) -> None:
+def _sizes(small: Iterable[str], large: Iterable[str]) -> list[Any]:
+    return [*small, *(pytest.param(name, marks=pytest.mark.slow) for name in large)]
+
+
+def _network(name: str) -> tuple[Fixture, nn.Module, torch.Tensor]:
+    """Its fixture, the network with the fixture's weights, and images; parameters and multiply-adds are compared."""
     fixture = parity_kd("networks", name)
     described = fixture.config
+    side = described["input_size"]
     network, core = known_network(
-        _own(name), filled(described), Path(name), width=None, channels=3, resolution_px=32, continuous=False
+        _own(name), filled(described), Path(name), width=None, channels=3, resolution_px=side, continuous=side == 64
     )
     assert network.width == 1.0
     assert sum(value.numel() for value in core.parameters()) == described["parameters"]
-    images = load_file(fixture.folder.parent / "inputs.safetensors")["x32"]
+    images = load_file(fixture.folder.parent / "inputs.safetensors")[f"x{side}"]
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         core(images[:1])
     assert counter.get_total_flops() // 2 == described["macs"]
+    return fixture, core, images
+
+
+@pytest.mark.parametrize("name", _sizes(OTHERS, LARGE_OTHERS))
+def test_parity_kd_network_of_another_form(name: str) -> None:
+    fixture, core, images = _network(name)
+    with torch.no_grad():
+        found = core(images)
+    assert_like(found.relu() if name.startswith("regression") else found, fixture.expected["output"])
+
+
+@pytest.mark.parametrize("name", _sizes(SMALL, LARGE))
+def test_parity_kd_network(name: str) -> None:
+    fixture, core, images = _network(name)
+    described = fixture.config
     names = list(feature_paths(core))
     with torch.no_grad():
         views = FeatureReader(core, names)(images)
@@ -158,8 +214,7 @@ def test_networks_of_earlier_versions_are_refused_with_the_remedy(name: str, tmp
 
 def test_parity_kd_covers_every_network_and_fixture() -> None:
     folder = parity_kd("networks", "resnet8").folder.parent
-    assert {_own(name) for name in SMALL + LARGE} == set(TRUNKS) - NOT_PUBLISHED
-    fixtures = {path.name for path in folder.iterdir() if path.is_dir()}
-    left = {name for name in fixtures - {*SMALL, *LARGE} if not name.startswith(("v1_", "regression_"))}
-    assert left == set()
-    assert json.loads((folder / "resnet8" / "config.json").read_text())["parameters"] == 83892
+    compared = {*SMALL, *LARGE, *ALL_OTHERS}
+    assert len(compared) == FIXTURES
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == compared
+    assert {_own(name) for name in compared} == set(TRUNKS) - NOT_PUBLISHED

@@ -15,21 +15,23 @@ from runtime.errors import UserError
 
 STAGES = {"resnet8": 3, "resnet18": 4, "resnet50": 4, "wrn_16_1": 3, "vgg8": 4, "vgg8_quarter": 4, "mobilenetv2": 4}
 STAGES |= {"shufflev1": 3, "shufflev2": 3, "densenet121": 4, "efficientnetb0": 5, "mobilenetv3": 4}
+STAGES |= {"resnet20_64": 3, "vgg8_flat": 4, "mobilenetv2_full": 4, "mobilenetv2_imagenet": 5, "shufflev2_imagenet": 3}
+STAGES |= {"efficientnetb0_imagenet": 5}
 RAW = ("wrn", "mobile", "dense", "efficient")  # their stages end without an activation
-TWO = (torch.zeros(2, 1, 16, 16, dtype=torch.uint8),)
 
 
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_every_classifier_gives_its_features_by_name(name: str) -> None:
-    network = build_student(name, 1, 16, ClassLabels(("a", "b", "c")))
+    side = 32 if name.endswith("_flat") else 16
+    network = build_student(name, 1, side, ClassLabels(("a", "b", "c")))
     names = list(feature_paths(network))
     stages = [f"stage{index + 1}" for index in range(STAGES[name])]
     before = [[f"{stage}_preact"] if name in TRUNKS else [] for stage in stages]
     assert names == ["stem", *(one for stage, more in zip(stages, before, strict=True) for one in (*more, stage)),
                      "pooled", "logits"]  # fmt: skip
-    images = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8)
+    images = torch.randint(0, 256, (4, 1, side, side), dtype=torch.uint8)
     views = FeatureReader(network, names)(images)
-    shapes = Insides(network, TWO, "student").shapes
+    shapes = Insides(network, (images[:2],), "student").shapes
     for feature in names[:-2]:
         assert views.features[feature].shape == (4, *shapes[feature])
         assert len(shapes[feature]) == 3
