@@ -64,7 +64,7 @@ def angle_rows(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tens
     """
     rows = len(student)
     group = max(1, _ENTRIES // (rows * max(rows, student.shape[1], teacher.shape[1])))
-    w = torch.ones(rows, device=student.device) if weights is None else weights.float()
+    w = student.new_ones(rows) if weights is None else weights.to(student)
 
     def part(ours: torch.Tensor, at: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
