@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -23,14 +22,12 @@ from typing import Any
 
 from classifiers.rho_pruning import MedianStop
 from interfaces import Engine
-from runtime.claims import Claim, try_claim
 from runtime.errors import UserError
-from runtime.progress import progress
 from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
+from runtime.shared_cells import share_cells
 
 RESULT_FILE = "result.json"
 _REMEDY = "delete it, and the search runs that cell again"
-_POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True, order=True)
@@ -107,12 +104,9 @@ def search(
     if not cells:
         raise UserError("the rho grid is empty; give at least one rho, one student and one seed.")
     out = Path(out)
-    work = partial(_work_through, tuple(cells), run_cell, out, prune)
-    if engine is None:
-        work(0)
-    else:
-        for _ in engine.map(work, range(min(engine.workers, len(cells)))):
-            pass
+    place, is_finished = partial(_folder, out=out), partial(_is_finished, out=out)
+    run = partial(_run, cells=tuple(cells), run_cell=run_cell, out=out, prune=prune)
+    share_cells("rho search", cells, place, is_finished, run, engine)
     return read_results(cells, out)
 
 
@@ -122,44 +116,29 @@ def read_results(cells: Sequence[Cell], out: Path) -> list[CellResult]:
     return [result for result in results if result is not None]
 
 
-def _work_through(cells: Sequence[Cell], run_cell: RunCell, out: Path, prune: bool, worker: int) -> None:
-    """Claim and run cells until all have results; waits for cells that other processes hold."""
-    with progress("rho search", len(cells), 0) as bar:
-        while True:
-            unfinished = [cell for cell in cells if _read(cell, out) is None]
-            bar.update(len(cells) - len(unfinished))
-            if not unfinished:
-                return
-            if not any(_try_cell(cell, cells, run_cell, out, prune) for cell in unfinished):
-                time.sleep(_POLL_SECONDS)
+def _is_finished(cell: Cell, out: Path) -> bool:
+    return _read(cell, out) is not None
 
 
-def _try_cell(cell: Cell, cells: Sequence[Cell], run_cell: RunCell, out: Path, prune: bool) -> bool:
-    """Run one cell if no other process has it; returns whether it was run."""
+def _run(cell: Cell, cells: Sequence[Cell], run_cell: RunCell, out: Path, prune: bool) -> None:
+    """Train one cell, which is claimed, and write its result."""
     folder = _folder(cell, out)
-    claim: Claim | None = try_claim(folder)
-    if claim is None:
-        return False
-    with claim:
-        if _read(cell, out) is not None:
-            return False
-        rivals = [result for result in read_results(cells, out) if result.cell.student == cell.student]
-        mates = [result for result in rivals if result.cell.rho == cell.rho]
-        if prune and any(mate.pruned for mate in mates):
-            _write(cell, out, CellReport(folder, None), {"score": None, "reason": "its rho was pruned at another seed"})
-            return True
-        stop = MedianStop([rival.curve for rival in rivals if not rival.pruned]) if prune and not mates else None
-        report = CellReport(folder, stop)
-        try:
-            outcome = dict(run_cell(cell, report))
-            if not math.isfinite(float(outcome["score"])):
-                raise UserError(f"cell {cell.name}: the score is not a number; look at its training.")
-        except CellPruned:
-            outcome = {"score": None, "reason": "worse than the median of the finished cells at the same step"}
-            for left in (path for path in folder.iterdir() if path.is_dir()):
-                shutil.rmtree(left, ignore_errors=True)
-        _write(cell, out, report, outcome)
-    return True
+    rivals = [result for result in read_results(cells, out) if result.cell.student == cell.student]
+    mates = [result for result in rivals if result.cell.rho == cell.rho]
+    if prune and any(mate.pruned for mate in mates):
+        _write(cell, out, CellReport(folder, None), {"score": None, "reason": "its rho was pruned at another seed"})
+        return
+    stop = MedianStop([rival.curve for rival in rivals if not rival.pruned]) if prune and not mates else None
+    report = CellReport(folder, stop)
+    try:
+        outcome = dict(run_cell(cell, report))
+        if not math.isfinite(float(outcome["score"])):
+            raise UserError(f"cell {cell.name}: the score is not a number; look at its training.")
+    except CellPruned:
+        outcome = {"score": None, "reason": "worse than the median of the finished cells at the same step"}
+        for left in (path for path in folder.iterdir() if path.is_dir()):
+            shutil.rmtree(left, ignore_errors=True)
+    _write(cell, out, report, outcome)
 
 
 def _folder(cell: Cell, out: Path) -> Path:

@@ -38,7 +38,7 @@ class Options(MethodOptions, ClassifierFlags, SelectionOptions):
     seeds: Seeds = Field((0, 1, 2), description="One training of each cell a seed.")
     method: Chosen = entry_option(METHODS, "none", METHOD_HELP)
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
-    prune: bool = Field(False, description="Stop cells that fall behind the median (Optuna).")
+    prune: bool = Field(False, description="Stop cells that fall behind the median.")
 
 
 @dataclass(frozen=True)

@@ -29,9 +29,16 @@ _OF_A_FILE = {  # what makes one of a single file
     "predictor": "import it with import-predictor",
     "fakes": "make a teacher of its images with import-teacher --arch images",
 }
-_OTHERS = {"judge": "a judge", "rho": "a search of rho", "evaluation": "an evaluation", "classifier": "a classifier"}
+_OTHERS = {
+    "judge": "a judge",
+    "rho": "a search of rho",
+    "evaluation": "an evaluation",
+    "comparison": "a comparison",
+    "classifier": "a classifier",
+}
+
 _BY_FILE = {"manifest.json": "fakes", "choice.yaml": "rho"}
-_BY_COMMAND = {"evaluate": "evaluation", "search-rho": "rho"}
+_BY_COMMAND = {"evaluate": "evaluation", "search-rho": "rho", "compare": "comparison"}
 
 
 def check_kind(flag: str, kind: str, path: Path) -> None:

@@ -16,6 +16,7 @@ HEADINGS: dict[str, str] = {
     "Fakes": "train_on real_share rho nfake_per_class nfake_per_label nfake keep relabel scope cut weights accept "
     "store_latents take_available extend",
     "Search": "rhos seeds prune",
+    "Comparison": "methods sets seeds parts",
     "Generator": "generator",
     "Network": "network networks",
     "Method": "method label_smoothing",

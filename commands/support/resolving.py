@@ -100,17 +100,27 @@ def _choose_entries(model: type[SharedOptions], values: Mapping[str, Given]) -> 
                 names = split_commas(own.get(option, [one.name for one in default]))
                 if not names:
                     raise UserError("it must hold one name or more, with commas between them.")
-                plain[option] = tuple(registry.choose(_name(one), settings, default[0]) for one in names)
+                entries = [dict(_expanded(option, one)) for one in names]
+                plain[option] = tuple(_choose(registry, option, one, settings, default[0]) for one in entries)
             else:
                 plain[option] = registry.choose(_name(own.get(option, default.name)), settings, default)
         except UnfitSettings as error:
             for problem in error.problems:
-                typed = flag(values[f"{option}.{problem.name}"].key)
+                key = f"{option}.{problem.name}"  # not among the values where one of several entries has it
+                typed = flag(values[key].key if key in values else key)
                 shown = f"{typed} {printable(_short(problem.value))}" if problem.known else printable(typed)
                 mistakes.append(f"{shown}: {printable(problem.text)}.")
         except UserError as error:
             mistakes.append(f"{flag(values[option].key if option in values else option)}: {error}")
     return plain, mistakes
+
+
+def _choose(
+    registry: Registry[Any], option: str, given: Mapping[str, Any], settings: Mapping[str, Any], default: Choice
+) -> Choice:
+    """One entry of several: its name, and the settings that it alone is given beside those of all."""
+    own = {name.partition(".")[2]: value for name, value in given.items() if name != option}
+    return registry.choose(_name(given.get(option)), {**settings, **own}, default)
 
 
 def _name(value: Any) -> str:

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train-student": ("train_student", "Distil a light student generator from a dataset of fakes."),
     "distill": ("distill", "Train a light classifier or regressor from real and fake images."),
     "search-rho": ("search_rho", "Search the filtering quantile rho on validation data."),
+    "compare": ("compare", "Compare methods on real images, on real and fakes, and on fakes; over networks and seeds."),
     "evaluate": ("evaluate", "Measure a generator, a dataset of fakes or a classifier."),
     "export": ("export", "Write a student generator as a torch.export program."),
     "benchmark": ("benchmark", "Costs of networks; speed of sampling, reading and verify, against what bounds them."),

@@ -46,6 +46,7 @@ SEAL = {  # the file whose presence says that an artefact of this kind is finish
     "fakes": "manifest.json",
     "rho": "choice.yaml",
     "evaluation": "result.json",
+    "comparison": "result.json",
 }
 MAKER = {  # the command that makes a missing artefact of the embedded default
     "teacher": "train-teacher",
