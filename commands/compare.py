@@ -30,6 +30,7 @@ from commands.support.compared import (
     distill_options,
     is_finished,
     label,
+    options_of,
     place,
 )
 from commands.support.compared import run as run_cell
@@ -110,10 +111,8 @@ def _check(options: Options) -> None:
 
 def _common(options: Options) -> dict[str, Any]:
     """What all cells are given: compare's options that distill has too."""
-    from commands.distill import Options as DistillOptions
-
     own = {"out", "workers", "engine", "ray_address", "json", "dry_run", "network", "method", "seed"}
-    known = {info.alias or name for name, info in DistillOptions.model_fields.items()} - own
+    known = {info.alias or name for name, info in options_of("distill").model_fields.items()} - own
     return {name: value for name, value in plain(options).items() if name in known and value is not None}
 
 

@@ -7,17 +7,24 @@ another cell.  A cell whose owner was killed is taken over.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-from interfaces import Engine
 from runtime.claims import try_claim
 from runtime.progress import progress
 
 Cell = TypeVar("Cell")
 _POLL_SECONDS = 0.5
+
+
+class Workers(Protocol):
+    """What is asked of an engine."""
+
+    workers: int
+
+    def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]: ...
 
 
 def share_cells(
@@ -26,7 +33,7 @@ def share_cells(
     place: Callable[[Cell], Path],
     is_finished: Callable[[Cell], bool],
     run: Callable[[Cell], None],
-    engine: Engine | None = None,
+    engine: Workers | None = None,
 ) -> None:
     """Run every cell that is not finished, and return when all are, whoever finished them.
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
+from commands.support.options import SharedOptions
 from commands.support.resolving import resolve
 from commands.support.table import COMMANDS
 from commands.support.workspace import call
@@ -120,11 +121,16 @@ def distill_options(common: Mapping[str, Any], training_set: Mapping[str, Any], 
     return options
 
 
+def options_of(command: str) -> type[SharedOptions]:
+    """The options of another command."""
+    model: type[SharedOptions] = importlib.import_module(f"commands.{COMMANDS[command][0]}").Options
+    return model
+
+
 def check_options(command: str, options: Mapping[str, Any], where: str) -> None:
     """UserError, which says where, for options that the command would refuse."""
-    module = importlib.import_module(f"commands.{COMMANDS[command][0]}")
     try:
-        resolve(module.Options, None, {name: _typed(value) for name, value in options.items()})
+        resolve(options_of(command), None, {name: _typed(value) for name, value in options.items()})
     except UserError as error:
         raise UserError(f"{where}: {error}") from error
 
