@@ -199,14 +199,11 @@ def work_done(plan: DemoPlan) -> int:
     """What is finished, and the part that the running trainings have behind them."""
     done = 0.0
     for kind, weight in _WEIGHT.items():
-        for record in plan.root.glob(f"*/{'' if kind in _PRODUCT_ONLY else '**/'}{kind}/*/command.json"):
-            folder = record.parent
-            if not folder.is_symlink():
-                done += weight * _part_done(folder)
+        # Never `**`: it walks into checkpoints, which come and go under their temporary names.
+        records = [*plan.root.glob(f"*/{kind}/*/command.json"), *plan.root.glob(f"*/fold*/{kind}/*/command.json")]
+        folders = [record.parent for record in records if not record.parent.is_symlink()]
+        done += weight * sum(_part_done(folder) for folder in folders)
     return int(done)
-
-
-_PRODUCT_ONLY = {"student", "evaluation"}
 
 
 def _part_done(folder: Path) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from runtime.errors import UserError
 from runtime.registry import Choice, Registry
 from runtime.safe_files import printable, read_yaml
 from runtime.safe_files.sealed_json import SEAL, open_seal
-from runtime.settings import UnfitSettings, split_commas
+from runtime.settings import UnfitSettings, settings_of, split_commas
 
 _MOST_MISTAKES = 12  # that one message names
 
@@ -101,7 +101,7 @@ def _choose_entries(model: type[SharedOptions], values: Mapping[str, Given]) -> 
                 if not names:
                     raise UserError("it must hold one name or more, with commas between them.")
                 entries = [dict(_expanded(option, one)) for one in names]
-                plain[option] = tuple(_choose(registry, option, one, settings, default[0]) for one in entries)
+                plain[option] = _choose_several(registry, option, entries, settings, default[0])
             else:
                 plain[option] = registry.choose(_name(own.get(option, default.name)), settings, default)
         except UnfitSettings as error:
@@ -115,12 +115,22 @@ def _choose_entries(model: type[SharedOptions], values: Mapping[str, Given]) -> 
     return plain, mistakes
 
 
-def _choose(
-    registry: Registry[Any], option: str, given: Mapping[str, Any], settings: Mapping[str, Any], default: Choice
-) -> Choice:
-    """One entry of several: its name, and the settings that it alone is given beside those of all."""
-    own = {name.partition(".")[2]: value for name, value in given.items() if name != option}
-    return registry.choose(_name(given.get(option)), {**settings, **own}, default)
+def _choose_several(
+    registry: Registry[Any],
+    option: str,
+    entries: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
+    default: Choice,
+) -> tuple[Choice, ...]:
+    """Several entries, each with its own settings and those of `settings` that it has; each of these one must have."""
+    names = [_name(given.get(option)) for given in entries]
+    has = [{one.name for one in settings_of(registry.settings(name))} for name in names]
+    chosen = []
+    for name, known, given in zip(names, has, entries, strict=True):
+        shared = {key: value for key, value in settings.items() if key in known or not any(key in one for one in has)}
+        own = {key.partition(".")[2]: value for key, value in given.items() if key != option}
+        chosen.append(registry.choose(name, {**shared, **own}, default))
+    return tuple(chosen)
 
 
 def _name(value: Any) -> str:
