@@ -3,7 +3,7 @@
 `sampling`: end to end against the bare forward passes, with the workspace's teacher, filter and predictor (or those
 given), and without a teacher with untrained networks of two sizes; `--memory`: peak memory of a small and a large run.
 `reading`: shuffled reading for training against a tensor in memory.  `verify`: checking a dataset against the disk and
-the hashes.  Datasets for measuring are made in a temporary folder (inside --out, where given) and removed.
+the hashes.  Datasets for measuring lie in a temporary folder (inside --out, where given), which is removed.
 """
 
 from __future__ import annotations
@@ -146,9 +146,9 @@ def _real_networks(options: Options) -> dict[str, Any]:
     from teacher_sampler.sampling.settings import SamplerSettings
 
     teacher = ChosenTeacher(options)
-    found = _parts(teacher, options)
+    folders = _parts(teacher, options)
     make_parts = MakeSamplingParts(
-        teacher.reference, found["filter"], found["predictor"], options.device, adaptation=teacher.adaptation
+        teacher.reference, folders["filter"], folders["predictor"], options.device, adaptation=teacher.adaptation
     )
     space: Any = teacher.label_space
     labels = getattr(teacher.teacher, "labels", None)  # ready images know which they have
@@ -158,22 +158,22 @@ def _real_networks(options: Options) -> dict[str, Any]:
         labels = labels[np.linspace(0, len(labels) - 1, _LABELS).astype(np.int64)]
     count = options.count or (10 * len(labels) if options.small else None)
     plan, settings = sized_plan(make_parts(), labels, SamplerSettings(), count)
-    networks = [teacher.card.architecture, *(f"{kind} {folder or 'none'}" for kind, folder in found.items())]
+    networks = [teacher.card.architecture, *(f"{kind} {folder or 'none'}" for kind, folder in folders.items())]
     table = compare(make_parts, plan, settings, 1 if options.small else 5, options.out)
     return {"networks": ", ".join(networks), **table}
 
 
 def _parts(teacher: ChosenTeacher, options: Options) -> dict[str, Path | None]:
     """The filter and the predictor to sample with, where they are."""
-    found: dict[str, Path | None] = {}
+    folders: dict[str, Path | None] = {}
     for kind in ("filter", "predictor"):
         given = getattr(options, kind)
-        found[kind] = None
+        folders[kind] = None
         if given != "none" and (given is not None or _is_there(kind, options)):
             folder: Path = resolve_input(kind, given, options)
             check_fits(kind, folder, teacher)
-            found[kind] = folder
-    return found
+            folders[kind] = folder
+    return folders
 
 
 def _reading(options: Options) -> dict[str, Any]:

@@ -88,23 +88,23 @@ def run(options: Options) -> dict[str, Any]:
     needs = partial(classifier_needs, settings, images.image_shape, images.holder.space, held, device)
     with artefact(
         "distill", "classifier", options, parents, complete=tested, ranks=ranks, opened=opened, needs=needs
-    ) as made:
-        result_file = made.folder / "result.json"
-        if not made.finished:
-            seen = _record(made.folder, others, data, options.train_on) if ranks.main else {}
+    ) as output:
+        result_file = output.folder / "result.json"
+        if not output.finished:
+            seen = _record(output.folder, others, data, options.train_on) if ranks.main else {}
             if result_file.is_file():
                 say("the test images are not those of the result; the trained weights stay and are tested again")
             result = train_classifier(
-                images.train, images.val, images.holder.space, settings, made.folder, device, images.augmentations,
+                images.train, images.val, images.holder.space, settings, output.folder, device, images.augmentations,
                 teacher, trained_on=seen, ranks=ranks,
             )  # fmt: skip
             if ranks.main:
                 result = validated(result, images)
-                test = None if data is None or not options.test else _test(made.folder, data, device)
+                test = None if data is None or not options.test else _test(output.folder, data, device)
                 line = seen_line(data, others, "test" if digest else "val")
-                found = {**result, "protocol": protocol(options, images.train), "seen": line, "test": test}
-                write_sealed_json(result_file, found)
-    return {"classifier": str(made.folder), **read_sealed_json(result_file, _REMEDY)}
+                content = {**result, "protocol": protocol(options, images.train), "seen": line, "test": test}
+                write_sealed_json(result_file, content)
+    return {"classifier": str(output.folder), **read_sealed_json(result_file, _REMEDY)}
 
 
 def _record(folder: Path, others: Any, data: RealData | None, train_on: str) -> dict[str, str]:
@@ -129,11 +129,11 @@ def settled(options: Options) -> Options:
 
     if not without_real_images(options, options.test):
         return options
-    found: dict[str, Any] = {"data": "none", "test": False}
+    changes: dict[str, Any] = {"data": "none", "test": False}
     if options.predictor is None and "method" not in options.model_fields_set:
         say("hard labels alone (--method none): soft labels need a --predictor")
-        found["method"] = METHODS.choose("none")
-    return options.model_copy(update=found)
+        changes["method"] = METHODS.choose("none")
+    return options.model_copy(update=changes)
 
 
 def validated(result: dict[str, Any], images: TrainingImages) -> dict[str, Any]:
@@ -176,8 +176,8 @@ def _data_text(options: Options) -> str:
 def _test(folder: Path, data: RealData, device: Any) -> dict[str, Any]:
     from evaluation.accuracy import score
 
-    found = score(load_predictor(folder, device), data.open_test(), data.label_space)
-    return {**found, "digest": data.test_digest, "per_image": found["per_image"].tolist()}
+    test_score = score(load_predictor(folder, device), data.open_test(), data.label_space)
+    return {**test_score, "digest": data.test_digest, "per_image": test_score["per_image"].tolist()}
 
 
 def show(result: dict[str, Any]) -> str:
@@ -188,19 +188,19 @@ def show(result: dict[str, Any]) -> str:
         text = f"{name} {_with_error(test)}, {test['images']:,} images"
     elif held is not None and held["score"] is not None:
         measure = "error_rate" if held["metric"] == "error" else "mae"
-        found = {"measure": measure, "value": held["score"], "unit": held["unit"]}
-        text = f"error on {held['images']:,} held-out fakes {_with_error(found)} (no real image was read)"
+        error = {"measure": measure, "value": held["score"], "unit": held["unit"]}
+        text = f"error on {held['images']:,} held-out fakes {_with_error(error)} (no real image was read)"
     else:
         text = "no image was tested"
     seen = f" ({result['seen']})" if "seen" in result else ""
     return f"{text}, {result['classifier']}{seen}"
 
 
-def _with_error(found: Mapping[str, Any]) -> str:
+def _with_error(error: Mapping[str, Any]) -> str:
     """An error rate in per cent, or an error in the labels' unit, each with its standard error where it is known."""
-    rate = found["measure"] == "error_rate"
-    scale, unit = (100.0, " %") if rate else (1.0, f" {found['unit']}".rstrip())
-    spread = found.get("standard_error")
+    rate = error["measure"] == "error_rate"
+    scale, unit = (100.0, " %") if rate else (1.0, f" {error['unit']}".rstrip())
+    spread = error.get("standard_error")
     digits = ".2f" if rate else ".4g"
     around = "" if spread is None else f" ± {format(scale * spread, '.2f' if rate else '.2g')}"
-    return f"{format(scale * found['value'], digits)}{around}{unit}"
+    return f"{format(scale * error['value'], digits)}{around}{unit}"

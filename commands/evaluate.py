@@ -96,18 +96,18 @@ def run(options: Options) -> dict[str, Any]:
     checked(options, data, merge(seen.values()), test=False, judged=True)
     if options.inception is not None:
         load_inception(options.inception, pick_device(options.device))
-    with artefact("evaluate", "evaluation", options, {"data": data.digest, **parents}) as made:
-        result_file = made.folder / "result.json"
-        if not made.finished:
+    with artefact("evaluate", "evaluation", options, {"data": data.digest, **parents}) as output:
+        result_file = output.folder / "result.json"
+        if not output.finished:
             _instruments(options)  # the judge is trained before several processes want it
             names = set_names(options, folders)
-            engine = make_engine(options, made.folder, min(options.workers, len(names)))
+            engine = make_engine(options, output.folder, min(options.workers, len(names)))
             rows = dict(engine.map(_Measuring(options, folders), names))
             lines = {kind: seen_line(data, parts, "val") for kind, parts in seen.items()}
             write_sealed_json(result_file, {name: {**rows[kind], "seen": lines[kind]} for kind, name in names.items()})
     _instruments.cache_clear()
     _real_images.cache_clear()
-    return {"evaluation": str(made.folder), "rows": read_sealed_json(result_file, _REMEDY)}
+    return {"evaluation": str(output.folder), "rows": read_sealed_json(result_file, _REMEDY)}
 
 
 def _seen(folders: dict[str, Path | None]) -> dict[str, Any]:

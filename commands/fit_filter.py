@@ -38,20 +38,20 @@ def run(options: Options) -> dict[str, Any]:
     real = LabelHolder("data", f"--data {options.data}", data.label_space)
     meet(real, LabelHolder("teacher", f"--teacher {teacher.reference}", teacher.label_space), data.train.labels)
     check_fit(data.train, data.label_space, seen, settings, data.allowed_augmentations)
-    with artefact("fit-filter", "filter", options, parents) as made:
-        if not made.finished:
+    with artefact("fit-filter", "filter", options, parents) as output:
+        if not output.finished:
             own = data.seen_by(RATIO, val=False)
             fit_filter(
                 data.train,
                 data.label_space,
                 seen,
                 settings,
-                made.folder,
+                output.folder,
                 device,
                 data.allowed_augmentations,
-                record_seen(made.folder, own, seen_of("teacher", teacher.reference)),
+                record_seen(output.folder, own, seen_of("teacher", teacher.reference)),
             )
-    return {"filter": str(made.folder), **_means(made.folder)}
+    return {"filter": str(output.folder), **_means(output.folder)}
 
 
 def _means(folder: Path) -> dict[str, Any]:
@@ -61,7 +61,7 @@ def _means(folder: Path) -> dict[str, Any]:
     from runtime.progress import say
 
     card = read_filter_card(folder)
-    found = {name: card[name] for name in ("mean_ratio", "ratio_spread_on_fakes", "is_constant")}
-    if found["is_constant"] or found["ratio_spread_on_fakes"] < LEAST_SPREAD:
+    evidence = {name: card[name] for name in ("mean_ratio", "ratio_spread_on_fakes", "is_constant")}
+    if evidence["is_constant"] or evidence["ratio_spread_on_fakes"] < LEAST_SPREAD:
         say("warning: the density ratio is nearly the same on all fakes, so the filter chooses nothing")
-    return found
+    return evidence

@@ -70,12 +70,12 @@ def run(options: Options) -> dict[str, Any]:
     data = _real_images(options, imported)
     if data is not None:
         parents["data"] = data.digest
-    with artefact("import-predictor", "predictor", options, parents) as made:
-        if not made.finished:
+    with artefact("import-predictor", "predictor", options, parents) as output:
+        if not output.finished:
             result = {} if data is None else _measured(options, imported, data, torch.device("cpu"))
             seen = {"imported": {"checkpoint": checkpoint.name}}
-            imported.write(made.folder, result, seen, checkpoint)
-    return {"predictor": str(made.folder), **summary(made.folder)}
+            imported.write(output.folder, result, seen, checkpoint)
+    return {"predictor": str(output.folder), **summary(output.folder)}
 
 
 def _request(options: Options) -> PredictorRequest:
@@ -113,8 +113,8 @@ def _request(options: Options) -> PredictorRequest:
 def _groups(path: Path, space: Any) -> tuple[tuple[str, ...], tuple[tuple[int, ...], ...]]:
     from teacher_sampler.adapted import read_label_map
 
-    found = read_label_map(path, space)
-    return found.names, found.sources
+    label_map = read_label_map(path, space)
+    return label_map.names, label_map.sources
 
 
 def _range(text: str | None) -> tuple[float, float] | None:

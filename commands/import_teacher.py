@@ -1,6 +1,6 @@
 """Make a teacher folder from a foreign checkpoint, a program, ready images, or the address of a teacher service.
 
-Nothing in the file is executed.  What cannot be told from it is asked for, all at once; a file that does not fit is
+Nothing in the file is executed.  Options must give what the file does not say, all at once; a file that does not fit is
 refused with the names of what is missing, surplus or misshapen, and nothing is written.
 """
 
@@ -95,13 +95,13 @@ def run(options: Options) -> dict[str, Any]:
         notes["standing_statistics"] = standing.__dict__
     card = teacher_card(imported, request, notes)
     check_first_images(imported, card)
-    with artefact("import-teacher", "teacher", options, parents) as made:
-        if not made.finished:
+    with artefact("import-teacher", "teacher", options, parents) as output:
+        if not output.finished:
             if options.arch == "retort":
-                record_seen(made.folder, seen_of("teacher", str(options.checkpoint)))
-            write_teacher(made.folder, imported, card)
+                record_seen(output.folder, seen_of("teacher", str(options.checkpoint)))
+            write_teacher(output.folder, imported, card)
     chosen = {name: imported.notes[name] for name in ENTRY_NOTES if name in imported.notes}
-    return {"teacher": str(made.folder), **summary(made.folder), **chosen}
+    return {"teacher": str(output.folder), **summary(output.folder), **chosen}
 
 
 def _request(options: Options) -> Any:

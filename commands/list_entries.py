@@ -49,14 +49,14 @@ def run(options: Options) -> dict[str, Any]:
         METRICS: "evaluate",
         EXPORT_FORMATS: "export-fakes --to",
     }
-    found = {
+    kinds = {
         registry.kind: {
             name: {"use": registry.only(name) or use, "settings": _settings(registry.settings(name))}
             for name in registry
         }
         for registry, use in uses.items()
     }
-    return found if options.name is None else _only(found, options.name)
+    return kinds if options.name is None else _only(kinds, options.name)
 
 
 def _settings(settings: type) -> list[dict[str, Any]]:
@@ -65,11 +65,11 @@ def _settings(settings: type) -> list[dict[str, Any]]:
     ]
 
 
-def _only(found: dict[str, Any], name: str) -> dict[str, Any]:
+def _only(kinds: dict[str, Any], name: str) -> dict[str, Any]:
     """Of all kinds, the one of this name, or those with an entry of this name."""
-    if name in found:
-        return {name: found[name]}
-    kept = {kind: {name: entries[name]} for kind, entries in found.items() if name in entries}
+    if name in kinds:
+        return {name: kinds[name]}
+    kept = {kind: {name: entries[name]} for kind, entries in kinds.items() if name in entries}
     if not kept:
         raise UserError(f"{name!r} is no entry and no kind of entries; `python cli.py list` shows all.")
     return kept

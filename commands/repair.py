@@ -62,7 +62,7 @@ def run(options: Options) -> dict[str, Any]:
 def _part(kind: str, wanted: str, identity: Callable[[str], str], fakes: Path, options: Options) -> Path:
     """The part with the wanted digest: what the flag names, or one of this workspace or of that of the fakes.
 
-    Nothing is made where it is not there: another part would not give the same bytes.
+    Nothing is built where it is missing: another part would not give the same bytes.
     """
     given = getattr(options, kind)
     if given is not None:

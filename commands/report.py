@@ -37,7 +37,7 @@ def run(options: Options) -> dict[str, Any]:
         raise UserError(f"{options.workspace} is empty; run `python cli.py sample` first or give --workspace DIR.")
     data = load_data(options)
     rho = options.rho or gather.chosen_rho(artefacts) or 0.9
-    made = provenance()
+    environment = provenance()
     work_begins(options)
     parts, (verdict, tone) = gather.parts(artefacts, options.workspace, data, device, rho)
     page = ReportData(
@@ -48,7 +48,7 @@ def run(options: Options) -> dict[str, Any]:
         stages=gather.stages(artefacts, data, rho),
         methods=gather.classifier_tables(options.workspace, artefacts.problems),
         **parts,
-        provenance=gather.provenance_lines(made),
+        provenance=gather.provenance_lines(environment),
         commands=gather.command_lines(artefacts),
     )
     problems = gather.card_problems(artefacts)

@@ -84,14 +84,14 @@ def run(options: Options) -> dict[str, Any]:
     )
     changeable = _changeable(options, plan.per_label)
     complete = partial(is_complete, per_label=plan.per_label)
-    with artefact("sample", "fakes", options, parents, changeable=changeable, complete=complete) as made:
-        if made.finished:
-            _check_names(made.folder, teacher)
+    with artefact("sample", "fakes", options, parents, changeable=changeable, complete=complete) as output:
+        if output.finished:
+            _check_names(output.folder, teacher)
         else:
-            record_seen(made.folder, *_seen(teacher, chosen_filter, predictor))
-            engine = make_engine(options, made.folder, _processes(options, plan))
-            sample(make_parts, plan, settings, made.folder, engine, extend=options.extend)
-    return calibration_json(made.folder, options.workspace, chosen_filter)
+            record_seen(output.folder, *_seen(teacher, chosen_filter, predictor))
+            engine = make_engine(options, output.folder, _processes(options, plan))
+            sample(make_parts, plan, settings, output.folder, engine, extend=options.extend)
+    return calibration_json(output.folder, options.workspace, chosen_filter)
 
 
 def _predictor(options: Options, teacher: ChosenTeacher) -> Path | None:
@@ -137,12 +137,12 @@ def _is_one_class(teacher: ChosenTeacher) -> bool:
 
 def _seen(teacher: ChosenTeacher, chosen_filter: Path | None, predictor: Path | None) -> list[Any]:
     """What the parts of the sampler have seen; not in the dataset's digest, which is that of its images."""
-    found = [seen_of("teacher", teacher.reference)]
+    records = [seen_of("teacher", teacher.reference)]
     if chosen_filter is not None:
-        found.append(seen_of("filter", chosen_filter))
+        records.append(seen_of("filter", chosen_filter))
     if predictor is not None:
-        found.append(seen_of("predictor", predictor, PREDICTOR))
-    return found
+        records.append(seen_of("predictor", predictor, PREDICTOR))
+    return records
 
 
 def _changeable(options: Options, per_label: int) -> set[str]:
@@ -164,7 +164,7 @@ def _changeable(options: Options, per_label: int) -> set[str]:
 
 
 def _processes(options: Options, plan: Any) -> int:
-    """Starting a process costs some seconds, so a small dataset is made in this one; the bytes are the same."""
+    """Starting a process costs some seconds, so this one samples a small dataset itself; the bytes are the same."""
     from runtime.devices import pick_device, usable_cores, visible_gpus
 
     if options.workers:
@@ -234,7 +234,7 @@ def needs(options: Options) -> dict[str, Any]:
     rejecting = filtered and options.accept == "ratio"
     latents = teacher.card.latent.get("dimension")
     content = RunContent(resolved, space.to_json(), plan.labels, shape, latents, filtered, rejecting, scored, {})
-    found = estimate(content, plan.per_label, workers=_processes(options, plan))
+    estimated = estimate(content, plan.per_label, workers=_processes(options, plan))
     out, free = options.out or options.workspace, free_memory_bytes()
     refused = {}
     try:
@@ -243,9 +243,9 @@ def needs(options: Options) -> dict[str, Any]:
         refused = {"refused": str(error)}
     return {
         "fakes": plan.total,
-        "disk_mb": round(found.disk_bytes / 1e6, 2),
+        "disk_mb": round(estimated.disk_bytes / 1e6, 2),
         "disk_free_mb": round(free_disk_bytes(out) / 1e6, 2),
-        "memory_mb": round(found.memory_bytes / 1e6, 1),
+        "memory_mb": round(estimated.memory_bytes / 1e6, 1),
         "memory_free_mb": "unknown" if free is None else round(free / 1e6, 1),
         "acceptance": f"taken as {GUESSED_RATE:.2f}; the pilot will tell" if rejecting else "all",
         **refused,

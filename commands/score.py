@@ -1,7 +1,7 @@
 """Add scores to a dataset of fakes; the shards themselves stay untouched.
 
 With a predictor: its outputs and errors.  With --nearest: how far each fake lies from its nearest training image and
-from the nearest other fake of its label, for `--keep`, `inspect` and the report.  A damaged set is made anew.
+from the nearest other fake of its label, for `--keep`, `inspect` and the report.  A damaged set is computed anew.
 """
 
 from __future__ import annotations
@@ -75,12 +75,12 @@ def check(options: Options) -> None:
 
 
 def _shared(options: Options) -> FakesOptions:
-    """The options without --data: what is missing is then made from the images that the teacher learnt from."""
+    """The options without --data: what is missing is then built from the teacher's training images."""
     return FakesOptions.model_construct(**{name: getattr(options, name) for name in FakesOptions.model_fields})
 
 
 def _at_home(options: Options, folder: Path) -> bool:
-    """Whether the fakes lie in the workspace: what is made there from its images belongs to no others."""
+    """Whether the fakes lie in the workspace: what is built there from its images belongs to no others."""
     return options.workspace.resolve() in folder.resolve().parents
 
 
@@ -92,9 +92,9 @@ def _predict(options: Options, folder: Path) -> None:
 
     fakes = open_fakes(folder)
     predictor = resolve_input("predictor", options.predictor, _shared(options), build=_at_home(options, folder))
-    mine = LabelHolder("fakes", f"--fakes {folder}", fakes.label_space)
-    meet(mine, predictor_labels(predictor), fakes.manifest.labels)
-    check_predictor_images(predictor, fakes.image_shape, mine.name)
+    holder = LabelHolder("fakes", f"--fakes {folder}", fakes.label_space)
+    meet(holder, predictor_labels(predictor), fakes.manifest.labels)
+    check_predictor_images(predictor, fakes.image_shape, holder.name)
     digest = artefact_digest("predictor", predictor)
     error = error_function(fakes.label_space)
     seen = seen_of("predictor", predictor, PREDICTOR)

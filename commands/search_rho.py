@@ -107,28 +107,28 @@ def run(options: Options) -> dict[str, Any]:
     checked(options, data, others, test=True)
     seen = seen_line(data, others, "val")
     _check_trainings(options, data, dataset, predictor)
-    with artefact("search-rho", "rho", options, parents, shared=True) as made:
-        if not made.finished:
+    with artefact("search-rho", "rho", options, parents, shared=True) as output:
+        if not output.finished:
             search(
                 cells,
                 _Training(options, fakes, predictor),
-                made.folder,
+                output.folder,
                 prune=options.prune,
-                engine=make_engine(options, made.folder),
+                engine=make_engine(options, output.folder),
             )
-        choice = choose(read_results(cells, made.folder))
+        choice = choose(read_results(cells, output.folder))
         unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
-        if not made.finished:
+        if not output.finished:
             curve = RhoCurve.of_choice(choice.to_dict(), f"validation {unit}", scale)
-            write_svg(curve, made.folder / "rho.svg")
-            write_sealed_json(made.folder / "choice.json", {**choice.to_dict(), "seen": seen})
+            write_svg(curve, output.folder / "rho.svg")
+            write_sealed_json(output.folder / "choice.json", {**choice.to_dict(), "seen": seen})
             network = options.networks[0]
             scaled = None if network == STUDENTS.choose(network.name) else network.to_json()
-            write_choice(choice, made.folder / "choice.yaml", scaled)
+            write_choice(choice, output.folder / "choice.yaml", scaled)
     return {
-        "search": str(made.folder),
+        "search": str(output.folder),
         "rho": choice.rho,
-        "config": str(made.folder / "choice.yaml"),
+        "config": str(output.folder / "choice.yaml"),
         "choice": choice.to_dict(),
         "seen": seen,
         "table": render(choice, unit, scale),

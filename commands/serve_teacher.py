@@ -109,8 +109,8 @@ def _address(listening: socket.socket) -> str:
 
 
 def _announce(address: str, digest: str, as_json: bool) -> None:
-    found = {"address": address, "port": int(address.rsplit(":", 1)[1]), "digest": digest}
-    click.echo(json.dumps(found) if as_json else f"serving teacher {digest[:8]} at {address} (Ctrl+C ends it)")
+    announcement = {"address": address, "port": int(address.rsplit(":", 1)[1]), "digest": digest}
+    click.echo(json.dumps(announcement) if as_json else f"serving teacher {digest[:8]} at {address} (Ctrl+C ends it)")
 
 
 def needs(options: Options) -> dict[str, Any]:

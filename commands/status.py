@@ -18,8 +18,8 @@ class Options(SharedOptions):
 
 def run(options: SharedOptions) -> dict[str, Any]:
     """Walk the workspace; nothing is changed."""
-    found = {kind: _artefacts(options.workspace / kind, kind) for kind in SEAL}
-    return {"workspace": str(options.workspace), "artefacts": {kind: rows for kind, rows in found.items() if rows}}
+    artefacts = {kind: _artefacts(options.workspace / kind, kind) for kind in SEAL}
+    return {"workspace": str(options.workspace), "artefacts": {kind: rows for kind, rows in artefacts.items() if rows}}
 
 
 def _artefacts(folder: Path, kind: str) -> list[dict[str, Any]]:

@@ -42,11 +42,11 @@ def run(options: Options) -> dict[str, Any]:
     check_training(data.train, data.val, data.label_space, settings, data.allowed_augmentations)
     pixels = data.train.pixels
     needs = partial(classifier_needs, settings, pixels.shape[1:], data.label_space, pixels.nbytes, device)
-    with artefact("train-classifier", "predictor", options, {"data": data.digest}, ranks=ranks, needs=needs) as made:
-        known = made.finished or not ranks.main
-        seen = {} if known else record_seen(made.folder, others, data.seen_by(CLASSIFIER))
+    with artefact("train-classifier", "predictor", options, {"data": data.digest}, ranks=ranks, needs=needs) as output:
+        known = output.finished or not ranks.main
+        seen = {} if known else record_seen(output.folder, others, data.seen_by(CLASSIFIER))
         result = train_classifier(
-            data.train, data.val, data.label_space, settings, made.folder, device, data.allowed_augmentations,
+            data.train, data.val, data.label_space, settings, output.folder, device, data.allowed_augmentations,
             trained_on=seen, ranks=ranks,
         )  # fmt: skip
-    return {"predictor": str(made.folder), **result}
+    return {"predictor": str(output.folder), **result}

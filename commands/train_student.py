@@ -95,15 +95,15 @@ def run(options: Options) -> dict[str, Any]:
     latent_dim, shape = dataset.view().latents(np.array([0])).shape[1], dataset.image_shape
     held = 0 if data is None else data.train.pixels.nbytes
     needs = partial(student_needs, settings, dataset.label_space, shape, latent_dim, dataset.labels[:1], held, device)
-    with artefact("train-student", "student", options, parents, ranks=ranks, needs=needs) as made:
-        if not made.finished:
-            seen = record_seen(made.folder, *_seen(options, fakes, data, reference)) if ranks.main else {}
+    with artefact("train-student", "student", options, parents, ranks=ranks, needs=needs) as output:
+        if not output.finished:
+            seen = record_seen(output.folder, *_seen(options, fakes, data, reference)) if ranks.main else {}
             train_student(
                 dataset.view(),
                 real[0],
                 dataset.label_space,
                 settings,
-                made.folder,
+                output.folder,
                 device,
                 methods=methods,
                 teacher=insides,
@@ -115,9 +115,9 @@ def run(options: Options) -> dict[str, Any]:
         return {}
     from evaluation.cost import generator_costs
 
-    student = load_generator(made.folder, device)
+    student = load_generator(output.folder, device)
     return {
-        "student": str(made.folder),
+        "student": str(output.folder),
         "measured_quality": student.card.measured_quality,
         "cost": generator_costs({"teacher": teacher, "student": student}),
     }

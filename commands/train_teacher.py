@@ -45,17 +45,17 @@ def run(options: Options) -> dict[str, Any]:
     data = load_data(options)
     settings.check(data.allowed_augmentations)
     needs = partial(teacher_needs, data.train, data.label_space, settings, data.train.pixels.nbytes, device)
-    with artefact("train-teacher", "teacher", options, {"data": data.digest}, ranks=ranks, needs=needs) as made:
-        if not made.finished:
-            seen = record_seen(made.folder, data.seen_by(GAN, val=False)) if ranks.main else {}
+    with artefact("train-teacher", "teacher", options, {"data": data.digest}, ranks=ranks, needs=needs) as output:
+        if not output.finished:
+            seen = record_seen(output.folder, data.seen_by(GAN, val=False)) if ranks.main else {}
             train_teacher(
                 data.train,
                 data.label_space,
                 settings,
-                made.folder,
+                output.folder,
                 device,
                 allowed_augmentations=data.allowed_augmentations,
                 trained_on={**data.describe(), **seen},
                 ranks=ranks,
             )
-    return {"teacher": str(made.folder), **summary(made.folder)}
+    return {"teacher": str(output.folder), **summary(output.folder)}

@@ -26,10 +26,10 @@ def run(options: Options) -> dict[str, Any]:
             raise UserError(f"--{name} does nothing for verify, which reads every byte that is there; leave it out.")
     folder = fakes_folder(options)
     work_begins(options)
-    found = verify_fakes(folder)
-    problems = [*record_problems(folder), *found]
+    damage = verify_fakes(folder)
+    problems = [*record_problems(folder), *damage]
     code = 2 if problems else 0
-    return {"fakes": str(folder), "problems": problems, "remedies": remedies(folder, found), "exit_code": code}
+    return {"fakes": str(folder), "problems": problems, "remedies": remedies(folder, damage), "exit_code": code}
 
 
 def show(result: dict[str, Any]) -> str:

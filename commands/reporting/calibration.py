@@ -62,7 +62,7 @@ def calibration_of(
 
 
 def calibration_json(folder: Path, workspace: Path, given_filter: Path | None = None) -> dict[str, Any]:
-    """What `sample` prints of the dataset that it made."""
+    """What `sample` prints of its dataset."""
     known = calibration_of(folder, workspaces_of(folder, workspace), given_filter)
     return {"fakes": str(folder), **known.to_json()}
 

@@ -115,7 +115,7 @@ def _verdict(scores: dict[str, Any]) -> tuple[str, str, list[str]]:
             details.append(
                 f"{words}: {method} against {base}: {100 * difference:+.1f} ± {100 * error:.1f} points of test error"
             )
-            if base != cells.RHO_ONE:  # the choice of rho is told, and no claim about cGAN-KD
+            if base != cells.RHO_ONE:  # the choice of rho is reported, but is no claim about cGAN-KD
                 comparisons += 1
                 wins += difference < -2 * error
                 losses += difference > 2 * error

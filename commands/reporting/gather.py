@@ -200,14 +200,19 @@ def classifier_tables(workspace: Path, problems: list[str]) -> list[Table]:
     return [Table("Students", columns, rows, caption="Error on the test images with its standard error over images.")]
 
 
-def provenance_lines(made: Mapping[str, Any]) -> dict[str, str]:
+def provenance_lines(environment: Mapping[str, Any]) -> dict[str, str]:
     """Versions, machine and date as lines of text."""
-    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items())
-    return {"date": made["started"], "machine": made["machine"], "Python": made["python"], "libraries": versions}
+    versions = ", ".join(f"{name} {number}" for name, number in environment["versions"].items())
+    return {
+        "date": environment["started"],
+        "machine": environment["machine"],
+        "Python": environment["python"],
+        "libraries": versions,
+    }
 
 
 def command_lines(artefacts: Artefacts) -> list[str]:
-    """The commands that made the artefacts."""
+    """The command line of each artefact."""
     lines = []
     for folder in artefacts.folders.values():
         if folder is not None and (folder / COMMAND_FILE).is_file():

@@ -47,14 +47,14 @@ def check_kind(flag: str, kind: str, path: Path) -> None:
     flag: as the user typed it, with its dashes.
     """
     name, source = WANTED[kind]
-    found = describe(path)
-    if found is None or found == name:
+    description = describe(path)
+    if description is None or description == name:
         return
     inside = path / "latest" if path.name == kind else path / kind / "latest"
     remedy = inside if inside.is_dir() else source
-    if found == "a file" and kind in _OF_A_FILE:
+    if description == "a file" and kind in _OF_A_FILE:
         remedy = f"{remedy}, or {_OF_A_FILE[kind]}"
-    raise UserError(f"{path} is {found}; {flag} needs {name}: give {remedy}.")
+    raise UserError(f"{path} is {description}; {flag} needs {name}: give {remedy}.")
 
 
 def check_kinds(options: Any) -> None:
@@ -74,7 +74,7 @@ def given_folders(options: Any) -> list[tuple[str, str, Path]]:
 
 
 def describe(path: Path) -> str | None:
-    """What lies there, as a noun: "a teacher", "a file"; None where it cannot be told, as for an unfinished folder."""
+    """What lies there, as a noun: "a teacher", "a file"; None where it is unclear, as for an unfinished folder."""
     if not path.exists():
         return None
     if not path.is_dir():

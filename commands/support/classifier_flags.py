@@ -32,5 +32,5 @@ class MethodOptions(BaseModel):
 
 def classifier_settings(options: Any, network: Choice, method: Choice, **fixed: Any) -> ClassifierSettings:
     """The settings of a training of this network by this method, from the flags."""
-    found: ClassifierSettings = settings_from(options, ClassifierSettings, network=network, method=method, **fixed)
-    return found
+    settings: ClassifierSettings = settings_from(options, ClassifierSettings, network=network, method=method, **fixed)
+    return settings

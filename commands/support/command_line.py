@@ -91,8 +91,8 @@ def _dry_run(name: str, module: types.ModuleType, options: SharedOptions) -> dic
     end = WorkBegins("all")
     try:
         module.run(options)
-    except WorkBegins as found:
-        end = found
+    except WorkBegins as stop:
+        end = stop
         check_inputs(options)
     plan: dict[str, Any] = {"command": name, "options": plain(options), "inputs": describe_inputs(options)}
     plan["checked"] = end.checked

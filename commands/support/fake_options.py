@@ -21,7 +21,7 @@ class FakesOptions(SharedOptions):
 
 
 def fakes_folder(options: FakesOptions) -> Path:
-    """The folder asked for; never made on demand, since these commands only look."""
+    """The folder asked for; never built on demand, since these commands only look."""
     from runtime.errors import UserError
 
     if options.fakes is None and not (options.workspace / "fakes" / "latest").exists():

@@ -45,8 +45,8 @@ class FlagsCommand(click.Command):
     def get_params(self, ctx: click.Context) -> list[click.Parameter]:
         """Also `--generator.ANYTHING`, where it is typed: the entry says what it has."""
         options = "|".join(flag(name)[2:] for name in registries_of(self.model))
-        found = [re.fullmatch(rf"--((?:{options})\.[\w.-]+)(=.*)?", word) for word in ctx.meta.get(_TYPED, [])]
-        typed = {match[1].replace("-", "_") for match in found if match and options}
+        matches = [re.fullmatch(rf"--((?:{options})\.[\w.-]+)(=.*)?", word) for word in ctx.meta.get(_TYPED, [])]
+        typed = {match[1].replace("-", "_") for match in matches if match and options}
         return super().get_params(ctx) + [_option(name, str, None, "", hidden=True) for name in sorted(typed)]
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -57,8 +57,8 @@ def arranged(flags: Collection[str]) -> dict[str, list[str]]:
         name: next((heading for heading in places.get(name, []) if heading in sure), places.get(name, [OTHER])[-1])
         for name in flags
     }
-    found = {
+    groups = {
         heading: [name for name in names.split() if under.get(name) == heading] for heading, names in HEADINGS.items()
     }
-    found[OTHER] = [name for name in flags if under[name] == OTHER]
-    return {heading: names for heading, names in found.items() if names}
+    groups[OTHER] = [name for name in flags if under[name] == OTHER]
+    return {heading: names for heading, names in groups.items() if names}

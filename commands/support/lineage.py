@@ -35,10 +35,10 @@ def seen_of(kind: str, folder: str | Path, part: str | None = None) -> Seen:
     card = read_sealed_json(folder / "card.json", "restore it, or make it again")
     trained_on = card.get("trained_on")
     stated = trained_on.get("seen") if isinstance(trained_on, dict) else None
-    found = read_seen(folder, stated) if stated is not None else None
-    if found is None:
+    record = read_seen(folder, stated) if stated is not None else None
+    if record is None:
         return Seen.nothing_known(own, _why(folder, card))
-    return found.renamed(_OWN.get(kind, own), own)
+    return record.renamed(_OWN.get(kind, own), own)
 
 
 def _why(folder: Path, card: dict[str, Any]) -> str:
@@ -62,7 +62,7 @@ def seen_of_fakes(folder: Path, keep: str | None = None) -> Seen:
     fakes = open_fakes(folder)
     made_from = {"teacher": seen_names.GAN, "filter": seen_names.RATIO, "predictor": seen_names.PREDICTOR}
     own = read_seen(folder)
-    found = [own] if own is not None else [
+    records = [own] if own is not None else [
         Seen.nothing_known(part, "the fakes do not say") for kind, part in made_from.items()
         if kind in fakes.manifest.parents
     ]  # fmt: skip
@@ -70,15 +70,15 @@ def seen_of_fakes(folder: Path, keep: str | None = None) -> Seen:
     if sets and fakes.manifest.parents.get("predictor") not in sets:
         for name in sets:
             scored = read_seen(score_path(folder, name, ""))
-            found.append(scored or Seen.nothing_known(seen_names.PREDICTOR, "the scores do not say"))
+            records.append(scored or Seen.nothing_known(seen_names.PREDICTOR, "the scores do not say"))
     if keep is not None:
         near = sorted(path for path in (folder / "scores").glob(f"{NEAREST_PREFIX}*") if path.is_dir())
-        found += [seen for place in near if (seen := read_seen(place)) is not None]
-    return merge(found)
+        records += [seen for place in near if (seen := read_seen(place)) is not None]
+    return merge(records)
 
 
 def record_seen(folder: Path, *several: Seen) -> dict[str, str]:
-    """Write the merged file into a folder that is being made; returns the entry for the card's `trained_on`."""
+    """Write the merged file into a folder that is being written; returns the entry for the card's `trained_on`."""
     from image_data.seen import merge, write_seen
 
     return {"seen": write_seen(folder, merge(several))}
@@ -88,14 +88,14 @@ def parts_of_training(options: Any, fakes: Path | None, predictor: Path | None) 
     """Everything that has a say in a classifier's training, beside its own images."""
     from image_data.seen import merge
 
-    found = []
+    records = []
     if fakes is not None:
-        found.append(seen_of_fakes(fakes, getattr(options, "keep", None)))
+        records.append(seen_of_fakes(fakes, getattr(options, "keep", None)))
     if predictor is not None:
-        found.append(seen_of("predictor", predictor, seen_names.SOFT_LABELS))
+        records.append(seen_of("predictor", predictor, seen_names.SOFT_LABELS))
     if getattr(options, "init_from", None) is not None:
-        found.append(seen_of("predictor", options.init_from, seen_names.START))
-    return merge(found)
+        records.append(seen_of("predictor", options.init_from, seen_names.START))
+    return merge(records)
 
 
 def checked(options: Any, data: RealData, seen: Seen, test: bool, judged: bool = False) -> None:

@@ -175,8 +175,8 @@ def extra_of(info: Any, name: str) -> Any:
 
 def plain(options: BaseModel) -> dict[str, Any]:
     """The options as JSON values, keyed as in YAML."""
-    found: dict[str, Any] = json.loads(options.model_dump_json(by_alias=True))
-    return found
+    values: dict[str, Any] = json.loads(options.model_dump_json(by_alias=True))
+    return values
 
 
 def flag(name: str) -> str:

@@ -46,7 +46,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def recorded_parents(folder: Path) -> dict[str, str]:
-    """What an artefact was made from; nothing where its record is missing or damaged."""
+    """The inputs of an artefact by kind, as digests; nothing where its record is missing or damaged."""
     try:
         return dict(read_record(folder)["content"]["parents"])
     except UserError:
@@ -55,7 +55,7 @@ def recorded_parents(folder: Path) -> dict[str, str]:
 
 def check_record(folder: Path, identity: dict[str, Any], as_now: AsNow, changeable: Set[str] = frozenset()) -> bool:
     """Whether the folder's record says the same; False where it says otherwise only of the `changeable` options, or of
-    what is opened when all is made.
+    what is opened at the end.
 
     as_now: recorded options, which may be spelled as in an earlier version -> as they are spelled now.
     Raises UserError that names what differs.
@@ -95,15 +95,15 @@ def record_problems(folder: Path) -> list[str]:
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> str:
-    found = []
+    differences = []
     for part in ("options", "parents"):
         old, new = before.get(part, {}), now[part]
         for key in sorted(set(old) | set(new)):
             if old.get(key) != new.get(key):
-                found.append(f"{key}: {_short(old.get(key))} then, {_short(new.get(key))} now")
+                differences.append(f"{key}: {_short(old.get(key))} then, {_short(new.get(key))} now")
     if before.get("command") != now["command"]:
-        found.insert(0, f"command {before.get('command')} then, {now['command']} now")
-    return "; ".join(found[:4]) or "an older version"
+        differences.insert(0, f"command {before.get('command')} then, {now['command']} now")
+    return "; ".join(differences[:4]) or "an older version"
 
 
 def _short(value: Any) -> str:

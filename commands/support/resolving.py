@@ -45,18 +45,18 @@ def resolve(model: type[SharedOptions], config: str | None, given: Mapping[str, 
 
 
 def aliases_of(model: type[SharedOptions]) -> dict[str, tuple[str, ...]]:
-    """Other spellings -> the options or settings that they stand for, of a model and those that it is made of."""
-    found: dict[str, tuple[str, ...]] = {}
+    """Other spellings -> the options or settings that they stand for, of a model and its base classes."""
+    aliases: dict[str, tuple[str, ...]] = {}
     for part in reversed(model.__mro__):
         for name, target in vars(part).get("aliases", {}).items():
-            found[name] = (target,) if isinstance(target, str) else target
-    return found
+            aliases[name] = (target,) if isinstance(target, str) else target
+    return aliases
 
 
 def registries_of(model: type[SharedOptions]) -> dict[str, Registry[Any]]:
     """The options that hold entries of registries."""
-    found = {name: extra_of(info, "registry") for name, info in model.model_fields.items()}
-    return {name: registry for name, registry in found.items() if registry is not None}
+    registries = {name: extra_of(info, "registry") for name, info in model.model_fields.items()}
+    return {name: registry for name, registry in registries.items() if registry is not None}
 
 
 def canonical(model: type[SharedOptions], given: Mapping[str, Any]) -> dict[str, Given]:
@@ -65,14 +65,14 @@ def canonical(model: type[SharedOptions], given: Mapping[str, Any]) -> dict[str,
     An alias and the nested form become the same; UserError where both are given and differ.
     """
     aliases, registries = aliases_of(model), registries_of(model)
-    found: dict[str, Given] = {}
+    by_name: dict[str, Given] = {}
     for key, value in given.items():
         for target in aliases.get(key, (key,)):
             for name, one in _expanded(target, value) if target in registries else [(target, value)]:
-                if name in found and found[name].value != one:
-                    raise UserError(f"{flag(found[name].key)} and {flag(key)} are the same option; give one of them.")
-                found[name] = Given(one, key if name == target else name)
-    return found
+                if name in by_name and by_name[name].value != one:
+                    raise UserError(f"{flag(by_name[name].key)} and {flag(key)} are the same option; give one of them.")
+                by_name[name] = Given(one, key if name == target else name)
+    return by_name
 
 
 def _expanded(option: str, value: Any) -> list[tuple[str, Any]]:
@@ -140,22 +140,24 @@ def _name(value: Any) -> str:
 
 
 def _read_config(path: Path, model: type[SharedOptions]) -> dict[str, Any]:
-    found = read_yaml(path, "--config")
-    if found is None:
+    content = read_yaml(path, "--config")
+    if content is None:
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise UserError(f"--config {path} must hold options as KEY: VALUE lines.")
-    if not open_seal(found):
+    if not open_seal(content):
         raise UserError(f"--config {path} is not as it was written; restore it, or take its line `{SEAL}` out.")
-    found = {str(key).replace("-", "_"): value for key, value in found.items()}
+    content = {str(key).replace("-", "_"): value for key, value in content.items()}
     known = {info.alias or name for name, info in model.model_fields.items()}
     entries = registries_of(model)
-    unknown = sorted(key for key in set(found) - known - set(aliases_of(model)) if key.partition(".")[0] not in entries)
+    unknown = sorted(
+        key for key in set(content) - known - set(aliases_of(model)) if key.partition(".")[0] not in entries
+    )
     if unknown:
         raise UserError(
             f"--config {path} has unknown keys: {printable(', '.join(unknown))}; known are {', '.join(sorted(known))}."
         )
-    return found
+    return content
 
 
 def _sentence(item: Any, values: Mapping[str, Given]) -> str:
@@ -168,7 +170,7 @@ def _sentence(item: Any, values: Mapping[str, Given]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value from a file, which may be a whole tree of them: only the first few are ever made into text."""
+    """A value from a file, which may be a whole tree of them: only the first few ever become text."""
     if isinstance(value, dict):
         return f"a mapping of {len(value)} entries"
     if isinstance(value, list | tuple) and (len(value) > 8 or any(isinstance(part, dict | list) for part in value)):

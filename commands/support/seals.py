@@ -16,12 +16,12 @@ def readable(path: Path, problems: list[str]) -> dict[str, Any] | None:
     An object without a seal is given and named among the problems too.
     """
     try:
-        found = read_sealed_json(path)
+        content = read_sealed_json(path)
     except UserError as error:
         problems.append(f"{_bare(error)}; it is left out here")
         return None
     seal_note(path, problems, problems)
-    return found
+    return content
 
 
 def seal_note(path: Path, damage: list[str], unsealed: list[str]) -> None:
@@ -38,12 +38,12 @@ def seal_note(path: Path, damage: list[str], unsealed: list[str]) -> None:
 def choice_note(path: Path, damage: list[str], unsealed: list[str]) -> None:
     """`seal_note` for the YAML file of a choice."""
     try:
-        found = read_yaml(path, remedy="restore it, or run search-rho again")
+        content = read_yaml(path, remedy="restore it, or run search-rho again")
     except UserError as error:
         damage.append(_bare(error))
         return
-    carried = isinstance(found, dict) and SEAL in found
-    if not isinstance(found, dict) or not open_seal(found):
+    carried = isinstance(content, dict) and SEAL in content
+    if not isinstance(content, dict) or not open_seal(content):
         damage.append(f"{path} is not as it was written (its seal does not match); restore it, or run search-rho again")
     elif not carried:
         unsealed.append(_unsealed(path))

@@ -53,16 +53,20 @@ def open_matching_fakes(folder: Path, options: SelectionOptions, data: RealData 
     fakes = open_fakes(folder)
     if data is None:
         return fakes
-    theirs, ours = ("x".join(map(str, shape)) for shape in (fakes.image_shape, data.train.pixels.shape[1:]))
+    fake_shape, real_shape = ("x".join(map(str, shape)) for shape in (fakes.image_shape, data.train.pixels.shape[1:]))
     try:
         real = LabelHolder("data", data_name(options), data.label_space)
         said = check_same_labels(real, LabelHolder("fakes", f"--fakes {folder}", fakes.label_space), fakes.labels)
-        if theirs != ours:
-            raise UserError(f"--fakes {folder} has images of {theirs}, {real.name} of {ours}; use --resolution.")
+        if fake_shape != real_shape:
+            raise UserError(
+                f"--fakes {folder} has images of {fake_shape}, {real.name} of {real_shape}; use --resolution."
+            )
     except UserError as error:
         if "data" in options.model_fields_set:
             raise
-        difference = labels_differ(data.label_space, fakes.label_space) or f"images are {ours} here and {theirs} there"
+        difference = (
+            labels_differ(data.label_space, fakes.label_space) or f"images are {real_shape} here and {fake_shape} there"
+        )
         raise UserError(
             f"--data is not given, and the default, {options.data} (here), is not of --fakes {folder} (there): "
             f"{difference}; give the real images that belong to these fakes (distill --train-on fakes --no-test needs "
@@ -91,12 +95,12 @@ def without_real_images(options: SelectionOptions, test: bool) -> bool:
     return True
 
 
-def check_soft_labels(folder: Path, mine: LabelHolder, asked: Any, image_shape: tuple[int, ...]) -> None:
+def check_soft_labels(folder: Path, holder: LabelHolder, asked: Any, image_shape: tuple[int, ...]) -> None:
     """UserError where the teacher of soft labels has learnt other labels (asked: the student's) or other images."""
     from image_data.label_meeting import meet
 
-    meet(mine, predictor_labels(folder), asked)
-    check_predictor_images(folder, image_shape, mine.name)
+    meet(holder, predictor_labels(folder), asked)
+    check_predictor_images(folder, image_shape, holder.name)
 
 
 def data_name(options: DataOptions) -> str:

@@ -29,7 +29,7 @@ class TeacherOptions(BaseModel):
 
 
 class ChosenTeacher:
-    """A teacher found, not loaded for work yet: `reference`, `adaptation`, `card` as the user sees it, `digest`."""
+    """A teacher that is not loaded yet: `reference`, `adaptation`, `card` as the user sees it, `digest`."""
 
     def __init__(self, options: Any) -> None:
         import torch
@@ -101,14 +101,15 @@ def check_fits(kind: str, folder: Path, teacher: ChosenTeacher, asked: Any = Non
     seen = card.get("extractor", card)
     if not isinstance(seen, dict) or not {"channels", "resolution_px"} <= set(seen) or "label_space" not in card:
         raise UserError(f"{folder / 'card.json'} is not the card of a {kind}; give another --{kind}.")
-    theirs, mine = (seen["channels"], seen["resolution_px"]), (teacher.card.channels, teacher.card.resolution_px)
-    if theirs != mine:
+    channels, px = teacher.card.channels, teacher.card.resolution_px
+    if (seen["channels"], seen["resolution_px"]) != (channels, px):
         other = f"another --{kind}"
         if card.get("foreign"):
-            other = f"import the predictor with --image-size {mine[1]} --image-channels {mine[0]}"
+            other = f"import the predictor with --image-size {px} --image-channels {channels}"
         raise UserError(
-            f"--{kind} {folder} looks at {theirs[0]} x {theirs[1]} x {theirs[1]} images and the teacher makes "
-            f"{mine[0]} x {mine[1]} x {mine[1]}; give --image-size and --image-channels, or {other}."
+            f"--{kind} {folder} looks at {seen['channels']} x {seen['resolution_px']} x {seen['resolution_px']} "
+            f"images and the teacher makes {channels} x {px} x {px}; give --image-size and --image-channels, "
+            f"or {other}."
         )
     network = predictor_holder(f"--{kind} {folder}", card, label_space_from_json(card["label_space"]))
     meet(LabelHolder("teacher", f"--teacher {teacher.reference}", teacher.label_space), network, asked)

@@ -1,8 +1,8 @@
-"""The graph of artefacts: where each lies, what it was made from, and how a missing one of the defaults is made.
+"""The graph of artefacts: where each lies, what its inputs were, and how a missing one of the defaults is built.
 
 An artefact is a folder `<workspace>/<kind>/<digest8>` (or --out), where the digest names the command's options and
-the digests of what it was made from.  `<kind>/latest` points to the newest finished one.  `command.json` is written
-first and decides whether the same command continues the folder or another one is refused.
+the digests of its inputs.  `<kind>/latest` points to the newest finished one.  `command.json` is written first and
+decides whether the same command continues the folder or another one is refused.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ PATHS = {"checkpoint", "label_embedding", "label_network", "label_map"}  # their
 
 @dataclass
 class Artefact:
-    """A folder being made: `folder`, `finished` (nothing is left to do), and what it is made from."""
+    """A folder being written: `folder`, `finished` (nothing is left to do), and the digests of its inputs."""
 
     kind: str
     folder: Path
@@ -101,8 +101,8 @@ def artefact(
 
     `shared` folders have their own claims and let several processes in.  A folder may have been begun with other
     values of the `changeable` options, and says so until the work is done: a refusal or a stop changes no record.
-    `complete` tells whether a sealed folder is all that these options ask for.  `opened` stands in the record: what is
-    looked at when all is made, a test set by its digest; another one makes no other artefact.  `needs` is a dry run's.
+    `complete` says whether a sealed folder is all that these options ask for.  `opened` stands in the record: what is
+    looked at in the end, a test set by its digest; another one makes no other artefact.  `needs` is a dry run's.
     Of several ranks the main one locks, records and cleans; the others come in when it has, and leave with it.
     """
     identity = {"command": command, "options": content_options(options), "parents": dict(sorted(parents.items()))}
@@ -120,10 +120,10 @@ def artefact(
         ranks.wait()
         return
     if same() and _is_finished(folder, kind, complete):
-        with _finished_artefact(kind, folder, parents, options, ranks) as found:
-            yield found
+        with _finished_artefact(kind, folder, parents, options, ranks) as existing:
+            yield existing
         return
-    ours = not folder.exists()
+    created = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     busy = f"{folder} is being written by another process; wait for it or give another --out."
     with nullcontext() if shared else exclusive_lock(folder / _LOCK, busy), guarded(folder):
@@ -139,7 +139,7 @@ def artefact(
         try:
             yield Artefact(kind, folder, finished, parents)
         except UserError:
-            _free(folder, ours)
+            _free(folder, created)
             raise
         if not recorded:
             write_record(folder, identity, provenance())
@@ -172,13 +172,13 @@ def _finish(options: SharedOptions, folder: Path, kind: str) -> None:
         _point_latest(folder)
 
 
-def _free(folder: Path, ours: bool) -> None:
-    """The name of a folder that was refused before anything was made in it can be used again."""
+def _free(folder: Path, created: bool) -> None:
+    """Free the name of a folder that was refused before anything was written into it."""
     if not folder.is_dir() or any(p for p in folder.iterdir() if p.name not in _BEFORE_WORK and p.name[0] != "."):
         return
     for name in (COMMAND_FILE, SEEN_FILE):
         (folder / name).unlink(missing_ok=True)
-    if ours:
+    if created:
         (folder / _LOCK).unlink(missing_ok=True)
         with suppress(OSError):  # another process may have come in
             folder.rmdir()
@@ -228,7 +228,7 @@ def check_folder(
 def resolve_input(
     kind: str, given: str | Path | None, options: SharedOptions, *, build: bool = True, **make: Any
 ) -> Any:
-    """The folder of an input: the path given, else the workspace's latest, else (embedded data, `build`) made now.
+    """The folder of an input: the path given, else the workspace's latest, else (embedded data, `build`) one built now.
 
     A teacher may also be the address of a service, which is returned as it is.  A dry run makes nothing: it ends at
     the first input that is not there.
@@ -247,7 +247,7 @@ def resolve_input(
     if launched_ranks() > 1:
         raise UserError(f"no {kind} in {options.workspace}; run `python cli.py {MAKER[kind]}` first, without torchrun.")
     work_begins(options, f"as far as possible without the {kind}, which is not there yet")
-    for parent in NEEDS.get(kind, ()):  # made from the same images, and before the child, which has no flags for them
+    for parent in NEEDS.get(kind, ()):  # built from the same images, and before the child, which has no flags for them
         resolve_input(parent, getattr(options, parent, None), options)
     _say(f"no {kind} in {options.workspace} yet: making one first (python cli.py {MAKER[kind]})")
     seen_as = {name: getattr(options, name, None) for name in TEACHER_FLAGS}
@@ -274,8 +274,8 @@ def _given_input(flag: str, kind: str, given: str | Path) -> str | Path:
 def finished_artefacts(workspace: Path, kind: str) -> list[Path]:
     """The finished folders of a kind, the latest first."""
     latest = (workspace / kind / "latest").resolve()
-    found = [path for path in (workspace / kind).glob("*") if not path.is_symlink() and (path / SEAL[kind]).is_file()]
-    return sorted(found, key=lambda path: (path.resolve() != latest, path.name))
+    folders = [path for path in (workspace / kind).glob("*") if not path.is_symlink() and (path / SEAL[kind]).is_file()]
+    return sorted(folders, key=lambda path: (path.resolve() != latest, path.name))
 
 
 def check_inputs(options: SharedOptions) -> None:
@@ -322,25 +322,25 @@ def artefact_digest(kind: str, folder: str | Path) -> str:
 
 def describe_inputs(options: SharedOptions) -> dict[str, Any]:
     """For --dry-run: which inputs the options name, and whether they are there."""
-    found: dict[str, Any] = {}
+    inputs: dict[str, Any] = {}
     for name, kind in FLAGS.items():
         if name not in type(options).model_fields:
             continue
         given = getattr(options, name)
         latest = options.workspace / kind / "latest"
         if given is not None or name != kind:
-            found[name] = None if given is None else str(given)
+            inputs[name] = None if given is None else str(given)
         elif (latest / SEAL[kind]).is_file():
-            found[name] = str(latest.resolve())
+            inputs[name] = str(latest.resolve())
         else:
-            found[name] = f"missing; `python cli.py {MAKER[kind]}` makes it"
+            inputs[name] = f"missing; `python cli.py {MAKER[kind]}` makes it"
     if "data" in type(options).model_fields:
-        found["data"] = getattr(options, "data")  # noqa: B009
-    return found
+        inputs["data"] = getattr(options, "data")  # noqa: B009
+    return inputs
 
 
 def provenance() -> dict[str, Any]:
-    """Where and with what something was made; never part of a digest."""
+    """Where and with what an artefact was built; never part of a digest."""
     return {
         "command_line": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "versions": {name: version(name) for name in ("torch", "numpy", "h5py")},
@@ -357,7 +357,7 @@ def _say(message: str) -> None:
 
 
 def _point_latest(folder: Path) -> None:
-    """`latest` is a relative link (a text file holds the name where links cannot be made)."""
+    """`latest` is a relative link (a text file holds the name where links are impossible)."""
     link = folder.parent / "latest"
     temporary = folder.parent / f".latest.{os.getpid()}.tmp"
     for left in folder.parent.glob(".latest.*.tmp"):  # by a process that was killed between the two steps
