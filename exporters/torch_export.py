@@ -25,7 +25,7 @@ PARITY_TOLERANCE = 1e-4  # of images in [-1, 1]; half a grey level is 0.004
 
 @dataclass(frozen=True)
 class ExportedStudent:
-    """What was written, and the largest difference of any output entry found by the parity check."""
+    """What was written, and the largest difference of any output entry in the parity check."""
 
     path: Path
     largest_difference: float

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from layers.spectral_norm import spectral
 
-# The weights of so many position pairs are made at once; a batch with more is attended to in parts.  On a CPU they then
+# Position pairs whose weights are computed at once; a batch with more is attended to in parts.  On a CPU they then
 # stay in its cache; elsewhere they must fit beside the network (256 images of 64 x 64 positions would need 4 GiB).
 PAIRS_AT_ONCE = {"cpu": 1 << 18}
 PAIRS_AT_ONCE_ELSEWHERE = 1 << 26

@@ -18,7 +18,7 @@ def share_statistics(network: nn.Module, ranks: Ranks, device: torch.device) -> 
 
     On GPUs that is torch's SyncBatchNorm, which the CPU lacks; there, and for timm's batch norm with an activation
     inside (which torch's conversion would lose), `WholeBatchNorm`.  Weights, buffers and their names stay.  In train
-    mode all ranks must then run the network together: copies that one rank runs alone are made before.
+    mode all ranks must then run the network together: take copies for one rank alone before this call.
     """
     if ranks.count == 1:
         return network
@@ -39,7 +39,7 @@ def share_statistics(network: nn.Module, ranks: Ranks, device: torch.device) -> 
 
 
 class WholeBatchNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch norm (Ioffe and Szegedy 2015) over the parts of all ranks; in eval mode the norm that it was made from.
+    """Batch norm (Ioffe and Szegedy 2015) over the parts of all ranks; in eval mode the norm that it replaces.
 
     N x C x ... -> the same shape.  All ranks' parts are equally large.  The running variance is the unbiased one of
     the whole batch, as in `nn.BatchNorm2d`.

@@ -37,7 +37,7 @@ class UpsampledConv2d(nn.Conv2d):
         return out
 
     def _corner_taps(self) -> list[torch.Tensor]:
-        """`corner_taps` of the weight, made once for as long as the weight is the same and frozen."""
+        """`corner_taps` of the weight, computed once for as long as the weight is the same and frozen."""
         weight = self.weight
         if not isinstance(weight, nn.Parameter) or (weight.requires_grad and torch.is_grad_enabled()):
             return corner_taps(weight)

@@ -190,7 +190,7 @@ def check_terms(method: Method, terms: dict[str, torch.Tensor], student: Views) 
     """UserError naming the term, and the student's feature, that training would silently leave alone.
 
     A term must depend on what is trained; where features are read, each of them must get a finite gradient other than
-    0 from the loss, and each term must give one to what it is made of.
+    0 from the loss, and each other term must give one to at least one of them or to the output.
     """
     views = {name: value for name, value in student.features.items() if value.requires_grad}
     frozen = sorted(set(student.features) - set(views))

@@ -115,16 +115,16 @@ class TrainingLoop:
         return (step + 1 - self.start) / (time.monotonic() - self._begun)
 
     def _resume(self) -> int:
-        found = self._checkpoints.load_latest()
-        if found is not None:
+        checkpoint = self._checkpoints.load_latest()
+        if checkpoint is not None:
             try:
-                self.state.load(found.tensors, found.scalars)
+                self.state.load(checkpoint.tensors, checkpoint.scalars)
             except ValueError as error:
                 raise UserError(
                     f"{self._checkpoints.folder} is of another version of this program ({printable(error)}); finish "
                     "the training with that version, or delete the folder to begin anew."
                 ) from error
-        start = found.step if found else 0
+        start = checkpoint.step if checkpoint else 0
         self.ranks.begin(start, self.state.modules())
         return start
 

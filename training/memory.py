@@ -49,16 +49,16 @@ def training_needs(
     two, four = (kept_for_backward(forward, size) for size in (2, 4))
     activations = two + (four - two) / 2 * max(0, batch - 2)
     takes = PROCESS_BYTES + data_bytes + copies * weights + _SLACK * activations
-    found: dict[str, Any] = {"memory_mb": round(takes / 1e6), "of_which_batch_mb": round(_SLACK * activations / 1e6)}
+    needs: dict[str, Any] = {"memory_mb": round(takes / 1e6), "of_which_batch_mb": round(_SLACK * activations / 1e6)}
     if device.type != "cpu":
-        return {**found, "memory_is": f"about; all but the process and the data on {device}"}
+        return {**needs, "memory_is": f"about; all but the process and the data on {device}"}
     free = free_memory_bytes()
     if free is None:
-        return found
-    found["memory_free_mb"] = round(free / 1e6)
+        return needs
+    needs["memory_free_mb"] = round(free / 1e6)
     if takes > 2 * free:  # not merely near: the estimate may be wrong by a factor of two
-        found["refused"] = (
+        needs["refused"] = (
             f"this training takes about {takes / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; "
             "give a smaller --batch-size or network."
         )
-    return found
+    return needs

@@ -116,8 +116,8 @@ class BestState:
             network.load_state_dict(self._tensors)
 
     def state_dict(self) -> dict[str, Any]:
-        found: dict[str, Any] = {"curve": self.curve}
-        return {**found, "step": self.step, "value": self.value, **self._tensors} if self._tensors else found
+        state: dict[str, Any] = {"curve": self.curve}
+        return {**state, "step": self.step, "value": self.value, **self._tensors} if self._tensors else state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}

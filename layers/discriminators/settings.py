@@ -1,4 +1,4 @@
-"""What the discriminators may be told; free of torch, so that --help can show it."""
+"""Settings of the discriminators; free of torch, so that --help can show it."""
 
 from __future__ import annotations
 

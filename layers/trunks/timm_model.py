@@ -1,7 +1,7 @@
 """Any timm model as a trunk: without its head, without pretrained weights, its early strides taken out.
 
-timm's models are made for 224 px and a total stride of 32; the earliest strides are set to 1 until the last map is an
-eighth of the image wide (2x2 at 16, 4x4 at 32).  Where a model's strides sit on parallel paths (ResNets) that is not
+timm's models are designed for 224 px and a total stride of 32; the earliest strides are set to 1 until the last map is
+an eighth of the image wide (2x2 at 16, 4x4 at 32).  Where a model's strides sit on parallel paths (ResNets) that is not
 possible: it is taken as it is, or refused below 2 px.
 """
 
@@ -28,8 +28,8 @@ def timm_feature_paths(model: Any) -> dict[str, str]:
     stems = [path for path in ("stem", "act1", "bn1") if path in modules]
     if paths and stems and paths[0] not in stems:
         paths = [stems[0], *paths]
-    found = [path for path in paths if path in modules]
-    return {f"stage{index}" if index else "stem": path for index, path in enumerate(found)}
+    present = [path for path in paths if path in modules]
+    return {f"stage{index}" if index else "stem": path for index, path in enumerate(present)}
 
 
 class TimmTrunk(nn.Module):
@@ -79,16 +79,16 @@ def _last_map_px(model: Any, in_channels: int, resolution_px: int, name: str) ->
     was_training = model.training
     try:
         with torch.no_grad():
-            found = model.eval().forward_features(torch.zeros(1, in_channels, resolution_px, resolution_px))
+            features = model.eval().forward_features(torch.zeros(1, in_channels, resolution_px, resolution_px))
     except (RuntimeError, AssertionError) as error:
         raise UserError(
             f"{name} cannot take images of {resolution_px} px ({str(error).splitlines()[0]}); use another model."
         ) from error
     finally:
         model.train(was_training)
-    if found.ndim != 4:
+    if features.ndim != 4:
         raise UserError(f"{name} is not a convolutional network with a feature map; use another model.")
-    return int(min(found.shape[2:]))
+    return int(min(features.shape[2:]))
 
 
 def _adapt_strides(model: Any, in_channels: int, resolution_px: int, name: str) -> int:
