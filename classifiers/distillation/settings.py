@@ -72,6 +72,8 @@ class MultiLevelSettings:
     """Of the method mlkd; the defaults are those of logit standardisation's code, but for its slips.
 
     Published: kept unsure, as_published; with 480 epochs, twice those of the other methods.
+    Its sums over temperatures and views are large: on 100 labelled digits (200 steps) it diverged at the learning rates
+    0.05 and 0.025, and trained at 0.005.
     """
 
     temperature: Temperature = setting(2.0, "The logits are divided by it, and by each of the further ones.")
