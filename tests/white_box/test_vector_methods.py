@@ -162,10 +162,12 @@ def test_of_equal_indexes_the_last_row_enters_the_bank() -> None:
     assert torch.allclose(bank, wanted)
 
 
-def built(name: str, labels: LabelSpace = CLASSES, **settings: Any) -> Method:
+def built(
+    name: str, labels: LabelSpace = CLASSES, teacher: tuple[str, float] = ("resnet8", 0.5), **settings: Any
+) -> Method:
     insides = []
-    for owner, width in (("student", 0.25), ("teacher", 0.5)):
-        network = build_student("resnet8", 1, 16, labels, width=width)
+    for owner, (entry, width) in (("student", ("resnet8", 0.25)), ("teacher", teacher)):
+        network = build_student(entry, 1, 16, labels, width=width)
         insides.append(Insides(network, (torch.zeros(2, 1, 16, 16, dtype=torch.uint8),), owner))
     rows = torch.arange(12) % 3 if labels.kind == "classes" else torch.rand(12, 1)
     method: Method = METHODS.build(METHODS.choose(name, settings), MethodSpace(name, *insides, labels, rows))
@@ -235,6 +237,7 @@ def test_simkd_gives_the_student_the_teachers_classifier() -> None:
         (lambda: built("rkd", distance_weight=0.0, angle_weight=0.0), "are both 0; set one above 0"),
         (lambda: built("pkt", pairs=("stage9:pooled",)), "teacher has no feature 'stage9'"),
         (lambda: built("crd", ContinuousLabels(0.0, 1.0, "m")), "other classes, and these labels are continuous; take"),
+        (lambda: built("simkd", teacher=("mobilenetv3", 1.0)), "classifier reads something else than a stage's means"),
         (lambda: built("reviewkd", pairs=("stage1",)), "TEACHER:STUDENT"),
         (lambda: method_on("crd", {"pooled": torch.zeros(2, 3)}, {"pooled": torch.zeros(2, 3)}), "labels are continu"),
         (lambda: method_on("simkd", {"pooled": torch.zeros(2, 3)}, {"pooled": torch.zeros(2, 3)}), "not known here"),

@@ -116,7 +116,8 @@ def _last_map(teacher: Insides, method: str) -> tuple[str, bool]:
             found = FeatureReader(network, [*(name for name, _ in candidates), "pooled"], "teacher")(images).features
         for name, relu in candidates:
             means = (found[name].relu() if relu else found[name]).mean(dim=(2, 3))
-            if torch.allclose(means, found["pooled"], rtol=1e-3, atol=1e-5):
+            pooled = found["pooled"]
+            if means.shape == pooled.shape and torch.allclose(means, pooled, rtol=1e-3, atol=1e-5):
                 return name, relu
     raise UserError(
         f"method {method} needs the teacher's last map, and this teacher's classifier reads something else than a "
