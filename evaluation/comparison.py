@@ -115,13 +115,13 @@ class Comparison:
         """How often the further training sets lower the error of the same method beyond the interval, and raise it."""
         compared = [line for line in self.lines if line.to_first_set is not None]
         if not compared:
-            return "one training set alone: nothing says what the fakes are worth"
+            return "One training set alone: nothing says what the fakes are worth."
         signs = [line.to_first_set.sign for line in compared if line.to_first_set is not None]
         unresolved = sum(sign == 0 for sign in signs)
         return (
-            f"of {len(compared)} rows with another training set than {self.lines[0].training_set}, "
+            f"Of {len(compared)} rows with another training set than {self.lines[0].training_set}, "
             f"{sum(sign < 0 for sign in signs)} have a lower error than the same method on it, "
-            f"{sum(sign > 0 for sign in signs)} a higher one, {unresolved} are not resolved"
+            f"{sum(sign > 0 for sign in signs)} a higher one, {unresolved} are not resolved."
         )
 
     def table(self) -> Table:

@@ -13,6 +13,10 @@ from evaluation.table import Column, Measured, table_text
 from runtime.atomic import write_text
 from runtime.safe_files import read_sealed_json, write_sealed_json
 
+_LEAD = (
+    "One row a method and training set, the baseline first. The last difference says what the training set adds to the "
+    "same method; an interval that leaves out 0 is a difference that these seeds resolve."
+)
 _REMEDY = "remove its folder, and the comparison runs that cell again"
 
 
@@ -39,7 +43,8 @@ def write_comparison(folder: Path, cells: Sequence[ComparedCell], covers: str) -
             subtitle=protocol,
             verdict=comparison.verdict(),
             methods=[table],
-            metric_plots=plots,
+            methods_lead=_LEAD,
+            method_plots=plots,
             protocol=[protocol, f"A seed covers {covers}.", *seen],
         ),
         folder / "index.html",

@@ -142,6 +142,8 @@ class ReportData:
     stages: Sequence[Stage] = ()
     grids: Sequence[ImageGrid] = ()
     methods: Sequence[Table] = ()
+    methods_lead: str = ""  # what the methods are; by default those of cGAN-KD
+    method_plots: Sequence[Intervals] = ()
     warnings: Sequence[str] = ()  # about the fakes, one sentence each
     filter_quality: Table | None = None  # an independent measure before and after each filter
     density_ratio: Histogram | None = None

@@ -187,7 +187,7 @@ def _intervals(part: Intervals) -> Drawing:
         axes.errorbar(
             values, rows, xerr=errors, color=paint.series[0], linestyle="none", marker="o", markersize=5, elinewidth=1.6
         )
-        axes.set_yticks(rows, [short(name) for name in part.values])
+        axes.set_yticks(rows, [short(name, 2 * _NAME_LENGTH) for name in part.values])
         axes.set_ylim(max(len(rows), 2) - 0.4, -0.6)
         direction = f"{part.column.better} is better" if part.column.better else ""
         axes.set_xlabel("; ".join(text for text in (part.column.heading, direction) if text))

@@ -111,7 +111,13 @@ def _sections(data: ReportData) -> list[Section]:
             guide=explanations.PICTURE_QUESTIONS,
             grids=[_grid(grid) for grid in data.grids],
         ),
-        Section("methods", "The methods", explanations.METHODS, first_tables=_tables(*data.methods)),
+        Section(
+            "methods",
+            "The methods",
+            data.methods_lead or explanations.METHODS,
+            first_tables=_tables(*data.methods),
+            plots=_figures("method", *data.method_plots),
+        ),
         _filter_section(data),
         Section(
             "student",

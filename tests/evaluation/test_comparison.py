@@ -54,7 +54,7 @@ def test_rows_pairs_and_verdict() -> None:
     assert lower.mean == pytest.approx(-0.1)
     assert lower.sign == -1
     assert same.sign == 0
-    assert comparison.verdict().startswith("of 2 rows with another training set than real, 1 have a lower error")
+    assert comparison.verdict().startswith("Of 2 rows with another training set than real, 1 have a lower error")
     assert "1 are not resolved" in comparison.verdict()
 
 
