@@ -79,12 +79,22 @@ def check_adapters(method: Method, fixture: Fixture, names: Mapping[str, str], w
         assert_like(gradient.norm() / weight, value)
 
 
+def skip_other_signs(teacher: Mapping[str, torch.Tensor]) -> None:
+    """KDSVD as published takes the singular vectors' signs as they come: another LAPACK may give others."""
+    recorded = [[0, 1, 0, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0], [1] * 8]
+    leading = [torch.linalg.svd(maps.flatten(2).mT, full_matrices=False)[2][:, 0] for maps in teacher.values()]
+    if [(vectors.sum(dim=1) > 0).int().tolist() for vectors in leading] != recorded:
+        pytest.skip("this LAPACK gives singular vectors other signs than that of the fixture")
+
+
 @pytest.mark.parametrize("name", list(CASES))
 def test_parity_kd(name: str) -> None:
     """As built from the published defaults: each level, the sum, its gradient and those of the adapters."""
     weight, names, stage = CASES[name]
     fixture = parity_kd("losses", name)
     student, teacher = maps_of(fixture, names)
+    if name == "kdsvd":
+        skip_other_signs(teacher)
     method = method_on(name, student, teacher, **({"signs": "free"} if name == "kdsvd" else {}))
     if fixture.weights:
         method.load_state_dict(renamed(fixture.weights, our_names(name)))
