@@ -31,12 +31,13 @@ _SMALLEST_IMAGE_PX = 8
 class Declared:
     """A network: the function that builds it, in the module of the same name here, and what it is told.
 
-    scales: whether `width` may be other than 1.
+    scales: whether `width` may be other than 1.  smallest_px: of its images; below, its maps vanish.
     """
 
     family: str
     told: Mapping[str, Any]
     scales: bool = True
+    smallest_px: int = _SMALLEST_IMAGE_PX
 
     def build(self, in_channels: int, resolution_px: int, width: float) -> nn.Module:
         """The trunk with random weights; UserError where it cannot take images of this size."""
@@ -79,11 +80,11 @@ TRUNKS: dict[str, Declared] = {
     "vgg13": Declared("vgg", {"layers": (2, 2, 2, 2, 2)}),
     "vgg16": Declared("vgg", {"layers": (2, 2, 3, 3, 3)}),
     "vgg19": Declared("vgg", {"layers": (2, 2, 4, 4, 4)}),
-    "vgg8_flat": Declared("flat_vgg", {"layers": (1, 1, 1, 1, 1)}),
-    "vgg11_flat": Declared("flat_vgg", {"layers": (1, 1, 2, 2, 2)}),
-    "vgg13_flat": Declared("flat_vgg", {"layers": (2, 2, 2, 2, 2)}),
-    "vgg16_flat": Declared("flat_vgg", {"layers": (2, 2, 3, 3, 3)}),
-    "vgg19_flat": Declared("flat_vgg", {"layers": (2, 2, 4, 4, 4)}),
+    "vgg8_flat": Declared("flat_vgg", {"layers": (1, 1, 1, 1, 1)}, smallest_px=32),
+    "vgg11_flat": Declared("flat_vgg", {"layers": (1, 1, 2, 2, 2)}, smallest_px=32),
+    "vgg13_flat": Declared("flat_vgg", {"layers": (2, 2, 2, 2, 2)}, smallest_px=32),
+    "vgg16_flat": Declared("flat_vgg", {"layers": (2, 2, 3, 3, 3)}, smallest_px=32),
+    "vgg19_flat": Declared("flat_vgg", {"layers": (2, 2, 4, 4, 4)}, smallest_px=32),
     "mobilenetv2_full": Declared("full_mobilenet", {}, scales=False),
     "mobilenetv2": Declared("mobilenet", {"factor": 0.5}),
     "shufflev1": Declared("shufflenet_v1", {}, scales=False),
@@ -94,9 +95,9 @@ TRUNKS: dict[str, Declared] = {
     "densenet121": Declared("densenet", {"layers": (6, 12, 24, 16), "growth": 32}, scales=False),
     "densenet121_64": Declared("densenet", {"layers": (6, 12, 24, 16), "growth": 32, "halving_stem": True}, False),
     "efficientnetb0": Declared("efficientnet", {}, scales=False),
-    "efficientnetb0_imagenet": Declared("imagenet_efficientnet", {}, scales=False),
-    "mobilenetv2_imagenet": Declared("imagenet_mobilenet", {}, scales=False),
-    "shufflev2_imagenet": Declared("imagenet_shufflenet", {}, scales=False),
+    "efficientnetb0_imagenet": Declared("imagenet_efficientnet", {}, scales=False, smallest_px=32),
+    "mobilenetv2_imagenet": Declared("imagenet_mobilenet", {}, scales=False, smallest_px=32),
+    "shufflev2_imagenet": Declared("imagenet_shufflenet", {}, scales=False, smallest_px=32),
 }
 
 
@@ -116,6 +117,8 @@ def build_trunk(name: str, in_channels: int, resolution_px: int, width: float = 
         return TimmTrunk(name.removeprefix(TIMM_PREFIX), in_channels, resolution_px, width)
     if name not in TRUNKS:
         raise UserError(f"network {name!r} is unknown; known are {', '.join(TRUNKS)} and timm:NAME.")
+    if resolution_px < (smallest := TRUNKS[name].smallest_px):
+        raise UserError(f"images of {resolution_px} px are too small for {name}; use {smallest} px or more.")
     if width != 1.0 and not TRUNKS[name].scales:
         raise UserError(f"{name} has one width; leave the width at 1 or take another network.")
     return TRUNKS[name].build(in_channels, resolution_px, width)

@@ -13,7 +13,6 @@ from torch import nn
 
 from layers.trunks.parts import Activation, Trunk, feature_names, initialise, scaled
 from layers.trunks.vgg import WIDTHS
-from runtime.errors import UserError
 
 _TOTAL_STRIDE = 32
 
@@ -45,7 +44,5 @@ class FlatVgg(Trunk):
 
 
 def flat_vgg(in_channels: int, resolution_px: int, width: float, *, layers: tuple[int, ...]) -> FlatVgg:
-    """layers: convolutions in each block.  UserError for images below 32 px."""
-    if resolution_px < _TOTAL_STRIDE:
-        raise UserError(f"images of {resolution_px} px are too small for a flat VGG; use {_TOTAL_STRIDE} px or more.")
+    """layers: convolutions in each block."""
     return FlatVgg(in_channels, resolution_px, [scaled(channels, width) for channels in WIDTHS], layers)

@@ -33,7 +33,7 @@ def test_student_contract(name: str) -> None:
     Some at one resolution; of large networks the output alone.
     """
     if name not in ONCE | THRICE:
-        side = 32 if name.endswith("_flat") else 16
+        side = 32 if name.endswith(("_flat", "_imagenet")) else 16
         network = build_student(name, 1, side, TEN).eval()
         with torch.inference_mode():
             assert network(torch.zeros(2, 1, side, side, dtype=torch.uint8)).shape == (2, 10)
@@ -82,7 +82,7 @@ def test_normalisation_is_fixed() -> None:
         (("resnet9", 1, 16), "unknown"),
         (("resnet8", 1, 16, 0.0), "width"),
         (("vgg8", 1, 4), "too small"),
-        (("vgg11_flat", 3, 16), "use 32 px or more"),
+        (("vgg11_flat", 3, 16), "16 px are too small for vgg11_flat; use 32 px or more"),
         (("densenet121", 3, 32, 0.5), "densenet121 has one width; leave the width at 1"),
         (("timm:no_such_model", 1, 16), "timm knows no model"),
         (("timm:mobilenetv3_small_050", 1, 16, 0.5), "width in its name"),

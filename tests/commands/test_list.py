@@ -10,6 +10,7 @@ import pytest
 import cli
 from classifiers import STUDENTS
 from layers.discriminators import DISCRIMINATORS
+from layers.trunks import TRUNKS
 from runtime.settings import settings_of
 from student_trainer import GENERATORS
 from teacher_sampler import TEACHERS
@@ -64,10 +65,14 @@ def test_a_teacher_trains_or_is_refused_with_those_that_do(name: str, capsys: An
         assert not (tmp_path / "t").exists()
 
 
-@pytest.mark.parametrize("name", list(STUDENTS))
-def test_a_classifier_trains(name: str, tmp_path: Any) -> None:
+# One network of each family: those of a family differ in numbers alone.
+@pytest.mark.parametrize("name", sorted({"mobilenetv3", *{one.family: name for name, one in TRUNKS.items()}.values()}))
+def test_a_classifier_trains(name: str, tmp_path: Any, capsys: pytest.CaptureFixture) -> None:
+    assert name in STUDENTS
     words = ["train-classifier", "--network", name, "--steps", "1", "--batch-size", "4", "--real-per-class", "2"]
-    assert cli.main([*words, "--out", str(tmp_path / "c")]) == 0
+    fits = name not in TRUNKS or TRUNKS[name].smallest_px <= 16
+    assert cli.main([*words, "--out", str(tmp_path / "c")]) == (0 if fits else 2)
+    assert fits or f"too small for {name}; use 32 px or more" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [

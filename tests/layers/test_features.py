@@ -22,7 +22,7 @@ RAW = ("wrn", "mobile", "dense", "efficient")  # their stages end without an act
 
 @pytest.mark.parametrize("name", sorted(STAGES))
 def test_every_classifier_gives_its_features_by_name(name: str) -> None:
-    side = 32 if name.endswith("_flat") else 16
+    side = 32 if name.endswith(("_flat", "_imagenet")) else 16
     network = build_student(name, 1, side, ClassLabels(("a", "b", "c")))
     names = list(feature_paths(network))
     stages = [f"stage{index + 1}" for index in range(STAGES[name])]
