@@ -71,17 +71,17 @@ def run(options: Options) -> dict[str, Any]:
     _check(options)
     inputs = {} if options.parts else _inputs(options)
     parents = {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
-    with artefact("compare", "comparison", options, parents, shared=True) as made:
-        if not made.finished:
-            engine = make_engine(options, made.folder)
+    with artefact("compare", "comparison", options, parents, shared=True) as output:
+        if not output.finished:
+            engine = make_engine(options, output.folder)
             if options.parts:
-                seeds = [_Parts(seed, made.folder, options) for seed in options.seeds]
+                seeds = [_Parts(seed, output.folder, options) for seed in options.seeds]
                 share_cells("parts", seeds, _Parts.place, _Parts.is_finished, _Parts.make, engine)
-            cells = [cell for seed in options.seeds for cell in _cells(options, made.folder, seed, inputs)]
+            cells = [cell for seed in options.seeds for cell in _cells(options, output.folder, seed, inputs)]
             share_cells("compare", cells, ComparedCell.folder.fget, is_finished, run_cell, engine)  # type: ignore
-            write_comparison(made.folder, cells, _covers(options))
-        result = read_sealed_json(made.folder / RESULT_FILE)
-    return {"comparison": str(made.folder), **result}
+            write_comparison(output.folder, cells, _covers(options))
+        result = read_sealed_json(output.folder / RESULT_FILE)
+    return {"comparison": str(output.folder), **result}
 
 
 def _inputs(options: Options) -> dict[str, Path]:
