@@ -29,20 +29,20 @@ _SMALLEST_IMAGE_PX = 8
 
 @dataclass(frozen=True)
 class Declared:
-    """A network: the function that builds it, in the module of the same name here, and what it is told.
+    """A network: the function that builds it, in the module of the same name here, and its arguments.
 
     scales: whether `width` may be other than 1.  smallest_px: of its images; below, its maps vanish.
     """
 
     family: str
-    told: Mapping[str, Any]
+    arguments: Mapping[str, Any]
     scales: bool = True
     smallest_px: int = _SMALLEST_IMAGE_PX
 
     def build(self, in_channels: int, resolution_px: int, width: float) -> nn.Module:
         """The trunk with random weights; UserError where it cannot take images of this size."""
         module = import_module(f"{__name__}.{self.family}")
-        trunk: nn.Module = getattr(module, self.family)(in_channels, resolution_px, width, **self.told)
+        trunk: nn.Module = getattr(module, self.family)(in_channels, resolution_px, width, **self.arguments)
         return trunk
 
 

@@ -38,10 +38,10 @@ class Trunk(nn.Module):
 
 def feature_names(stem: str, stages: Sequence[str], before: Sequence[str]) -> dict[str, str]:
     """stem, stage1_preact, stage1, stage2_preact, ... -> module path.  before: of the stages' unactivated outputs."""
-    found = {"stem": stem}
+    names = {"stem": stem}
     for number, (stage, unactivated) in enumerate(zip(stages, before, strict=True), 1):
-        found |= {f"stage{number}_preact": unactivated, f"stage{number}": stage}
-    return found
+        names |= {f"stage{number}_preact": unactivated, f"stage{number}": stage}
+    return names
 
 
 def scaled(channels: int, width: float) -> int:

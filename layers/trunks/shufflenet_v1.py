@@ -39,14 +39,14 @@ class ShuffleUnit(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        made = out_channels - (in_channels if stride == 2 else 0)
-        inner = made // 4
+        branch_channels = out_channels - (in_channels if stride == 2 else 0)
+        inner = branch_channels // 4
         self.groups = 1 if in_channels == _STEM else _GROUPS
         self.conv1 = nn.Conv2d(in_channels, inner, 1, groups=self.groups, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2, self.bn2 = conv3(inner, inner, stride, inner), nn.BatchNorm2d(inner)
-        self.conv3 = nn.Conv2d(inner, made, 1, groups=_GROUPS, bias=False)
-        self.bn3 = nn.BatchNorm2d(made)
+        self.conv3 = nn.Conv2d(inner, branch_channels, 1, groups=_GROUPS, bias=False)
+        self.bn3 = nn.BatchNorm2d(branch_channels)
         self.pool = nn.AvgPool2d(3, 2, 1) if stride == 2 else None
         self.inner, self.relu = nn.ReLU(inplace=True), Activation()
 
