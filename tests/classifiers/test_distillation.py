@@ -93,7 +93,7 @@ def test_rows_count_by_their_weights() -> None:
 def test_settings_that_a_method_lacks_or_that_are_out_of_bounds_are_named() -> None:
     for name, given_settings, message in (
         ("blkd", {"temprature": 3.0}, "temprature.*hard_weight"),
-        ("crd", {}, "unknown; known are blkd"),
+        ("crdd", {}, "unknown; known are ab"),
         ("blkd", {"temperature": 0.0}, "temperature"),
     ):
         with pytest.raises(UserError, match=message):
