@@ -83,7 +83,14 @@ def imported(tmp_path: Path, workspace, capsys: pytest.CaptureFixture) -> Iterat
 
 
 KINDS = ["biggan", "biggan-deep", "stylegan2-ada", "onnx", "torch-export", "images", "http"]
-LONGER = ("biggan", "biggan-deep", "http", "stylegan2-ada", "torch-export")  # their loaders have tests of their own
+LONGER = (
+    "images",
+    "biggan",
+    "biggan-deep",
+    "http",
+    "stylegan2-ada",
+    "torch-export",
+)  # their loaders have tests of their own
 
 
 @pytest.mark.xdist_group("workspace")

@@ -19,12 +19,16 @@ def _of_the_scripts():
     """Every command of a script, with its variables filled in; one turn of each loop."""
     for script in SCRIPTS:
         text = script.read_text().replace("\\\n", " ")
-        few = re.search(r"^few=\((.*)\)$", text, flags=re.MULTILINE)
-        values = {'"${few[@]}"': few.group(1) if few else "", '"$seed"': "0", '"$method"': "blkd", '"$@"': ""}
+        values = {'"$seed"': "0", '"$method"': "blkd", '"$@"': "", '"${STUDENT:-resnet8}"': "resnet8"}
+        arrays = re.findall(r"^(\w+)=\((.*)\)$", text, flags=re.MULTILINE)
+        values |= {f'"${{{name}[@]}}"': words for name, words in arrays}
         for line in re.findall(r'^ *(?:"\$python" cli\.py|retort) ((?!\().*)$', text, flags=re.MULTILINE):
             for variable, value in values.items():
                 line = line.replace(variable, value)
-            yield script.name, re.sub(r"--workspace \S+|--config \"\$workspace\S+", "", line)
+            yield (
+                script.name,
+                re.sub(r"--workspace \S+|--predictor \"\$assistant\"|--config \"\$workspace\S+", "", line),
+            )
 
 
 def _uses():

@@ -21,9 +21,9 @@ def unsafe(network: nn.Module) -> list[str]:
 @pytest.mark.parametrize("name", STUDENTS)
 def test_the_narrowest_students_are_safe(name: str) -> None:
     try:
-        student = build_student(name, 1, 16, SPACE, width=0.25)
+        student = build_student(name, 1, 32, SPACE, width=0.25)
     except UserError:  # its width is in its name
-        student = build_student(name, 1, 16, SPACE)
+        student = build_student(name, 1, 32, SPACE)
     assert not unsafe(student)
 
 
