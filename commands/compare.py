@@ -71,7 +71,9 @@ def run(options: Options) -> dict[str, Any]:
     _check(options)
     inputs = {} if options.parts else _inputs(options)
     parents = {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
-    with artefact("compare", "comparison", options, parents, shared=True) as output:
+    count = len(options.methods) * len(options.networks) * len(options.sets) * len(options.seeds)
+    needs = {"trainings": count, "of steps": options.steps, "seeds with parts of their own": bool(options.parts)}
+    with artefact("compare", "comparison", options, parents, shared=True, needs=lambda: needs) as output:
         if not output.finished:
             engine = make_engine(options, output.folder)
             if options.parts:
