@@ -19,6 +19,7 @@ from typing import Any
 from pydantic import Field
 
 from classifiers.networks import STUDENTS
+from commands.support.builders import load_data
 from commands.support.classifier_flags import ClassifierFlags
 from commands.support.compared import (
     RESULT_FILE,
@@ -28,12 +29,10 @@ from commands.support.compared import (
     TrainingSets,
     check_options,
     distill_options,
-    is_finished,
     label,
     options_of,
     place,
 )
-from commands.support.compared import run as run_cell
 from commands.support.options import Chosen, Seeds, SeveralChosen, entry_option, option, plain
 from commands.support.selection import SelectionOptions
 from commands.support.workspace import EMBEDDED, artefact, artefact_digest, call, resolve_input
@@ -70,7 +69,8 @@ def run(options: Options) -> dict[str, Any]:
     set_threads(options.workers)
     _check(options)
     inputs = {} if options.parts else _inputs(options)
-    parents = {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
+    parents = {"data": load_data(options).digest}
+    parents |= {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
     count = len(options.methods) * len(options.networks) * len(options.sets) * len(options.seeds)
     needs = {"trainings": count, "of steps": options.steps, "seeds with parts of their own": bool(options.parts)}
     with artefact("compare", "comparison", options, parents, shared=True, needs=lambda: needs) as output:
@@ -80,7 +80,7 @@ def run(options: Options) -> dict[str, Any]:
                 seeds = [_Parts(seed, output.folder, options) for seed in options.seeds]
                 share_cells("parts", seeds, _Parts.place, _Parts.is_finished, _Parts.make, engine)
             cells = [cell for seed in options.seeds for cell in _cells(options, output.folder, seed, inputs)]
-            share_cells("compare", cells, ComparedCell.folder.fget, is_finished, run_cell, engine)  # type: ignore
+            share_cells("compare", cells, ComparedCell.place, ComparedCell.is_finished, ComparedCell.run, engine)
             write_comparison(output.folder, cells, _covers(options))
         result = read_sealed_json(output.folder / RESULT_FILE)
     return {"comparison": str(output.folder), **result}
@@ -98,6 +98,8 @@ def _inputs(options: Options) -> dict[str, Path]:
 
 def _check(options: Options) -> None:
     """UserError, before any work, for options of a set, method or part that its command would refuse."""
+    if options.data == "none":
+        raise UserError("compare compares errors on real test images, and --data none has none; give --data.")
     common = _common(options)
     for name, training_set in options.sets.items():
         for method in options.methods:
@@ -160,10 +162,12 @@ class _Parts:
     def make(self) -> None:
         """Each by its ordinary command; what is there is passed over."""
         from runtime.atomic import write_text
+        from runtime.progress import silenced
 
         for command, given in self._options.parts.items():
             common = self.given() if command != "sample" else {"workspace": str(self.workspace)}
-            call(command, **{**common, "seed": self.seed, **given})
+            with silenced():
+                call(command, **{**common, "seed": self.seed, **given})
         write_text(self.workspace / "finished", "\n".join(self._options.parts) + "\n")
 
 

@@ -48,9 +48,11 @@ def soft_rows(student_logits: torch.Tensor, teacher_logits: torch.Tensor, temper
     return rows * temperature**2
 
 
-def weighted_mean(rows: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """(1 / N) sum of w_i x_i over N terms; without weights all count once."""
-    return rows.mean() if weights is None else (weights * rows).mean()
+def weighted_mean(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
+    """The mean of N values, each times its row's weight, or of N x N, each times both rows' weights; a scalar stays."""
+    if weights is None or not values.ndim:
+        return values.mean()
+    return ((torch.outer(weights, weights) if values.ndim == 2 else weights) * values).mean()
 
 
 def standardised(logits: torch.Tensor) -> torch.Tensor:

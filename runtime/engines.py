@@ -18,7 +18,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,8 @@ class LocalEngine:
 
     def __del__(self) -> None:
         if getattr(self, "_executor", None) is not None:
-            self.close()
+            with suppress(OSError):  # at the interpreter's end the executor's own exit has closed its queues
+                self.close()
 
     def map(self, function: Callable[[Any], Any], items: Iterable[Any]) -> Iterator[Any]:
         """Yield results as they finish.  At most 2 x workers items are taken from `items` ahead of time."""

@@ -54,6 +54,20 @@ def say(message: str) -> None:
         print(terminal_text(message, sys.stderr.encoding), file=sys.stderr, flush=True)
 
 
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Inside the block neither bars nor `say` are shown, for work whose caller shows its own progress."""
+    before = os.environ.get("RETORT_PROGRESS")
+    os.environ["RETORT_PROGRESS"] = "off"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop("RETORT_PROGRESS")
+        else:
+            os.environ["RETORT_PROGRESS"] = before
+
+
 def note(message: str) -> None:
     """A line on stderr that decides what numbers mean, so that it is not silenced with the bars."""
     print(terminal_text(f"note: {message}", sys.stderr.encoding), file=sys.stderr, flush=True)

@@ -101,8 +101,8 @@ class SelfSupervised(Method):
         pooled = teacher.features["pooled"].float()
         thrice = None if batch.weights is None else batch.weights.repeat_interleave(3)
         if batch.stage == _HEAD:
-            found = similarities(self.guide_head(pooled))
-            return {"loss": hard_loss(found, sources(batch.labels), weights=thrice)}
+            cosines = similarities(self.guide_head(pooled))
+            return {"loss": hard_loss(cosines, sources(batch.labels), weights=thrice)}
         with torch.no_grad():
             wanted = similarities(self.guide_head(pooled))
         ours = similarities(self.own_head(student.features["pooled"].float()))
@@ -111,11 +111,11 @@ class SelfSupervised(Method):
         turned, labels = (rotated(student.output), rotated(teacher.output)), batch.labels.repeat_interleave(3)
         terms = {"hard": hard, "soft": soft}
         losses = [self.hard_weight * hard, self.soft_weight * soft]
-        for name, (mine, other), true, (t, weight, share) in (
+        for name, (own, other), true, (t, weight, share) in (
             ("sskd_rotated", turned, labels, self.rotated),
             ("sskd_similarity", (ours, wanted), sources(batch.labels), self.similarity),
         ):
-            terms[name] = kept_mean(soft_rows(mine, other, t), kept_rows(other, true, share), thrice)
+            terms[name] = kept_mean(soft_rows(own, other, t), kept_rows(other, true, share), thrice)
             losses.append(weight * terms[name])
         return {"loss": torch.stack(losses).sum(), **terms}
 

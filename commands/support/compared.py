@@ -19,6 +19,7 @@ from commands.support.resolving import resolve
 from commands.support.table import COMMANDS
 from commands.support.workspace import call
 from runtime.errors import UserError
+from runtime.progress import silenced
 from runtime.registry import Choice, Registry
 from runtime.settings import split_commas
 from training.methods import METHODS
@@ -26,7 +27,8 @@ from training.methods import METHODS
 TRAINING_SETS = {"real": {"train_on": "real"}, "real + fakes": {"train_on": "mixed"}, "fakes": {"train_on": "fakes"}}
 PARTS = ("train-teacher", "train-classifier", "fit-filter", "sample")  # in this order
 RESULT_FILE = "result.json"
-_OWN = {"method", "network", "seed", "out", "workspace"}  # of distill: a set does not say them
+# Of distill: what all rows of a table must share, or compare itself decides.
+_OWN = {"method", "network", "seed", "out", "workspace", "test", "data", "fold", "data_seed", "steps", "batch_size"}
 
 
 def _by_name(value: Any, known: Mapping[str, Mapping[str, Any]], what: str) -> Any:
@@ -54,7 +56,7 @@ def _training_sets(value: Any) -> Any:
         raise ValueError("it must hold one training set or more")
     for name, options in named.items():
         if fixed := sorted(_OWN & set(options)):
-            raise ValueError(f"{name}: {fixed[0]} is compare's own; leave it out")
+            raise ValueError(f"{name}: {fixed[0]} is the same for all rows; leave it out of the set")
     return named
 
 
@@ -80,24 +82,22 @@ class ComparedCell:
     options: Mapping[str, Any]
 
     @property
-    def folder(self) -> Path:
-        """Its own; distill writes into a folder below, the claims of processes lie here."""
-        return Path(self.options["out"]).parent
-
-    @property
     def result(self) -> Path:
         """There when the cell is finished."""
         return Path(self.options["out"]) / RESULT_FILE
 
+    def place(self) -> Path:
+        """Where processes claim it; distill writes into a folder below."""
+        return Path(self.options["out"]).parent
 
-def is_finished(cell: ComparedCell) -> bool:
-    """Whether the cell's training is done and tested."""
-    return cell.result.is_file()
+    def is_finished(self) -> bool:
+        """Whether its training is done and tested."""
+        return self.result.is_file()
 
-
-def run(cell: ComparedCell) -> None:
-    """Train, or continue; a worker's process shows no bars of its own."""
-    call("distill", **cell.options)
+    def run(self) -> None:
+        """Train, or continue; the comparison shows the progress."""
+        with silenced():
+            call("distill", **self.options)
 
 
 def label(choice: Choice, registry: Registry[Any]) -> str:

@@ -71,6 +71,11 @@ def test_a_cell_that_is_lost_is_made_again_to_the_same_bytes(workspace: Any, com
     assert lost.is_file()
 
 
+def test_two_workers_end_with_the_same_bytes(workspace: Any, compared: Path, tmp_path: Path) -> None:
+    assert cli.main([*words(workspace, tmp_path), "--workers", "2"]) == 0
+    assert contents(tmp_path / "c") == contents(compared)
+
+
 def test_killed_it_ends_with_the_same_bytes(workspace: Any, compared: Path, tmp_path: Path) -> None:
     command = [sys.executable, "cli.py", *words(workspace, tmp_path)]
     killed = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -91,7 +96,9 @@ def test_killed_it_ends_with_the_same_bytes(workspace: Any, compared: Path, tmp_
         ({"methods": "none,none"}, "named twice"),
         ({"methods": "none,blkdd"}, "blkdd"),
         ({"sets": "real,moon"}, "moon is no training set"),
-        ({"sets": {"real": {"seed": 3}}}, "seed is compare's own"),
+        ({"sets": {"real": {"seed": 3}}}, "seed is the same for all rows"),
+        ({"sets": {"real": {"test": False}}}, "test is the same for all rows"),
+        ({"data": "none"}, "--data none has none"),
         ({"sets": {"mine": {"rho": 7}}}, "--sets mine, none"),
         ({"sets": {"mine": {"rhoo": 0.5}}}, "--rhoo is no option"),
         ({"sets": {"mine": 3}}, "KEY: VALUE"),
@@ -123,7 +130,8 @@ def test_each_seed_makes_its_own_parts(workspace: Any, tmp_path: Path) -> None:
         "fit-filter": {"extractor_steps": 2, "ratio_steps": 2},
         "sample": {"nfake_per_class": 4, "pilot_candidates": 8},
     }
-    assert cli.main(words(workspace, tmp_path, parts=parts, nfake_per_class=3, methods="none")) == 0
+    command = [*words(workspace, tmp_path, parts=parts, nfake_per_class=2, methods="none"), "--workers", "2"]
+    assert cli.main(command) == 0
     result = json.loads((tmp_path / "c" / "result.json").read_text())
     assert "teacher, filter, predictor" in result["covers"]
     assert "fold 0" in result["protocol"]

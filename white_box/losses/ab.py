@@ -59,7 +59,7 @@ class ActivationBoundaries(PairedStages):
     def default_pairs(self, space: MethodSpace) -> Names:
         student, teacher = space.insides()
         pairs = super().default_pairs(space)
-        return tuple((_before_relu(teacher, theirs), _before_relu(student, ours)) for theirs, ours in pairs)
+        return tuple((_before_relu(teacher, other), _before_relu(student, own)) for other, own in pairs)
 
     def level_weights(self, count: int) -> Sequence[float]:
         return [SCALE * 2.0 ** (level - count + 1) for level in range(count)]

@@ -17,13 +17,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from interfaces.method import Batch, Method, Views
-from runtime.errors import UserError
+from interfaces.method import Batch
+from layers.label_losses import weighted_mean
 from training.distilling import MethodSpace
 from training.methods import METHODS
-from white_box.losses.pairs import pairs_of, weighted_mean
 from white_box.losses.stages import in_float32
-from white_box.losses.vectors import pooled_pair, vector_width, vectors_of
+from white_box.losses.vectors import PairedVectors
 from white_box.settings_maps import CorrelationForm, CorrelationSettings
 
 ORDER, GAMMA = 2, 0.4
@@ -52,10 +51,9 @@ def neighbour_products(student: torch.Tensor, teacher: torch.Tensor) -> torch.Te
 
 
 @METHODS.register("cc", settings=CorrelationSettings)
-class CorrelationCongruence(Method):
+class CorrelationCongruence(PairedVectors):
     """L = weight x mean (K_S - K_T)^2; entry (i, j) counts as its rows' weights multiplied."""
 
-    requires = frozenset({"features"})
     whole_batch = True  # no mean over rows
 
     def __init__(
@@ -66,25 +64,18 @@ class CorrelationCongruence(Method):
         pairs: Sequence[str],
         embedding_dim: int,
     ) -> None:
-        """UserError for more than one pair."""
-        super().__init__()
-        student, teacher = space.insides()
-        named = pairs_of(pairs) or pooled_pair(space)
-        if len(named) != 1:
-            raise UserError(f"method {space.name} compares one vector an image; name one pair.")
-        ((teacher_name, student_name),) = named
-        self.teacher_features, self.student_features = (teacher_name,), (student_name,)
-        self.name, self.form, self.weight = space.name, form, WEIGHTS[form] if weight is None else weight
-        self.embed_student = nn.Linear(vector_width(student, student_name), embedding_dim)
-        self.embed_other = nn.Linear(vector_width(teacher, teacher_name), embedding_dim)
+        super().__init__(space, pairs)
+        student_width, teacher_width = self.widths
+        self.form, self.weight = form, WEIGHTS[form] if weight is None else weight
+        self.embed_student = nn.Linear(student_width, embedding_dim)
+        self.embed_other = nn.Linear(teacher_width, embedding_dim)
         if form == "kernels":  # buffers of the same names
             for name, parameter in list(self.embed_other.named_parameters()):
                 delattr(self.embed_other, name)
                 self.embed_other.register_buffer(name, parameter.detach())
 
-    def forward(self, student: Views, teacher: Views, batch: Batch) -> dict[str, torch.Tensor]:
-        ours, other = student.features[self.student_features[0]], teacher.features[self.teacher_features[0]]
-        s, t = self.embed_student(vectors_of(ours)), self.embed_other(vectors_of(other.detach()))
+    def terms(self, student: torch.Tensor, teacher: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+        s, t = self.embed_student(student), self.embed_other(teacher)
         if self.form == "kernels":
             value = weighted_mean(kernel_difference(s, t), batch.weights)
         else:

@@ -22,11 +22,11 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from interfaces.method import Batch
+from layers.label_losses import weighted_mean
 from runtime.errors import UserError
 from runtime.seeds import torch_generator
 from training.distilling import MethodSpace
 from training.methods import METHODS
-from white_box.losses.pairs import weighted_mean
 from white_box.losses.vectors import PairedVectors
 from white_box.settings_vectors import ContrastSettings, Normaliser
 

@@ -14,10 +14,11 @@ import torch
 from torch import nn
 
 from interfaces.method import Batch, Stage, Views
+from layers.label_losses import weighted_mean
 from training.distilling import MethodSpace
 from training.methods import METHODS
 from white_box.losses.feature_l2 import squared_difference
-from white_box.losses.pairs import Names, smaller_size, weighted_mean
+from white_box.losses.pairs import Names, smaller_size
 from white_box.losses.stages import PairedStages, attention, last_stages
 from white_box.settings_maps import FactorSettings
 

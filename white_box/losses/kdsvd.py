@@ -68,17 +68,17 @@ def directions(student: torch.Tensor, teacher: torch.Tensor, signs: DirectionSig
     wanted: torch.Tensor = LeadingDirections.apply(t, 1)  # type: ignore[no-untyped-call]
     if signs == "positive":
         wanted = torch.where(wanted.sum(dim=1, keepdim=True) < 0, -wanted, wanted)
-    found: torch.Tensor = LeadingDirections.apply(s, CANDIDATES)  # type: ignore[no-untyped-call]
-    cosines = (found.mT @ wanted).detach().squeeze(2)  # N x candidates
+    candidates: torch.Tensor = LeadingDirections.apply(s, CANDIDATES)  # type: ignore[no-untyped-call]
+    cosines = (candidates.mT @ wanted).detach().squeeze(2)  # N x candidates
     chosen = functional.one_hot(cosines.abs().argmax(dim=1), cosines.shape[1]) * cosines.sign()
-    return torch.stack([(found @ chosen[:, :, None]).squeeze(2), wanted.squeeze(2)])
+    return torch.stack([(candidates @ chosen[:, :, None]).squeeze(2), wanted.squeeze(2)])
 
 
 def direction_differences(student: Maps, teacher: Maps, signs: DirectionSigns = "positive") -> list[torch.Tensor]:
     """Maps in order, equally wide level by level -> for each two neighbours N values, sum of (R_S - R_T)^2."""
-    found = [directions(s, t, signs=signs) for s, t in zip(student, teacher, strict=True)]
+    levels = [directions(s, t, signs=signs) for s, t in zip(student, teacher, strict=True)]
     rows = []
-    for earlier, later in pairwise(found):
+    for earlier, later in pairwise(levels):
         ours, other = torch.exp(-(later[:, :, :, None] - earlier[:, :, None, :]).square() / 8)
         rows.append((ours - other).square().sum(dim=(1, 2)))
     return rows

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from interfaces.method import Batch, Method, Views
+from layers.label_losses import weighted_mean
 from runtime.errors import UserError
 from training.distilling import MethodSpace
 
@@ -80,13 +81,6 @@ class PairedMaps(Method):
             value = weighted_mean(loss(ours, other), batch.weights) * (self.weight * level)
             terms[f"{self.name}[{teacher_name} -> {student_name}]"] = value
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
-
-
-def weighted_mean(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor:
-    """The mean of N values, each times its row's weight, or of N x N, each times both rows' weights; a scalar stays."""
-    if weights is None or not values.ndim:
-        return values.mean()
-    return ((torch.outer(weights, weights) if values.ndim == 2 else weights) * values).mean()
 
 
 def pairs_of(texts: Sequence[str]) -> Names:

@@ -14,9 +14,9 @@ from collections.abc import Sequence
 import torch
 
 from interfaces.method import Batch
+from layers.label_losses import weighted_mean
 from training.distilling import MethodSpace
 from training.methods import METHODS
-from white_box.losses.pairs import weighted_mean
 from white_box.losses.vectors import PairedVectors
 from white_box.settings_vectors import ProbabilitySettings, Reduction
 

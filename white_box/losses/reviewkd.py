@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from interfaces.method import Batch, Method, Views
 from layers.features import Insides, feature_paths
+from layers.label_losses import weighted_mean
 from training.distilling import MethodSpace
 from training.methods import METHODS
-from white_box.losses.pairs import Names, Shape, pairs_of, weighted_mean
+from white_box.losses.pairs import Names, Shape, pairs_of
 from white_box.losses.stages import PREACT, in_float32, paired_stages
 from white_box.settings_vectors import ReviewSettings
 

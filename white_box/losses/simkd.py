@@ -16,11 +16,11 @@ from torch.nn import functional
 from interfaces.method import Batch, Method, Views
 from layers.features import FeatureReader, Insides, feature_paths, quiet
 from layers.heads import HEADS
+from layers.label_losses import weighted_mean
 from layers.projected_head import ProjectedHead
 from runtime.errors import UserError
 from training.distilling import MethodSpace
 from training.methods import METHODS
-from white_box.losses.pairs import weighted_mean
 from white_box.losses.stages import PREACT, in_float32, stage_names
 from white_box.settings_vectors import ReusedClassifierSettings
 

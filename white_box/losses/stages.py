@@ -17,9 +17,10 @@ from torch.nn import functional
 
 from interfaces.method import Batch, Method, Stage, Views
 from layers.features import Insides, feature_paths
+from layers.label_losses import weighted_mean
 from runtime.errors import UserError
 from training.distilling import MethodSpace
-from white_box.losses.pairs import Names, PairedMaps, maps_of_equal_size, pairs_of, weighted_mean
+from white_box.losses.pairs import Names, PairedMaps, maps_of_equal_size, pairs_of
 
 Maps = Sequence[torch.Tensor]
 PREACT = "_preact"
@@ -136,7 +137,7 @@ class NeighbouringMaps(Method):
         others = [teacher.features[name].detach() for name in self.teacher_features]
         terms = {}
         for index, rows in enumerate(self.losses_of(ours, others)):
-            names = [", ".join(found[index : index + 2]) for found in (self.teacher_features, self.student_features)]
+            names = [", ".join(levels[index : index + 2]) for levels in (self.teacher_features, self.student_features)]
             terms[f"{self.name}[{' -> '.join(names)}]"] = self.weight * weighted_mean(rows, batch.weights)
         return {"loss": torch.stack(list(terms.values())).sum(), **terms}
 
