@@ -100,6 +100,8 @@ def _check(options: Options) -> None:
     """UserError, before any work, for options of a set, method or part that its command would refuse."""
     if options.data == "none":
         raise UserError("compare compares errors on real test images, and --data none has none; give --data.")
+    if "seed" in options.model_fields_set:
+        raise UserError("--seed would do nothing: every row is trained with each of --seeds; give that.")
     common = _common(options)
     for name, training_set in options.sets.items():
         for method in options.methods:

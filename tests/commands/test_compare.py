@@ -98,6 +98,7 @@ def test_killed_it_ends_with_the_same_bytes(workspace: Any, compared: Path, tmp_
         ({"sets": "real,moon"}, "moon is no training set"),
         ({"sets": {"real": {"seed": 3}}}, "seed is the same for all rows"),
         ({"sets": {"real": {"test": False}}}, "test is the same for all rows"),
+        ({"seed": 3}, "--seed would do nothing"),
         ({"data": "none"}, "--data none has none"),
         ({"sets": {"mine": {"rho": 7}}}, "--sets mine, none"),
         ({"sets": {"mine": {"rhoo": 0.5}}}, "--rhoo is no option"),
