@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from classifiers.networks import StudentNetwork
 from classifiers.predictor import ClassifierPredictor, load_classifier, network_of
 from classifiers.settings import ClassifierSettings
+from classifiers.stored_outputs import StoredTeacher
 from image_data.label_meeting import LabelHolder, check_same_labels, meet, predictor_holder
 from image_data.labels import label_space_from_json
 from image_data.sources import ImageSource
@@ -24,7 +26,7 @@ def check_inputs(
     val: ImageSource | None,
     label_space: LabelSpace,
     settings: ClassifierSettings,
-    teacher: Predictor | None,
+    teacher: Predictor | StoredTeacher | None,
 ) -> tuple[int, int]:
     """(channels, resolution in px) of the images, or a UserError before any work."""
     if not len(train):
@@ -40,10 +42,13 @@ def check_inputs(
     if settings.selection == "best-validation" and val is None:
         raise UserError("selection best-validation needs validation images; give some, or use selection last.")
     if teacher is not None and "logits" in METHODS.get(settings.method.name).requires:
-        output = teacher(torch.from_numpy(train.images(np.array([0]))))
-        if output.shape[1:] != (label_space.width,):
+        if isinstance(teacher, StoredTeacher):
+            width = teacher.width
+        else:
+            width = teacher(torch.from_numpy(train.images(np.array([0])))).shape[-1]
+        if width != label_space.width:
             raise UserError(
-                f"the teacher gives {output.shape[-1]} outputs, but the labels need {label_space.width}; "
+                f"the teacher gives {width} outputs, but the labels need {label_space.width}; "
                 "take a predictor that was trained on the same label space."
             )
         if "label_space" in teacher.card:
@@ -51,6 +56,16 @@ def check_inputs(
             holder = predictor_holder("the teacher of soft labels", teacher.card, space)
             check_same_labels(LabelHolder("data", "the training images", label_space), holder)
     return int(shape[1]), int(shape[2])
+
+
+def training_augmentations(
+    settings: ClassifierSettings, allowed: Sequence[str], teacher: Predictor | StoredTeacher | None
+) -> tuple[str, ...]:
+    """How the training images are changed; UserError where the data do not allow it, or stored outputs differ."""
+    names = settings.augmentations(allowed)
+    if isinstance(teacher, StoredTeacher):
+        teacher.stored.check_augmentation(names)
+    return names
 
 
 def _described(network: Choice, shape: tuple[int, int]) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from classifiers.networks import StudentNetwork
 from classifiers.predictor import ClassifierPredictor
 from classifiers.settings import ClassifierSettings
+from classifiers.stored_outputs import StoredTeacher
 from interfaces import LabelSpace, Predictor
 from interfaces.method import Method, Views
 from layers.features import FeatureReader, Insides
@@ -20,6 +22,7 @@ from training.methods import METHODS
 
 _OF_THE_BATCH = {"labels", "sample_index", "rotations"}
 _OF_THE_TEACHER = {"logits", "features"}
+_OWN_VIEWS = "stored outputs are of the training images as they are augmented, and of no other views; give --predictor"
 
 
 def needs_teacher(settings: Any) -> bool:
@@ -46,7 +49,7 @@ def build_classifier_method(
     network: StudentNetwork,
     label_space: LabelSpace,
     labels: torch.Tensor,
-    teacher: Predictor | None,
+    teacher: Predictor | StoredTeacher | None,
     image_shape: Sequence[int],
 ) -> Method:
     """The method of the settings, with what stands beside it where it is no whole loss; a head of its own is put in.
@@ -54,24 +57,56 @@ def build_classifier_method(
     labels: encoded, of all training images; image_shape: (C, H, W).  UserError where the method requires what is not
     there, e.g. features of a predictor that is a program.
     """
-    given, absent = set(_OF_THE_BATCH), {}
-    if teacher is None:
-        absent = dict.fromkeys(_OF_THE_TEACHER, "it needs a teacher; give --predictor, or take the method none")
-    elif isinstance(teacher, ClassifierPredictor) and teacher.has_insides:
-        given |= _OF_THE_TEACHER
-    else:
-        given.add("logits")
-        absent["features"] = "this predictor is a program without insides; take one that was trained here, or blkd"
+    given, absent = _given_with(teacher)
     space = MethodSpace(
         student=_insides(network, image_shape, "student"),
-        teacher=_insides(teacher.network, image_shape, "teacher") if "features" in given else None,  # type: ignore
+        teacher=_teacher_insides(teacher, image_shape) if "features" in given else None,
         label_space=label_space,
         labels=labels,
     )
-    method = build_method(_choices(settings), space, settings.seed, given, absent)
+    choices = _choices(settings)
+    try:
+        method = build_method(choices, space, settings.seed, given, absent)
+    except UserError as error:
+        if isinstance(teacher, StoredTeacher) and METHODS.get(settings.method.name).requires & given & {"features"}:
+            raise UserError(_more_than_stored(settings, teacher, str(error).split(";")[0].rstrip("."))) from error
+        raise
+    if isinstance(teacher, StoredTeacher):
+        if type(method).inputs is not Method.inputs:
+            raise UserError(f"method {settings.method.name} requires views of its own: {_OWN_VIEWS}.")
+        if others := set(method.teacher_features) - {"pooled"}:
+            raise UserError(_more_than_stored(settings, teacher, f"it reads {', '.join(sorted(others))}"))
     if (head := method.head()) is not None:
         network.head = head.to(next(network.parameters()).device)
     return method
+
+
+def _more_than_stored(settings: ClassifierSettings, teacher: StoredTeacher, why: str) -> str:
+    return (
+        f"method {settings.method.name} asks for more of a teacher than --outputs {teacher.stored.folder} holds, its "
+        f"outputs and pooled features ({why}); give its folder as --predictor, or take blkd."
+    )
+
+
+def _given_with(teacher: Predictor | StoredTeacher | None) -> tuple[set[str], dict[str, str]]:
+    """(what a training with this teacher can give of `Method.requires`, why not and what to do for the rest)."""
+    if teacher is None:
+        absent = "it needs a teacher; give --predictor, or take the method none"
+        return _OF_THE_BATCH, dict.fromkeys(_OF_THE_TEACHER, absent)
+    if isinstance(teacher, StoredTeacher):
+        pooled = set() if teacher.insides is None else {"features"}
+        absent = "give its folder as --predictor, store pooled features too (score --views K --pooled), or take blkd"
+        return (_OF_THE_BATCH - {"rotations"}) | {"logits"} | pooled, {"features": absent, "rotations": _OWN_VIEWS}
+    if isinstance(teacher, ClassifierPredictor) and teacher.has_insides:
+        return _OF_THE_BATCH | _OF_THE_TEACHER, {}
+    absent = "this predictor is a program without insides; take one that was trained here, or blkd"
+    return _OF_THE_BATCH | {"logits"}, {"features": absent}
+
+
+def _teacher_insides(teacher: Any, image_shape: Sequence[int]) -> Insides | None:
+    if isinstance(teacher, StoredTeacher):
+        return teacher.insides
+    return _insides(teacher.network, image_shape, "teacher")
 
 
 def _insides(network: torch.nn.Module, image_shape: Sequence[int], owner: str) -> Insides:
@@ -82,16 +117,23 @@ def _insides(network: torch.nn.Module, image_shape: Sequence[int], owner: str) -
 class TeacherViews:
     """What the teacher gives of the very images that the student sees; nothing where the method asks for nothing."""
 
-    def __init__(self, teacher: Predictor | None, method: Method) -> None:
+    def __init__(
+        self, teacher: Predictor | StoredTeacher | None, method: Method, seed: int, device: torch.device
+    ) -> None:
         self._teacher = teacher if method.requires & _OF_THE_TEACHER else None
+        self._features, self._seed, self._device = method.teacher_features, seed, device
         self._reader: FeatureReader | None = None
         if method.teacher_features and isinstance(teacher, ClassifierPredictor):
             self._reader = teacher.reader(method.teacher_features)
 
-    def __call__(self, images: torch.Tensor) -> Views:
-        """uint8 images on the device -> outputs and features on the device."""
+    def __call__(self, images: torch.Tensor, rows: np.ndarray, step: int) -> Views:
+        """uint8 images on the device, and which training rows they are -> outputs and features on the device."""
         if self._teacher is None:
             return Views()
+        if isinstance(self._teacher, StoredTeacher):
+            stored = self._teacher.outputs(rows, self._seed, step, self._features)
+            features = {name: value.to(self._device) for name, value in stored.features.items()}
+            return Views(stored.output.to(self._device), features)
         if self._reader is None:
             return Views(self._teacher(images))
         return self._teacher.views(images, self._reader)  # type: ignore[attr-defined]

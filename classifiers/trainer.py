@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch import nn
 
-from classifiers.inputs import check_inputs, start_from
+from classifiers.inputs import check_inputs, start_from, training_augmentations
 from classifiers.methods import TeacherViews, build_classifier_method
 from classifiers.networks import StudentNetwork, build_student
 from classifiers.predictor import FOLDER
 from classifiers.scoring import Score, outputs, score_outputs
 from classifiers.settings import ClassifierSettings
+from classifiers.stored_outputs import StoredTeacher
 from image_data.augment import augment
 from image_data.batches import BatchOrder
 from image_data.sources import ImageSource
@@ -52,7 +53,7 @@ def train_classifier(
     out: Path,
     device: torch.device,
     allowed_augmentations: Sequence[str],
-    teacher: Predictor | None = None,
+    teacher: Predictor | StoredTeacher | None = None,
     *,
     source_counts: Mapping[str, int] | None = None,
     trained_on: Mapping[str, Any] | None = None,
@@ -62,9 +63,9 @@ def train_classifier(
     """Train into the folder `out` (weights and card) and return the card's `result`; a finished folder is not touched.
 
     `train`, `val`: uint8 N x C x H x W with labels in the user's units.  `teacher`: a Predictor, which sees the very
-    images that the student sees.  `source_counts`, e.g. {"real": 100, "fake": 9000}, and `trained_on` go into the card.
-     `on_validation(step, score)` is told every validation score, also those before a kill, and may
-    raise to stop the run.
+    images that the student sees, or its stored outputs for these training images.  `source_counts`, e.g.
+    {"real": 100, "fake": 9000}, and `trained_on` go into the card.  `on_validation(step, score)` is told every
+    validation score, also those before a kill, and may raise to stop the run.
 
     Result: val_metric ("error" or "mae"), val_score, val_cross_entropy, steps, selected_step, images_seen,
     val_curve, source_counts.  Raises UserError for images, labels, teacher or augmentations that do not fit.
@@ -76,7 +77,7 @@ def train_classifier(
             listen(step, value)
         return result
     settings = settings.for_labels(label_space.kind)
-    names = settings.augmentations(allowed_augmentations)
+    names = training_augmentations(settings, allowed_augmentations, teacher)
     shape = check_inputs(train, val, label_space, settings, teacher)
     if source_counts is not None and sum(source_counts.values()) != len(train):
         raise ValueError(f"source counts {dict(source_counts)} do not add up to the {len(train)} training images")
@@ -123,7 +124,7 @@ def _optimise(
     best = BestState(keep=settings.selection == "best-validation")
     order = BatchOrder(len(task.train), settings.batch_size, settings.seed, "classifier batches")
     reader = FeatureReader(network, method.student_features, "student")
-    teacher_views = TeacherViews(task.teacher, method)
+    teacher_views = TeacherViews(task.teacher, method, settings.seed, device)
     loop = TrainingLoop(
         f"{settings.network} ({settings.method})",
         out,
@@ -140,9 +141,9 @@ def _optimise(
         at = distillation.at(step)
         if at.step == 0:
             optimizer.state.clear()  # each stage has momenta of its own, of what it trains
-        images, batch = task.batch(order.rows(step), labels, step, at)
-        images = method.inputs(images)
-        teacher = teacher_views(images)
+        rows = ranks.part(order.rows(step))
+        images, batch = method.inputs(task.images(rows, step)), task.batch(rows, labels, at)
+        teacher = teacher_views(images, rows, step)
         with passes(settings.precision, device):
             student = reader(images) if at.stage.trains_student else Views()
             losses = distillation(student, teacher, batch)
@@ -173,25 +174,28 @@ class _Task:
     settings: ClassifierSettings
     device: torch.device
     augmentations: Sequence[str]
-    teacher: Predictor | None
+    teacher: Predictor | StoredTeacher | None
     ranks: Ranks
 
-    def batch(self, rows: np.ndarray, labels: torch.Tensor, step: int, at: Moment) -> tuple[torch.Tensor, Batch]:
-        """This rank's part of the step's images, augmented, uint8; and what belongs to their rows."""
-        epoch = at.step * len(rows) / len(self.train)
-        rows = self.ranks.part(rows)
-        generator = torch_generator(self.settings.seed, "classifier augmentation", step)
-        pixels = torch.from_numpy(self.train.images(rows))
-        images = augment(pixels, self.augmentations, generator, ranks=self.ranks).to(self.device)
+    def images(self, rows: np.ndarray, step: int) -> torch.Tensor:
+        """This rank's part of the step's images, augmented, uint8, on the device."""
+        pixels, seed = torch.from_numpy(self.train.images(rows)), self.settings.seed
+        if isinstance(self.teacher, StoredTeacher):
+            return self.teacher.images(pixels, rows, seed, step).to(self.device)
+        generator = torch_generator(seed, "classifier augmentation", step)
+        return augment(pixels, self.augmentations, generator, ranks=self.ranks).to(self.device)
+
+    def batch(self, rows: np.ndarray, labels: torch.Tensor, at: Moment) -> Batch:
+        """What belongs to the rows."""
         index, weights = torch.from_numpy(rows), self.train.weights
-        return images, Batch(
+        return Batch(
             labels[index].to(self.device),
             None if weights is None else torch.from_numpy(weights[rows]).to(self.device),
             index.to(self.device),
             at.stage.name,
             at.step,
             at.steps,
-            epoch,
+            at.step * self.settings.batch_size / len(self.train),
         )
 
     def validate(self, network: nn.Module) -> Score | None:
@@ -206,10 +210,10 @@ def check_training(
     label_space: LabelSpace,
     settings: ClassifierSettings,
     allowed_augmentations: Sequence[str],
-    teacher: Predictor | None = None,
+    teacher: Predictor | StoredTeacher | None = None,
 ) -> None:
     """Raise the UserError with which `train_classifier` would refuse all this, before any folder is made."""
-    settings.augmentations(allowed_augmentations)
+    training_augmentations(settings, allowed_augmentations, teacher)
     shape = check_inputs(train, val, label_space, settings, teacher)
     network = build_student(settings.network, shape[0], shape[1], label_space)
     start_from(network, settings, shape, label_space)

@@ -55,6 +55,7 @@ class Options(ClassifierFlags, SelectionOptions):
     parts: Parts = Field({}, description=_PARTS_HELP)
     beside: Chosen = entry_option(METHODS, "none", "What methods on features are added to: none or blkd.")
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
+    outputs: Path | None = Field(None, description="Folder of score --views, in place of the running teacher.")
     rho: float = Field(0.9, gt=0, le=1, description="Share of the fakes that is kept, where a set says no other.")
 
 
@@ -92,7 +93,8 @@ def _inputs(options: Options) -> dict[str, Path]:
     if any(options_of_set.get("train_on", "mixed") != "real" for options_of_set in options.sets.values()):
         inputs["fakes"] = resolve_input("fakes", options.fakes, options, rho=options.rho)
     if any(METHODS.get(method.name).requires & {"logits", "features"} for method in options.methods):
-        inputs["predictor"] = resolve_input("predictor", options.predictor, options)
+        kind = "predictor" if options.outputs is None else "outputs"
+        inputs[kind] = resolve_input(kind, getattr(options, kind), options)
     return inputs
 
 
@@ -102,6 +104,8 @@ def _check(options: Options) -> None:
         raise UserError("compare compares errors on real test images, and --data none has none; give --data.")
     if "seed" in options.model_fields_set:
         raise UserError("--seed would do nothing: every row is trained with each of --seeds; give that.")
+    if options.outputs is not None and options.parts:
+        raise UserError("--outputs are of one predictor, and --parts makes one for each seed; leave one of them out.")
     common = _common(options)
     for name, training_set in options.sets.items():
         for method in options.methods:

@@ -1,7 +1,8 @@
 """Train a light classifier or regressor from real images, from real and fake ones (cGAN-KD), or from fakes alone.
 
 `--train-on fakes --no-test` reads no real image at all: a share of the fakes is held out to judge on.
-`--method blkd` adds a teacher's soft labels.  Every setting trains for the same number of steps; selection sees
+`--method blkd` adds a teacher's soft labels: of a running one (--predictor), or as `score --views` stored them
+(--outputs; the teacher is then not loaded).  Every setting trains for the same number of steps; selection sees
 validation images only, and the test images are opened once, at the end.
 """
 
@@ -27,6 +28,7 @@ from commands.support.selection import (
     training_images,
     without_real_images,
 )
+from commands.support.stored import stored_teacher
 from commands.support.workspace import artefact, artefact_digest, resolve_input
 from image_data.seen_names import CLASSIFIER
 from runtime.safe_files import read_json_object
@@ -45,6 +47,7 @@ class Options(MethodOptions, ClassifierFlags, SelectionOptions):
 
     network: Chosen = entry_option(STUDENTS, "resnet8", "The student's network.")
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
+    outputs: Path | None = Field(None, description="Folder of score --views, in place of the running teacher.")
     rho: float = Field(0.9, gt=0, le=1, description="Share of the fakes that is kept, lowest teacher error first.")
     test: bool = Field(True, description="Open the test images once, at the end.")
 
@@ -73,14 +76,17 @@ def run(options: Options) -> dict[str, Any]:
         say("all fakes are used (--rho 1): no predictor has scored them")
         options = options.model_copy(update={"rho": 1.0})
     images = training_images(options, data, dataset, options.rho)
-    if needs_teacher(options):
+    stored = None if options.outputs is None else stored_teacher(options, images)
+    if stored is not None:
+        parents["outputs"] = stored.stored.digest
+    elif needs_teacher(options):
         predictor = resolve_input("predictor", options.predictor, options)
         check_soft_labels(predictor, images.holder, images.train.labels, images.image_shape)
         parents["predictor"] = artefact_digest("predictor", predictor)
-    others = parts_of_training(options, fakes, predictor)
+    others = parts_of_training(options, fakes, predictor, options.outputs)
     if data is not None:
         checked(options, data, others, test=options.test)
-    teacher = load_predictor(predictor, device) if predictor else None
+    teacher = load_predictor(predictor, device) if predictor else stored
     check_training(images.train, images.val, images.holder.space, settings, images.augmentations, teacher)
     digest = data.test_digest if data is not None and options.test else None
     tested, opened = partial(_tested, digest=digest), {"test": digest} if digest else {}
@@ -102,7 +108,8 @@ def run(options: Options) -> dict[str, Any]:
                 result = validated(result, images)
                 test = None if data is None or not options.test else _test(output.folder, data, device)
                 line = seen_line(data, others, "test" if digest else "val")
-                content = {**result, "protocol": protocol(options, images.train), "seen": line, "test": test}
+                how = protocol(options, images.train) | ({"stored_views": stored.stored.views} if stored else {})
+                content = {**result, "protocol": how, "seen": line, "test": test}
                 write_sealed_json(result_file, content)
     return {"classifier": str(output.folder), **read_sealed_json(result_file, _REMEDY)}
 
@@ -130,7 +137,7 @@ def settled(options: Options) -> Options:
     if not without_real_images(options, options.test):
         return options
     changes: dict[str, Any] = {"data": "none", "test": False}
-    if options.predictor is None and "method" not in options.model_fields_set:
+    if options.predictor is None and options.outputs is None and "method" not in options.model_fields_set:
         say("hard labels alone (--method none): soft labels need a --predictor")
         changes["method"] = METHODS.choose("none")
     return options.model_copy(update=changes)

@@ -1,7 +1,10 @@
-"""Add scores to a dataset of fakes; the shards themselves stay untouched.
+"""Add scores to a dataset of fakes, whose shards stay untouched; or store outputs of views to distil from.
 
 With a predictor: its outputs and errors.  With --nearest: how far each fake lies from its nearest training image and
 from the nearest other fake of its label, for `--keep`, `inspect` and the report.  A damaged set is computed anew.
+
+With --views K the outputs for K augmented views of each training image (real ones of --data, and fakes where --fakes
+names some) become a folder of their own, from which `distill --outputs` trains without the predictor.
 """
 
 from __future__ import annotations
@@ -22,7 +25,8 @@ from commands.support.builders import (
 from commands.support.dry_run import work_begins
 from commands.support.fake_options import FakesOptions, fakes_folder
 from commands.support.lineage import record_seen, seen_of
-from commands.support.options import DataOptions
+from commands.support.options import DataOptions, Names
+from commands.support.stored import store_views, stored_text
 from commands.support.workspace import DATA_FLAGS, artefact_digest, data_flags, resolve_input
 from image_data.seen_names import NEAREST, PREDICTOR
 from runtime.errors import UserError
@@ -31,15 +35,21 @@ if TYPE_CHECKING:
     from image_data.real import RealData
 
 POSITIONAL = "fakes"
+_DATA_HELP = "Real images of --views (by default digits) or --nearest (by default those of the teacher)."
 
 
 class Options(FakesOptions):
     """Flags of score."""
 
     predictor: Path | None = Field(None, description="Folder of the predictor.")
+    views: int | None = Field(None, ge=1, le=10_000, description="Store outputs for so many views of each image.")
+    pooled: bool = Field(False, description="With --views: store the predictor's pooled features too.")
+    augmentation: Names | None = Field(None, description='Of --views, as in distill: flip, translate; "" for none.')
     nearest: bool = Field(False, description="Add distances to training images and between fakes.")
     filter: Path | None = Field(None, description="Folder of the filter whose features --nearest compares.")
-    data: str | None = Field(None, description="Real images of --nearest  [default: those of the teacher]")
+    data: str | None = Field(
+        None, description="Real images of --views [default: digits] or --nearest [default: the teacher's]"
+    )
     fold: int | None = Field(None, ge=0, description="Cross-fitting fold of the embedded digits (0, 1 or 2).")
     resolution: int | None = Field(None, ge=8, le=512, description="Side of the images in pixels.")
     real_per_class: int | None = Field(None, ge=1, description="Use only this many training images a class.")
@@ -53,6 +63,8 @@ def run(options: Options) -> dict[str, Any]:
     from image_data.fake.distances import nearest_finding
 
     check(options)
+    if options.views is not None:
+        return store_views(options)
     folder = fakes_folder(options)
     if not options.nearest:
         _predict(options, folder)
@@ -64,10 +76,20 @@ def run(options: Options) -> dict[str, Any]:
 
 def check(options: Options) -> None:
     """UserError naming an option that would do nothing."""
+    if options.views is not None:
+        if options.nearest:
+            raise UserError("--views and --nearest are two works; give one of them.")
+        for name in ("filter", "workers", "engine"):
+            if getattr(options, name) != type(options).model_fields[name].default:
+                raise UserError(f"--{name} does nothing for --views, which works in one process; leave it out.")
+        return
+    for name in ("pooled", "augmentation"):
+        if name in options.model_fields_set:
+            raise UserError(f"--{name} is for --views; give both, or leave it out.")
     if not options.nearest:
         for name in (*DATA_FLAGS, "filter", "download"):
             if name in options.model_fields_set:
-                raise UserError(f"--{name.replace('_', '-')} is for --nearest; give both, or leave it out.")
+                raise UserError(f"--{name.replace('_', '-')} is for --nearest or --views; give both, or leave it out.")
     elif options.predictor is None:
         for name in ("workers", "engine"):
             if getattr(options, name) != type(options).model_fields[name].default:
@@ -137,3 +159,10 @@ def _real_images(options: Options) -> tuple[dict[str, Any], RealData]:
         raise UserError("--nearest compares with the teacher's training images, which are not known; give --data.")
     where = {name: getattr(options, name) for name in ("workspace", "download", "dry_run")}
     return given, load_data(DataOptions(**given, **where))
+
+
+def show(result: dict[str, Any]) -> str:
+    """One line of stored outputs; each entry of scores in a line."""
+    if "outputs" in result:
+        return stored_text(result)
+    return "\n".join(f"{name}: {value}" for name, value in result.items())

@@ -29,6 +29,10 @@ class ImageSource(ABC):
     def images(self, rows: np.ndarray) -> np.ndarray:
         """uint8 len(rows) x C x H x W."""
 
+    def pieces(self) -> list[tuple[ImageSource, np.ndarray]]:
+        """The sources that hold the images themselves, in order, each with the rows of it that stand here."""
+        return [(self, np.arange(len(self)))]
+
     @property
     def has_latents(self) -> bool:
         """Whether `latents` works."""
@@ -92,6 +96,9 @@ class Concatenation(ImageSource):
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    def pieces(self) -> list[tuple[ImageSource, np.ndarray]]:
+        return [piece for source in self._sources for piece in source.pieces()]
 
     def images(self, rows: np.ndarray) -> np.ndarray:
         rows = np.asarray(rows)

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 
 _WORDS_PER_COUNT = 4  # Philox4x64 gives four 64-bit words for each counter value
+_SPLITMIX_STEP = np.uint64(0x9E3779B97F4A7C15)
+_SPLITMIX_ROUNDS = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 
 
 def derive_seed(*parts: int | str) -> int:
@@ -84,3 +86,27 @@ def sample_normals(keys: np.ndarray, seed: int, purpose: str, count: int) -> np.
     angle = 2.0 * np.pi * uniforms[:, half:]
     normals = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
     return normals[:, :count].astype(np.float32)
+
+
+def keyed_words(keys: np.ndarray, first: np.ndarray | int, count: int, *parts: int | str) -> np.ndarray:
+    """uint64 N x count: words first, first + 1, ... of each key's own stream, a pure function of (parts, key, place).
+
+    keys: any whole numbers N; first: N or one for all.  SplitMix64 (Steele et al. 2014): a few vector operations
+    for keys in any order, where `sample_uniforms` has a generator for each run of neighbours.
+    """
+    state = _mixed(np.asarray(keys).astype(np.uint64) ^ np.uint64(derive_seed(*parts)))
+    places = np.asarray(first).astype(np.uint64).reshape(-1, 1) + np.arange(1, count + 1, dtype=np.uint64)
+    return _mixed(state[:, None] + places * _SPLITMIX_STEP)
+
+
+def keyed_uniforms(keys: np.ndarray, first: np.ndarray | int, count: int, *parts: int | str) -> np.ndarray:
+    """float64 N x count in [0, 1): `keyed_words` as uniform numbers."""
+    return (keyed_words(keys, first, count, *parts) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def _mixed(words: np.ndarray) -> np.ndarray:
+    """SplitMix64's finaliser: one to one, and each bit of the result depends on all of the word's."""
+    for shift, factor in _SPLITMIX_ROUNDS:
+        words = (words ^ (words >> np.uint64(shift))) * np.uint64(factor)
+    mixed: np.ndarray = words ^ (words >> np.uint64(31))
+    return mixed

@@ -15,6 +15,7 @@ WANTED = {  # kind -> what it is called, and where it comes from
     "filter": ("a filter", "the folder that fit-filter made"),
     "predictor": ("a classifier", "the folder that train-classifier, import-predictor or distill made"),
     "fakes": ("a dataset of fakes", "the folder that sample made"),
+    "outputs": ("stored outputs", "the folder that score --views made"),
 }
 FLAGS = {  # option name -> kind of artefact
     "teacher": "teacher",
@@ -23,6 +24,7 @@ FLAGS = {  # option name -> kind of artefact
     "predictor": "predictor",
     "init_from": "predictor",
     "fakes": "fakes",
+    "outputs": "outputs",
 }
 _OF_A_FILE = {  # what makes one of a single file
     "teacher": "import it with import-teacher",
@@ -96,6 +98,8 @@ def _by_card(card: dict[str, Any]) -> str | None:
         return "predictor"
     if card.get("kind") == "density ratio":
         return "filter"
+    if card.get("kind") == "outputs":
+        return "outputs"
     if isinstance(architecture, str) and architecture.startswith("judge"):
         return "judge"
     if isinstance(architecture, str) and "latent" in card:

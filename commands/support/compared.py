@@ -114,10 +114,15 @@ def place(out: Path, training_set: str, network: str, method: str, seed: int) ->
 
 
 def distill_options(common: Mapping[str, Any], training_set: Mapping[str, Any], method: Choice) -> dict[str, Any]:
-    """distill's options of one cell: what all share, then the set's; `beside` for methods that are no whole loss."""
+    """distill's options of one cell: what all share, then the set's; `beside` for methods that are no whole loss, and
+    stored outputs for those that look at a teacher.
+    """
     options = {**common, **training_set, "method": method.to_json()}
-    if METHODS.get(method.name).whole_loss:
+    entry = METHODS.get(method.name)
+    if entry.whole_loss:
         options.pop("beside", None)
+        if not entry.requires & {"logits", "features"}:
+            options.pop("outputs", None)
     return options
 
 

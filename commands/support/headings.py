@@ -7,7 +7,7 @@ from collections.abc import Collection
 # A flag named under several headings stands under the first that a command has by another flag.  An option that holds
 # an entry is its own heading, in the place of its name here.
 HEADINGS: dict[str, str] = {
-    "Inputs": "arch checkpoint entry teacher student fakes filter predictor init_from what name",
+    "Inputs": "arch checkpoint entry teacher student fakes filter predictor outputs init_from what name",
     "Data": "data fold resolution real_per_class data_seed download real",
     "Labels": "labels class_names label_map label_range label_unit label_input label_embedding label_network output "
     "final_relu",
@@ -36,7 +36,7 @@ HEADINGS: dict[str, str] = {
     "Sampling": "block_size unit_candidates group_size pilot_candidates ceiling_quantile ceiling_neighbours "
     "running_max max_candidates_per_label dtype tf32 threads seed",
     "Sizes": "folds teacher_steps classifier_steps student_steps rhos nfake_per_class",
-    "Measuring": "test nearest plots images_per_class inception judge_steps judge_seed count small memory "
+    "Measuring": "test views pooled nearest plots images_per_class inception judge_steps judge_seed count small memory "
     "holdout_fraction holdout_max",
     "Service": "host port max_batch token_file",
     "Output and progress": "to out workspace config log_every_steps validate_every_steps checkpoint_every_steps "

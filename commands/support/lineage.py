@@ -17,7 +17,12 @@ if TYPE_CHECKING:
     from image_data.real import RealData
     from image_data.seen import Seen
 
-_OWN = {"teacher": seen_names.GAN, "filter": seen_names.RATIO, "predictor": seen_names.CLASSIFIER}
+_OWN = {
+    "teacher": seen_names.GAN,
+    "filter": seen_names.RATIO,
+    "predictor": seen_names.CLASSIFIER,
+    "outputs": seen_names.CLASSIFIER,  # of stored outputs: as of the predictor that gave them
+}
 _MADE_ELSEWHERE = "import-"  # how the commands begin that write folders of foreign weights
 
 
@@ -84,7 +89,7 @@ def record_seen(folder: Path, *several: Seen) -> dict[str, str]:
     return {"seen": write_seen(folder, merge(several))}
 
 
-def parts_of_training(options: Any, fakes: Path | None, predictor: Path | None) -> Seen:
+def parts_of_training(options: Any, fakes: Path | None, predictor: Path | None, outputs: Path | None = None) -> Seen:
     """Everything that has a say in a classifier's training, beside its own images."""
     from image_data.seen import merge
 
@@ -93,6 +98,8 @@ def parts_of_training(options: Any, fakes: Path | None, predictor: Path | None) 
         records.append(seen_of_fakes(fakes, getattr(options, "keep", None)))
     if predictor is not None:
         records.append(seen_of("predictor", predictor, seen_names.SOFT_LABELS))
+    if outputs is not None:
+        records.append(seen_of("outputs", outputs, seen_names.SOFT_LABELS))
     if getattr(options, "init_from", None) is not None:
         records.append(seen_of("predictor", options.init_from, seen_names.START))
     return merge(records)

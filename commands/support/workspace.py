@@ -47,6 +47,7 @@ SEAL = {  # the file whose presence says that an artefact of this kind is finish
     "rho": "choice.yaml",
     "evaluation": "result.json",
     "comparison": "result.json",
+    "outputs": "card.json",
 }
 MAKER = {  # the command that makes a missing artefact of the embedded default
     "teacher": "train-teacher",
@@ -312,6 +313,8 @@ def artefact_digest(kind: str, folder: str | Path) -> str:
     card = read_sealed_json(folder / "card.json", f"restore it, or make the {kind} again")
     if card.get("architecture") == "http":  # the service says what it serves, by the digest that it has at home
         return str(card.get("source_digest"))
+    if kind == "outputs":
+        return str(card.get("source_digest"))
     weights = folder / "weights.safetensors"
     content = file_sha256(weights) if weights.is_file() else card.get("source_digest")
     if content is None:
@@ -328,7 +331,7 @@ def describe_inputs(options: SharedOptions) -> dict[str, Any]:
             continue
         given = getattr(options, name)
         latest = options.workspace / kind / "latest"
-        if given is not None or name != kind:
+        if given is not None or name != kind or kind not in MAKER:
             inputs[name] = None if given is None else str(given)
         elif (latest / SEAL[kind]).is_file():
             inputs[name] = str(latest.resolve())

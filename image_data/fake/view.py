@@ -68,6 +68,9 @@ class FakeView(ImageSource, Dataset[Item]):
             raise UserError(f"{self.fakes.path} holds no latents; sample again with latents stored.")
         return latents
 
+    def pieces(self) -> list[tuple[ImageSource, np.ndarray]]:
+        return [(self.fakes, np.arange(len(self.fakes)) if self.rows is None else self.rows)]
+
     def asked_labels(self, rows: np.ndarray) -> np.ndarray:
         return self.fakes.labels[self._translate(rows)]
 

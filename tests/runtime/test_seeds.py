@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from runtime.digests import canonical_json, digest_of, file_sha256, tensors_sha256
 from runtime.seeds import (
     derive_seed,
+    keyed_uniforms,
+    keyed_words,
     label_bits,
     numpy_generator,
     sample_normals,
@@ -145,3 +147,31 @@ def test_digests_of_files_and_tensors(tmp_path: Path) -> None:
         {"c": torch.arange(6.0), "b": torch.ones(2, 3)},
     ):
         assert tensors_sha256(change) != tensors_sha256(first)
+
+
+def split_mix(state: int) -> int:
+    """SplitMix64's finaliser in Python's whole numbers."""
+    mask = (1 << 64) - 1
+    state = (state ^ (state >> 30)) * 0xBF58476D1CE4E5B9 & mask
+    state = (state ^ (state >> 27)) * 0x94D049BB133111EB & mask
+    return state ^ (state >> 31)
+
+
+@FEW
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1, max_size=5), st.integers(0, 9), st.integers(0, 2**31))
+def test_words_by_key_are_split_mix(keys: list[int], first: int, seed: int) -> None:
+    found = keyed_words(np.array(keys, dtype=np.uint64), np.full(len(keys), first), 3, seed, "views")
+    for key, words in zip(keys, found.tolist(), strict=True):
+        begin = split_mix(key ^ derive_seed(seed, "views"))
+        places = range(first + 1, first + 4)
+        assert words == [split_mix((begin + place * 0x9E3779B97F4A7C15) % 2**64) for place in places]
+    assert np.array_equal(keyed_words(np.array(keys, dtype=np.uint64), first, 3, seed, "views"), found)
+
+
+def test_uniforms_by_key_are_spread() -> None:
+    values = keyed_uniforms(np.arange(50_000), 0, 2, 0, "views")
+    assert values.min() >= 0
+    assert values.max() < 1
+    assert np.abs(values.mean(axis=0) - 0.5).max() < 0.006
+    assert abs(np.corrcoef(values.T)[0, 1]) < 0.02
+    assert np.abs(np.corrcoef(values[1:, 0], values[:-1, 0])[0, 1]) < 0.02
