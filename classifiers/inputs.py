@@ -87,6 +87,11 @@ def start_from(
     wanted = _described(settings.network, shape)
     if held != wanted:
         raise UserError(f"{settings.init_from} holds {held}, not the student {wanted}; take one that fits.")
+    if "head" in card:
+        raise UserError(
+            f"{settings.init_from} predicts by the head of the method that trained it ({card['head']['name']}), which "
+            "is no student's own; take one that was trained without, e.g. by the method none."
+        )
     start = LabelHolder("network", f"--init-from {settings.init_from}", source.label_space)
     exact = label_space.kind == "continuous"  # its outputs are in units of the range
     meet(LabelHolder("data", "the training images", label_space), start, exact=exact)

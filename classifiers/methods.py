@@ -17,6 +17,7 @@ from interfaces.method import Method, Views
 from layers.features import FeatureReader, Insides
 from runtime.errors import UserError
 from runtime.registry import Choice
+from training.compiling import compile_passes, plain_passes
 from training.distilling import MethodSpace, build_method
 from training.methods import METHODS
 
@@ -126,6 +127,12 @@ class TeacherViews:
         if method.teacher_features and isinstance(teacher, ClassifierPredictor):
             self._reader = teacher.reader(method.teacher_features)
 
+    def compile(self) -> None:
+        """Compile the teacher's pass, where it is a network and not a program."""
+        if isinstance(self._teacher, ClassifierPredictor) and self._teacher.has_insides:
+            read = self._reader.modules if self._reader else ()
+            compile_passes(self._teacher.network, read, while_training=False)
+
     def __call__(self, images: torch.Tensor, rows: np.ndarray, step: int) -> Views:
         """uint8 images on the device, and which training rows they are -> outputs and features on the device."""
         if self._teacher is None:
@@ -137,3 +144,9 @@ class TeacherViews:
         if self._reader is None:
             return Views(self._teacher(images))
         return self._teacher.views(images, self._reader)  # type: ignore[attr-defined]
+
+
+def plain_teacher(teacher: Predictor | StoredTeacher | None) -> None:
+    """Undo `TeacherViews.compile`."""
+    if isinstance(teacher, ClassifierPredictor):
+        plain_passes(teacher.network)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Literal
 
 from classifiers.networks import STUDENTS
@@ -24,6 +26,7 @@ from training.methods import METHODS
 from training.schedules import cosine, milestones, warm_up
 
 LR_CLASSES = 0.05
+LR_FINE_TUNING = 0.01  # cGAN-KD, journal version
 LR_CONTINUOUS = 0.01  # at 0.05 the regression head was seen to collapse to the mean label within 50 steps
 
 
@@ -41,11 +44,15 @@ class ClassifierSettings:
         METHODS, "none", "What is added to a method that leaves out the labels: none (their cross entropy) or blkd."
     )
     steps: Count = setting(900, "Optimiser steps.", "steps")
+    epochs: Positive | None = setting(
+        None, "Instead of --steps: passes through the training set, so that more images take more steps.", "epochs"
+    )
     batch_size: BatchSize = setting(32, "Images of one step, real and fake together.", "images")
     lr: Positive | None = setting(
-        None, "Peak rate of SGD with Nesterov momentum; left open: 0.05, or 0.01 for continuous labels."
+        None, "Peak rate of SGD; left open: 0.05, or 0.01 for continuous labels and with --init-from."
     )
-    momentum: ShareBelowOne = setting(0.9, "Nesterov momentum of SGD.")
+    momentum: ShareBelowOne = setting(0.9, "Momentum of SGD.")
+    nesterov: bool = setting(True, "Nesterov's momentum; published recipes take the plain one.")
     weight_decay: NotNegative = setting(5e-4, "Weight decay of SGD, on all weights.")
     schedule: Literal["cosine", "milestones"] = setting("cosine", "How the rate falls after the warm-up.")
     milestones: tuple[InnerShare, ...] = setting(
@@ -71,8 +78,10 @@ class ClassifierSettings:
     precision: Literal["float32", "bfloat16"] = setting(
         "float32", "Of the network's passes; weights and updates are float32."
     )
+    compile: bool = setting(False, "Fuse the networks' passes with torch.compile, which takes some minutes first.")
+    data_on_device: bool = setting(False, "Hold all training images in the device's memory.")
     init_from: str | None = setting(
-        None, "Folder of a finished classifier to fine-tune (cGAN-KD's journal version: lr 0.01)."
+        None, "Folder of a finished classifier to fine-tune, e.g. the student without distillation (cGAN-KD, journal)."
     )
 
     def __post_init__(self) -> None:
@@ -84,7 +93,14 @@ class ClassifierSettings:
         """These settings with the learning rate filled in where it was left open."""
         if self.lr is not None:
             return self
-        return replace(self, lr=LR_CLASSES if kind == "classes" else LR_CONTINUOUS)
+        start = LR_CLASSES if self.init_from is None else LR_FINE_TUNING
+        return replace(self, lr=start if kind == "classes" else LR_CONTINUOUS)
+
+    def for_images(self, count: int) -> ClassifierSettings:
+        """These settings with the steps that the epochs make of so many training images, the last epoch filled up."""
+        if self.epochs is None:
+            return self
+        return replace(self, steps=math.ceil(Fraction(repr(float(self.epochs))) * count / self.batch_size))
 
     def learning_rate(self, step: int, steps: int | None = None) -> float:
         """The rate of optimiser step `step` (from 0) of `steps`: linear warm-up, then cosine to 0 or steps down."""

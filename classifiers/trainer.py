@@ -1,16 +1,17 @@
 """Training a light classifier or regressor: plain SGD for a fixed number of optimiser steps.
 
 Promised: the result is a function of (images, settings, teacher) alone on a CPU, also after any number of kills; every
-run takes `settings.steps` steps, whatever its data; only validation images choose anything.  Test images have no way
-in.  Real and fake images come as one source (cGAN-KD: concatenate and shuffle; no batch ratio); a row
-counts once in the loss, or as its source's weights say.  Several ranks share each batch; the main one validates and
-writes.
+run takes `settings.steps` steps, whatever its data, unless epochs are asked for; only validation images choose
+anything.  Test images have no way in.  Real and fake images come as one source, which says the rows of each batch
+(cGAN-KD: concatenate and shuffle); a row counts once in the loss, or as its source's weights say.  Several ranks share
+each batch; the main one validates and writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ import torch
 from torch import nn
 
 from classifiers.inputs import check_inputs, start_from, training_augmentations
-from classifiers.methods import TeacherViews, build_classifier_method
+from classifiers.methods import TeacherViews, build_classifier_method, plain_teacher
 from classifiers.networks import StudentNetwork, build_student
 from classifiers.predictor import FOLDER
 from classifiers.scoring import Score, outputs, score_outputs
 from classifiers.settings import ClassifierSettings
 from classifiers.stored_outputs import StoredTeacher
 from image_data.augment import augment
-from image_data.batches import BatchOrder
+from image_data.on_device import check_fits, upload
 from image_data.sources import ImageSource
 from interfaces import LabelSpace, Predictor
 from interfaces.method import Batch, Views
@@ -36,6 +37,7 @@ from runtime.precision import passes
 from runtime.ranks import ALONE, Ranks
 from runtime.seeds import seed_step, torch_generator
 from runtime.settings import as_json
+from training.compiling import check_compile, compile_passes, plain_passes
 from training.distilling import Distillation, Moment
 from training.ema import ExponentialMovingAverage
 from training.loop import Cadence, TrainingLoop, finish_training
@@ -76,9 +78,10 @@ def train_classifier(
         for step, value in result["val_curve"]:
             listen(step, value)
         return result
-    settings = settings.for_labels(label_space.kind)
+    settings = settings.for_labels(label_space.kind).for_images(len(train))
     names = training_augmentations(settings, allowed_augmentations, teacher)
     shape = check_inputs(train, val, label_space, settings, teacher)
+    _check_machine(train, settings, device)
     if source_counts is not None and sum(source_counts.values()) != len(train):
         raise ValueError(f"source counts {dict(source_counts)} do not add up to the {len(train)} training images")
     seed_step(settings.seed, "classifier initial weights", 0)
@@ -89,7 +92,11 @@ def train_classifier(
     method = build_classifier_method(settings, network, label_space, labels, teacher, (*shape, shape[1]))
     task = _Task(train, val, label_space, settings, device, names, teacher, ranks)
     distillation = Distillation(method, settings.steps, ranks, device)
-    trained, best = _optimise(task, network, distillation, labels, out, listen)
+    try:
+        trained, best = _optimise(task, network, distillation, labels, out, listen)
+    finally:
+        plain_passes(network)
+        plain_teacher(teacher)
     if ranks.main:
         best.restore(trained)
         card = _card(task, trained, best, distillation, shape) | {
@@ -110,21 +117,17 @@ def _optimise(
     settings, device, ranks = task.settings, task.device, task.ranks
     method = distillation.method
     parameters = [*network.parameters(), *method.parameters()]  # adapters learn in the student's optimiser
-    optimizer = torch.optim.SGD(
-        parameters,
-        lr=settings.learning_rate(0),
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        nesterov=settings.momentum > 0,
-        fused=True,
-    )
+    optimizer = _optimizer(parameters, settings)
     ema = ExponentialMovingAverage(network, settings.ema_half_life_images) if settings.ema_half_life_images else None
     share_statistics(network, ranks, device)  # after the EMA's copy, which one rank runs alone
     trained: StudentNetwork = ema.module if ema else network  # type: ignore[assignment]
     best = BestState(keep=settings.selection == "best-validation")
-    order = BatchOrder(len(task.train), settings.batch_size, settings.seed, "classifier batches")
+    order = task.train.batches(settings.batch_size, settings.seed, "classifier batches")
     reader = FeatureReader(network, method.student_features, "student")
     teacher_views = TeacherViews(task.teacher, method, settings.seed, device)
+    if settings.compile:
+        compile_passes(network, reader.modules, while_training=True)
+        teacher_views.compile()
     loop = TrainingLoop(
         f"{settings.network} ({settings.method})",
         out,
@@ -164,6 +167,17 @@ def _optimise(
     return trained, best
 
 
+def _optimizer(parameters: Sequence[nn.Parameter], settings: ClassifierSettings) -> torch.optim.Optimizer:
+    return torch.optim.SGD(
+        parameters,
+        lr=settings.learning_rate(0),
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        nesterov=settings.nesterov and settings.momentum > 0,
+        fused=True,
+    )
+
+
 @dataclass(frozen=True)
 class _Task:
     """What does not change while a network trains."""
@@ -177,9 +191,18 @@ class _Task:
     teacher: Predictor | StoredTeacher | None
     ranks: Ranks
 
+    @cached_property
+    def pixels(self) -> torch.Tensor | None:
+        """All training images on the device, where the settings want them there."""
+        return upload(self.train, self.device) if self.settings.data_on_device else None
+
     def images(self, rows: np.ndarray, step: int) -> torch.Tensor:
         """This rank's part of the step's images, augmented, uint8, on the device."""
-        pixels, seed = torch.from_numpy(self.train.images(rows)), self.settings.seed
+        seed = self.settings.seed
+        if self.pixels is None:
+            pixels = torch.from_numpy(self.train.images(rows))
+        else:
+            pixels = self.pixels[torch.from_numpy(rows).to(self.device)]
         if isinstance(self.teacher, StoredTeacher):
             return self.teacher.images(pixels, rows, seed, step).to(self.device)
         generator = torch_generator(seed, "classifier augmentation", step)
@@ -211,14 +234,24 @@ def check_training(
     settings: ClassifierSettings,
     allowed_augmentations: Sequence[str],
     teacher: Predictor | StoredTeacher | None = None,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - a constant
 ) -> None:
     """Raise the UserError with which `train_classifier` would refuse all this, before any folder is made."""
     training_augmentations(settings, allowed_augmentations, teacher)
     shape = check_inputs(train, val, label_space, settings, teacher)
+    _check_machine(train, settings, device)
     network = build_student(settings.network, shape[0], shape[1], label_space)
     start_from(network, settings, shape, label_space)
     labels = label_space.encode(np.array(train.labels))
     build_classifier_method(settings, network, label_space, labels, teacher, (*shape, shape[1]))
+
+
+def _check_machine(train: ImageSource, settings: ClassifierSettings, device: torch.device) -> None:
+    """UserError for what the settings ask of this machine and it does not have."""
+    if settings.compile:
+        check_compile(device)
+    if settings.data_on_device:
+        check_fits(train, device)
 
 
 def _card(
@@ -226,6 +259,7 @@ def _card(
 ) -> dict[str, Any]:
     """What is known of the finished network; nothing in it depends on time or machine."""
     settings, score = task.settings, task.validate(network)
+    stated = {name: value for name, value in as_json(settings).items() if name != "data_on_device"}
     return {
         "architecture": settings.network.name,
         "network": settings.network.arguments(),
@@ -233,7 +267,7 @@ def _card(
         "resolution_px": shape[1],
         **({"head": network.head_card} if network.head_card else {}),
         "label_space": task.label_space.to_json(),
-        "settings": as_json(settings) | {"augmentation": list(task.augmentations)},
+        "settings": stated | {"augmentation": list(task.augmentations)},
         "teacher": getattr(task.teacher, "card", {}).get("source_digest"),
         "result": {
             "val_metric": score.metric if score else None,

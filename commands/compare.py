@@ -20,7 +20,7 @@ from pydantic import Field
 
 from classifiers.networks import STUDENTS
 from commands.support.builders import load_data
-from commands.support.classifier_flags import ClassifierFlags
+from commands.support.classifier_flags import ClassifierFlags, check_length, start_of
 from commands.support.compared import (
     RESULT_FILE,
     TRAINING_SETS,
@@ -70,10 +70,11 @@ def run(options: Options) -> dict[str, Any]:
     set_threads(options.workers)
     _check(options)
     inputs = {} if options.parts else _inputs(options)
-    parents = {"data": load_data(options).digest}
+    parents = {"data": load_data(options).digest, **start_of(options)}
     parents |= {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
     count = len(options.methods) * len(options.networks) * len(options.sets) * len(options.seeds)
-    needs = {"trainings": count, "of steps": options.steps, "seeds with parts of their own": bool(options.parts)}
+    length = {"of steps": options.steps} if options.epochs is None else {"of epochs": options.epochs}
+    needs = {"trainings": count, **length, "seeds with parts of their own": bool(options.parts)}
     with artefact("compare", "comparison", options, parents, shared=True, needs=lambda: needs) as output:
         if not output.finished:
             engine = make_engine(options, output.folder)
@@ -106,6 +107,7 @@ def _check(options: Options) -> None:
         raise UserError("--seed would do nothing: every row is trained with each of --seeds; give that.")
     if options.outputs is not None and options.parts:
         raise UserError("--outputs are of one predictor, and --parts makes one for each seed; leave one of them out.")
+    check_length(options)
     common = _common(options)
     for name, training_set in options.sets.items():
         for method in options.methods:
@@ -122,6 +124,7 @@ def _check(options: Options) -> None:
 def _common(options: Options) -> dict[str, Any]:
     """What all cells are given: compare's options that distill has too."""
     own = {"out", "workers", "engine", "ray_address", "json", "dry_run", "network", "method", "seed"}
+    own |= {"steps"} if options.epochs is not None else set()
     known = {info.alias or name for name, info in options_of("distill").model_fields.items()} - own
     return {name: value for name, value in plain(options).items() if name in known and value is not None}
 

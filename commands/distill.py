@@ -17,7 +17,13 @@ from pydantic import Field
 
 from classifiers.networks import STUDENTS
 from commands.support.builders import load_data, load_predictor
-from commands.support.classifier_flags import ClassifierFlags, MethodOptions, classifier_settings
+from commands.support.classifier_flags import (
+    ClassifierFlags,
+    MethodOptions,
+    classifier_settings,
+    start_of,
+    uploaded_bytes,
+)
 from commands.support.lineage import checked, parts_of_training, record_seen
 from commands.support.options import Chosen, entry_option
 from commands.support.selection import (
@@ -35,6 +41,7 @@ from runtime.safe_files import read_json_object
 from training.methods import METHODS
 
 if TYPE_CHECKING:
+    from image_data.fake import FakeDataset
     from image_data.real import RealData
 
 _REMEDY = "restore it, or remove it and run the same command again"
@@ -66,16 +73,15 @@ def run(options: Options) -> dict[str, Any]:
     options = settled(options)
     settings = classifier_settings(options, options.network, options.method)
     data = None if options.data == "none" else load_data(options)
-    parents = {} if data is None else {"data": data.digest}
-    fakes = predictor = None
-    if options.train_on != "real":
-        fakes = resolve_input("fakes", options.fakes, options)
+    parents = start_of(options) | ({} if data is None else {"data": data.digest})
+    fakes, dataset = _fakes(options, data)
+    if fakes is not None:
         parents["fakes"] = artefact_digest("fakes", fakes)
-    dataset = open_matching_fakes(fakes, options, data) if fakes else None
     if data is None and dataset is not None and "rho" not in options.model_fields_set and not dataset.score_sets():
         say("all fakes are used (--rho 1): no predictor has scored them")
         options = options.model_copy(update={"rho": 1.0})
     images = training_images(options, data, dataset, options.rho)
+    predictor = None
     stored = None if options.outputs is None else stored_teacher(options, images)
     if stored is not None:
         parents["outputs"] = stored.stored.digest
@@ -87,10 +93,10 @@ def run(options: Options) -> dict[str, Any]:
     if data is not None:
         checked(options, data, others, test=options.test)
     teacher = load_predictor(predictor, device) if predictor else stored
-    check_training(images.train, images.val, images.holder.space, settings, images.augmentations, teacher)
+    check_training(images.train, images.val, images.holder.space, settings, images.augmentations, teacher, device)
     digest = data.test_digest if data is not None and options.test else None
     tested, opened = partial(_tested, digest=digest), {"test": digest} if digest else {}
-    held = 0 if data is None else data.train.pixels.nbytes
+    held = (0 if data is None else data.train.pixels.nbytes) + uploaded_bytes(options, images.train)
     needs = partial(classifier_needs, settings, images.image_shape, images.holder.space, held, device)
     with artefact(
         "distill", "classifier", options, parents, complete=tested, ranks=ranks, opened=opened, needs=needs
@@ -108,10 +114,19 @@ def run(options: Options) -> dict[str, Any]:
                 result = validated(result, images)
                 test = None if data is None or not options.test else _test(output.folder, data, device)
                 line = seen_line(data, others, "test" if digest else "val")
-                how = protocol(options, images.train) | ({"stored_views": stored.stored.views} if stored else {})
+                how = protocol(options, images.train, result, parents)
+                how |= {} if stored is None else {"stored_views": stored.stored.views}
                 content = {**result, "protocol": how, "seen": line, "test": test}
                 write_sealed_json(result_file, content)
     return {"classifier": str(output.folder), **read_sealed_json(result_file, _REMEDY)}
+
+
+def _fakes(options: Options, data: RealData | None) -> tuple[Path | None, FakeDataset | None]:
+    """Folder and dataset, made first where the embedded default lacks them; nothing for real images alone."""
+    if options.train_on == "real":
+        return None, None
+    folder: Path = resolve_input("fakes", options.fakes, options)
+    return folder, open_matching_fakes(folder, options, data)
 
 
 def _record(folder: Path, others: Any, data: RealData | None, train_on: str) -> dict[str, str]:
@@ -156,8 +171,9 @@ def validated(result: dict[str, Any], images: TrainingImages) -> dict[str, Any]:
     return {**kept, "validated_on": images.validated_on, "held_out_fakes": held}
 
 
-def protocol(options: Options, train: Any) -> dict[str, Any]:
-    """What stands beside the number."""
+def protocol(options: Options, train: Any, result: Mapping[str, Any], parents: Mapping[str, str]) -> dict[str, Any]:
+    """What stands beside the number; `epochs` where they were asked for, `init_from`: the digest of the start."""
+    mixed = options.train_on == "mixed"
     return {
         "network": options.network.name,
         "method": options.method.name,
@@ -165,9 +181,12 @@ def protocol(options: Options, train: Any) -> dict[str, Any]:
         "rho": options.rho if options.train_on != "real" else None,
         "keep": options.keep if options.train_on != "real" else None,
         "weights": options.weights if options.train_on != "real" else "none",
-        "real_share": options.real_share if options.train_on == "mixed" else None,
+        "mixing": options.mixing if mixed else None,
+        "real_share": options.real_share if mixed else None,
         "images": len(train),
-        "steps": options.steps,
+        "steps": result["steps"],
+        "epochs": options.epochs,
+        "init_from": parents.get("init_from"),
         "batch_size": options.batch_size,
         "seed": options.seed,
         "data": _data_text(options),

@@ -71,7 +71,7 @@ class _Training:
             load_predictor(self.predictor, device) if self.predictor else None,
             on_validation=report,
         )
-        return {"score": result["val_score"], "images": len(source), "steps": options.steps}
+        return {"score": result["val_score"], "images": len(source), "steps": result["steps"]}
 
 
 def run(options: Options) -> dict[str, Any]:

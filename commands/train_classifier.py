@@ -7,7 +7,7 @@ from typing import Any
 
 from classifiers.networks import STUDENTS
 from commands.support.builders import load_data
-from commands.support.classifier_flags import ClassifierFlags, classifier_settings
+from commands.support.classifier_flags import ClassifierFlags, classifier_settings, start_of, uploaded_bytes
 from commands.support.lineage import checked, parts_of_training, record_seen
 from commands.support.options import Chosen, DataOptions, entry_option, option
 from commands.support.workspace import artefact
@@ -39,10 +39,12 @@ def run(options: Options) -> dict[str, Any]:
     check_several_classes(LabelHolder("data", f"--data {options.data}", data.label_space), "train-classifier")
     others = parts_of_training(options, None, None)
     checked(options, data, others, test=False)
-    check_training(data.train, data.val, data.label_space, settings, data.allowed_augmentations)
+    check_training(data.train, data.val, data.label_space, settings, data.allowed_augmentations, device=device)
+    parents = {"data": data.digest, **start_of(options)}
     pixels = data.train.pixels
-    needs = partial(classifier_needs, settings, pixels.shape[1:], data.label_space, pixels.nbytes, device)
-    with artefact("train-classifier", "predictor", options, {"data": data.digest}, ranks=ranks, needs=needs) as output:
+    held = pixels.nbytes + uploaded_bytes(options, data.train)
+    needs = partial(classifier_needs, settings, pixels.shape[1:], data.label_space, held, device)
+    with artefact("train-classifier", "predictor", options, parents, ranks=ranks, needs=needs) as output:
         known = output.finished or not ranks.main
         seen = {} if known else record_seen(output.folder, others, data.seen_by(CLASSIFIER))
         result = train_classifier(

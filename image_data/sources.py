@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from image_data.batches import BatchOrder, RatioOrder
+
 
 class ImageSource(ABC):
     """Labelled images by row number; a source overrides what it can do beyond `images`."""
@@ -48,6 +50,10 @@ class ImageSource(ABC):
 
     def expect(self, rows: np.ndarray) -> None:  # noqa: B027 - images in memory need no reading ahead
         """Ask the operating system to begin reading these rows' images from the disk; does not wait."""
+
+    def batches(self, batch_size: int, seed: int, purpose: str) -> BatchOrder:
+        """The rows of each step of a training."""
+        return BatchOrder(len(self), batch_size, seed, purpose)
 
 
 @dataclass(frozen=True)
@@ -118,6 +124,12 @@ class Concatenation(ImageSource):
         return out
 
 
-def _weights_of(source: ImageSource) -> np.ndarray:
-    """Rows without a weight of their own count once."""
-    return np.ones(len(source), dtype=np.float32) if source.weights is None else source.weights
+class BatchRatio(Concatenation):
+    """Real images and fakes, of which every batch has a fixed share of real ones, in (0, 1)."""
+
+    def __init__(self, real: ImageSource, fakes: ImageSource, real_share: float) -> None:
+        super().__init__([real, fakes])
+        self._counts, self.real_share = (len(real), len(fakes)), real_share
+
+    def batches(self, batch_size: int, seed: int, purpose: str) -> BatchOrder:
+        return RatioOrder(*self._counts, self.real_share, batch_size, seed, purpose)

@@ -42,6 +42,11 @@ class FeatureReader:
                 raise UserError(f"the {owner} has no feature {name!r} to read; it has {known[:_LISTED]}.")
             self._modules[name] = modules[path]
 
+    @property
+    def modules(self) -> tuple[nn.Module, ...]:
+        """Those whose outputs are read."""
+        return tuple(self._modules.values())
+
     def __call__(self, *inputs: torch.Tensor) -> Views:
         """One pass.  output: float32; features as they are.  UserError naming those that the pass did not touch."""
         features: dict[str, torch.Tensor] = {}

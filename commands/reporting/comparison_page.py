@@ -90,10 +90,20 @@ def _protocol(cells: Sequence[ComparedCell], results: Sequence[dict[str, Any]]) 
     images = " or ".join(f"{count:,}" for count in sorted({int(result["test"]["images"]) for result in results}))
     data = " or ".join(dict.fromkeys(str(result["protocol"]["data"]) for result in results))
     sets = ", ".join(dict.fromkeys(f"{cell.training_set}: {_count(results, cells, cell)}" for cell in cells))
+    tuned = {result["protocol"].get("init_from") is not None for result in results}
+    start = " or ".join({False: "from scratch", True: "from a given classifier"}[one] for one in sorted(tuned))
     return (
-        f"{first['steps']} steps of batch {first['batch_size']} for every row, from scratch; training images ({sets}); "
+        f"{_length(results)} of batch {first['batch_size']} for every row, {start}; training images ({sets}); "
         f"{images} test images, opened once a row; {data}; seeds {', '.join(_seeds(cells))}."
     )
+
+
+def _length(results: Sequence[dict[str, Any]]) -> str:
+    steps = sorted({int(result["protocol"]["steps"]) for result in results})
+    epochs = results[0]["protocol"].get("epochs")
+    if epochs is None:
+        return f"{steps[0]} steps"
+    return f"{epochs:g} epochs of its own training set ({' or '.join(f'{count:,}' for count in steps)} steps)"
 
 
 def _count(results: Sequence[dict[str, Any]], cells: Sequence[ComparedCell], wanted: ComparedCell) -> str:

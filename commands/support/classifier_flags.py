@@ -9,6 +9,8 @@ from pydantic import BaseModel
 
 from classifiers.settings import ClassifierSettings
 from commands.support.options import Chosen, entry_option, settings_from, settings_options
+from commands.support.workspace import artefact_digest
+from runtime.errors import UserError
 from runtime.registry import Choice
 from training.methods import METHODS
 
@@ -32,5 +34,25 @@ class MethodOptions(BaseModel):
 
 def classifier_settings(options: Any, network: Choice, method: Choice, **fixed: Any) -> ClassifierSettings:
     """The settings of a training of this network by this method, from the flags."""
+    check_length(options)
     settings: ClassifierSettings = settings_from(options, ClassifierSettings, network=network, method=method, **fixed)
     return settings
+
+
+def check_length(options: Any) -> None:
+    """UserError where the length of the training is given twice."""
+    if options.epochs is not None and "steps" in options.model_fields_set:
+        raise UserError("--epochs and --steps both say how long to train; give one of them.")
+
+
+def start_of(options: Any) -> dict[str, str]:
+    """Of a training's parents: the digest of the classifier that --init-from names; nothing without it."""
+    given = options.init_from
+    return {} if given is None else {"init_from": artefact_digest("predictor", given)}
+
+
+def uploaded_bytes(options: Any, source: Any) -> int:
+    """What --data-on-device takes for these training images; 0 without it."""
+    from image_data.on_device import image_bytes  # here, since it brings torch, and --help passes above
+
+    return image_bytes(source) if options.data_on_device else 0

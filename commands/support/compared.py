@@ -28,7 +28,20 @@ TRAINING_SETS = {"real": {"train_on": "real"}, "real + fakes": {"train_on": "mix
 PARTS = ("train-teacher", "train-classifier", "fit-filter", "sample")  # in this order
 RESULT_FILE = "result.json"
 # Of distill: what all rows of a table must share, or compare itself decides.
-_OWN = {"method", "network", "seed", "out", "workspace", "test", "data", "fold", "data_seed", "steps", "batch_size"}
+_OWN = {
+    "method",
+    "network",
+    "seed",
+    "out",
+    "workspace",
+    "test",
+    "data",
+    "fold",
+    "data_seed",
+    "steps",
+    "epochs",
+    "batch_size",
+}
 
 
 def _by_name(value: Any, known: Mapping[str, Mapping[str, Any]], what: str) -> Any:

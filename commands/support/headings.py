@@ -13,8 +13,8 @@ HEADINGS: dict[str, str] = {
     "final_relu",
     "Images": "channels image_size image_channels normalise output_range noise_mode truncation truncation_cutoff "
     "standing_batches standing_batch_size network_width augmentations licence",
-    "Fakes": "train_on real_share rho nfake_per_class nfake_per_label nfake keep relabel scope cut weights accept "
-    "store_latents take_available extend",
+    "Fakes": "train_on mixing real_share rho nfake_per_class nfake_per_label nfake keep relabel scope cut weights "
+    "accept store_latents take_available extend",
     "Search": "rhos seeds prune",
     "Comparison": "methods sets seeds parts",
     "Generator": "generator",
@@ -30,9 +30,9 @@ HEADINGS: dict[str, str] = {
     "held_out",
     "Density ratio": "ratio neighbours ratio_steps ratio_batch mlp width dropout agreement penalty fakes_per_real "
     "fakes_at_least lr betas weight_decay seed",
-    "Schedule": "steps batch_size lr lr_discriminator momentum beta1 beta1_discriminator beta2 betas weight_decay "
-    "schedule warmup_fraction lr_decay_from milestones milestone_factor ema_half_life_images standing_batches "
-    "augmentation vicinity vicinity_gaps selection precision seed",
+    "Schedule": "steps epochs batch_size lr lr_discriminator momentum nesterov beta1 beta1_discriminator beta2 betas "
+    "weight_decay schedule warmup_fraction lr_decay_from milestones milestone_factor ema_half_life_images "
+    "standing_batches augmentation vicinity vicinity_gaps selection precision compile seed",
     "Sampling": "block_size unit_candidates group_size pilot_candidates ceiling_quantile ceiling_neighbours "
     "running_max max_candidates_per_label dtype tf32 threads seed",
     "Sizes": "folds teacher_steps classifier_steps student_steps rhos nfake_per_class",
@@ -41,7 +41,7 @@ HEADINGS: dict[str, str] = {
     "Service": "host port max_batch token_file",
     "Output and progress": "to out workspace config log_every_steps validate_every_steps checkpoint_every_steps "
     "checkpoint_every_seconds json dry_run",
-    "Where it runs": "device workers engine ray_address seed help",
+    "Where it runs": "device data_on_device workers engine ray_address seed help",
 }
 OTHER = "More"
 

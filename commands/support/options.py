@@ -125,7 +125,9 @@ class SharedOptions(BaseModel):
         return value
 
 
-PLUMBING = {"extend", "out", "workspace", "workers", "engine", "ray_address", "device", "json", "json_", "dry_run"}
+PLUMBING = {"extend", "out", "workspace", "workers", "engine", "ray_address", "device", "json", "json_", "dry_run"} | {
+    "data_on_device"
+}
 
 
 class DataOptions(SharedOptions):

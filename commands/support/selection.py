@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from commands.support.builders import check_predictor_images, predictor_labels
 from commands.support.options import DataOptions
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 KeepText = Annotated[str, AfterValidator(checked)]
 KEEP_HELP = 'Rows to use, before --rho, e.g. "density_ratio > 0.1 and error rank < 0.9".'
 CUT_HELP = "rank-exact keeps ceil(rho n); strict is the published rule, error below the quantile."
+MIXING_HELP = "One shuffled set (--real-share: real images repeated), or batches with --real-share real images each."
 WEIGHTS_HELP = "Let each fake count as much as its density ratio says (sample --accept all)."
 
 
@@ -32,8 +33,9 @@ class SelectionOptions(DataOptions):
 
     train_on: Literal["real", "mixed", "fakes"] = Field("mixed", description="mixed is cGAN-KD: real and fakes.")
     real_share: float | None = Field(
-        None, gt=0, lt=1, description="Repeat the real images until they make up this share of a mixed training set."
+        None, gt=0, lt=1, description="Share of real images in a mixed training set, or in each batch of it."
     )
+    mixing: Literal["concatenate", "batch-ratio"] = Field("concatenate", description=MIXING_HELP)
     fakes: Path | None = Field(None, description="Folder of the fakes.")
     nfake_per_class: int | None = Field(None, ge=1, description="Fakes of each class or label after filtering.")
     nfake: int | None = Field(None, ge=1, description="Fakes in all, balanced over the classes.")
@@ -42,6 +44,13 @@ class SelectionOptions(DataOptions):
     cut: Literal["rank-exact", "strict"] = Field("rank-exact", description=CUT_HELP)
     keep: KeepText | None = Field(None, description=KEEP_HELP)
     weights: Literal["none", "density_ratio"] = Field("none", description=WEIGHTS_HELP)
+
+    @field_validator("mixing")
+    @classmethod
+    def _with_a_share(cls, value: str, info: ValidationInfo) -> str:
+        if value == "batch-ratio" and info.data.get("real_share") is None:
+            raise ValueError("it needs the share of real images in each batch; give --real-share")
+        return value
 
 
 def open_matching_fakes(folder: Path, options: SelectionOptions, data: RealData | None) -> FakeDataset:
@@ -146,18 +155,20 @@ def training_images(
 
 
 def mixed_source(options: SelectionOptions, data: RealData, fakes: FakeDataset | None, rho: float) -> ImageSource:
-    """Training images: real and selected fakes concatenated, or one of them alone.
+    """Training images: real and selected fakes concatenated or mixed by the batch, or one of them alone.
 
     Published cGAN-KD concatenates 10,000 to 50,000 real images with 100,000 fakes.  A hundred real images would drown
     among thousands of fakes; `real_share` gives them the weight that they have there.
     """
-    from image_data.sources import Concatenation
+    from image_data.sources import BatchRatio, Concatenation
 
     if fakes is None or options.train_on == "real":
         return data.train
     view = fakes.view(select_fakes(options, fakes, rho))
     if options.train_on == "fakes":
         return view
+    if options.mixing == "batch-ratio" and options.real_share is not None:
+        return BatchRatio(data.train, view, options.real_share)
     return Concatenation([*[data.train] * _repeats(options.real_share, len(data.train), len(view)), view])
 
 
