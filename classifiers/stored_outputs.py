@@ -93,7 +93,7 @@ def open_outputs(folder: Path) -> StoredOutputs:
             shapes[POOLED] = (real + fakes, views, int(pooled))
         sums = {name: str(card["files"][name]) for name in shapes}
         if not 0 < views <= MOST_VIEWS or real < 0 or fakes < 0 or real + fakes == 0:
-            raise ValueError("its counts are none")
+            raise ValueError("a count out of range")
         arrays = {name: _mapped(folder / name, shape, sums[name]) for name, shape in shapes.items()}
         return StoredOutputs(
             folder=folder,

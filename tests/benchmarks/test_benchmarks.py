@@ -103,6 +103,16 @@ def test_verify_prints_its_speeds_and_refuses_a_damaged_dataset(tmp_path, capsys
 
 
 @pytest.mark.slow
+def test_distilling_compares_stored_outputs_with_a_running_teacher(capsys, tmp_path):
+    tables = _benchmark(capsys, "distilling", "--small", "--out", str(tmp_path))["tables"]
+    assert list(tables) == ["cost", "error"]
+    assert 3.5 < tables["cost"]["teacher / student"] < 4.5
+    for table in tables.values():
+        _sound({name: value for name, value in table.items() if "%" not in name})
+    assert {"labels alone, %", "running teacher, %", "16 stored views, %"} <= set(tables["error"])
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_memory_is_that_of_fresh_processes(capsys, tmp_path):
     words = ["sampling", "--memory", "--small", "--count", "800", "--out", str(tmp_path)]
     table = _benchmark(capsys, *words)["tables"]["memory"]

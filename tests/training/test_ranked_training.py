@@ -23,6 +23,8 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 TRAININGS = {  # distill: LayerNorm only; the light classifier and the GANs' generators have batch norm
     "distill": "--steps 12 --network timm:test_efficientnet_ln --log-every-steps 1 --batch-size 16 --width 1 "
     "--ema-half-life-images 200 --checkpoint-every-steps 5",
+    "distill-stored": "--steps 6 --network timm:test_efficientnet_ln --log-every-steps 1 --batch-size 16 "
+    "--train-on real",  # from stored outputs
     "train-classifier": "--steps 5 --log-every-steps 1 --batch-size 16",
     "train-teacher": "--steps 6 --stats-every-steps 1 --diffaugment translation,cutout --r1-weight 0.1 "
     "--lr-g 5e-5 --lr-d 1e-4",
@@ -37,8 +39,10 @@ pytestmark = pytest.mark.xdist_group("workspace")
 def words(workspace: Workspace, name: str, out: Path) -> list[str]:
     from tests.conftest import TINY
 
-    tiny = [] if name == "distill" else TINY[name].split()
-    return [name, *tiny, *TRAININGS[name].split(), "--workspace", str(workspace.folder), "--out", str(out), "--json"]
+    command = name.removesuffix("-stored")
+    tiny = [] if command == "distill" else TINY[command].split()
+    tiny += ["--outputs", str(out.parents[1] / "outputs")] if name == "distill-stored" else []
+    return [command, *tiny, *TRAININGS[name].split(), "--workspace", str(workspace.folder), "--out", str(out), "--json"]
 
 
 def two_ranks(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -64,6 +68,7 @@ def differences(one: Path, other: Path) -> list[float]:
 def both(workspace: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folders alone/NAME and ranked/NAME of each training; all that is ranked comes from one launch."""
     folder = tmp_path_factory.mktemp("ranked")
+    assert workspace.type("score", f"--views 2 --out {folder / 'outputs'}") == 0
     commands = [["call", "in_float64", *words(workspace, name, folder / "ranked" / name)] for name in TRAININGS]
     (folder / "commands.json").write_text(json.dumps([["call", "whole_batch_in_float64"], *commands]))
     done = two_ranks("tests/support/ranked_script.py", folder / "commands.json")
@@ -88,13 +93,13 @@ def test_two_ranks_and_one_make_the_same(both: Path) -> None:
         assert len(values) >= int(text.split()[1])  # a line a step, and those of validation
         assert max(values) < BOUND, (name, values)
         assert sorted(path.name for path in alone.iterdir()) == sorted(path.name for path in ranked.iterdir())
-        for file in ("card.json", "result.json") if name == "distill" else ("card.json",):
+        for file in ("card.json", "result.json") if name.startswith("distill") else ("card.json",):
             one, other = (json.loads((folder / file).read_text()) for folder in (alone, ranked))
             assert one.keys() == other.keys()
             for entry in ("trained_on", "protocol", "settings", "arguments"):
                 assert one.get(entry) == other.get(entry)
     printed = [json.loads(line) for line in (both / "stdout").read_text().splitlines() if line.startswith("{")]
-    assert [next(iter(line)) for line in printed] == ["classifier", "predictor", "teacher", "student"]
+    assert [next(iter(line)) for line in printed] == ["classifier", "classifier", "predictor", "teacher", "student"]
 
 
 def test_a_batch_that_cannot_be_shared_is_one_sentence(workspace: Workspace, tmp_path: Path) -> None:
