@@ -1,9 +1,10 @@
-"""Which rho: the largest (least filtering) whose mean validation score is within one standard error of the best.
+"""Which rho: the one of the lowest validation error among those that are resolved from rho 1; else rho 1.
 
-The one-standard-error rule (Breiman et al. 1984, CART, section 3.4.3) prefers the simpler model among those that the
-data cannot tell apart; here simpler means that fewer fakes are thrown away.  The standard error is that of the best
-rho's mean over seeds: it covers the randomness of training, not the draw of the validation images, and it is 0 with
-one seed, so that the best wins outright (among equals the largest).
+For each rho below 1 the paired difference of its error to that of rho 1 has an interval over training seeds and
+validation images (`evaluation.crossed`, Student's t).  The intervals hold all together with 95 % (Bonferroni: each
+leaves out 5 % / rhos), since the lowest of several means looks better than it is.  A rho whose interval reaches 0 is
+not resolved: filtering may as well do nothing, and rho 1 keeps all fakes.  What the interval does not cover is the GAN,
+the filter, the predictor and the labelled images, which all cells share.
 """
 
 from __future__ import annotations
@@ -11,105 +12,186 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
 import yaml
 
-from classifiers.rho_search import CellResult
+from classifiers.rho_race import NO_FILTER, Dropped, Race, compared
+from classifiers.rho_search import CellResult, errors_by_rho
 from runtime.atomic import write_text
 from runtime.digests import digest_of
 from runtime.errors import UserError
 from runtime.safe_files.sealed_json import SEAL
 
+CONFIDENCE = 0.95
+FORMAT = 2  # of choice.json; 1 had bars over seeds alone, and the largest rho within one standard error of the best
+
 
 @dataclass(frozen=True)
 class RhoLine:
-    """One rho: mean over seeds of the mean over students, its standard error, and what is missing."""
+    """One rho: the mean error over images, students and the seeds that it ran, and the difference to rho 1 on those.
+
+    half: of the interval of the difference; None for rho 1, and where one seed shows no spread.
+    """
 
     rho: float
-    mean: float | None  # None where a cell was pruned or is missing
-    standard_error: float  # 0 with one seed
+    mean: float
     seeds: int
-    pruned: int
+    difference: float | None
+    standard_error: float | None
+    half: float | None
     by_student: dict[str, float]
+    dropped: Dropped | None = None
+
+    @property
+    def sign(self) -> int:
+        """-1 or 1 where the interval leaves out 0: better or worse than rho 1; else 0."""
+        if self.difference is None or self.half is None or abs(self.difference) <= self.half:
+            return 0
+        return 1 if self.difference > 0 else -1
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen rho and how it came about."""
+    """The chosen rho and how it came about; errors unscaled."""
 
     rho: float
-    best_rho: float
-    limit: float  # best mean + its standard error
+    best_rho: float  # of the lowest mean
+    resolved: bool  # whether `rho` is better than rho 1 beyond its interval
     students: tuple[str, ...]
+    seeds: int
+    images: int
+    risk: float | None  # of the race that dropped rhos, where there was one
     lines: tuple[RhoLine, ...]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON for the report."""
-        return {**asdict(self), "lines": [asdict(line) for line in self.lines]}
+        return {"format": FORMAT, "confidence": CONFIDENCE, **asdict(self)}
+
+    @property
+    def compared(self) -> int:
+        """How many rhos are compared with rho 1."""
+        return len(self.lines) - 1
 
 
-def rho_lines(results: Sequence[CellResult], student: str | None = None) -> list[RhoLine]:
-    """One line a rho, in rising order; `student` restricts to one student."""
+def choose(results: Sequence[CellResult], race: Race | None = None, student: str | None = None) -> Choice:
+    """Apply the rule; over all students together, or for one.  `race`: under which the cells were run.
+
+    UserError where a cell is missing that no race has spared.
+    """
     chosen = [result for result in results if student in (None, result.cell.student)]
-    students = sorted({result.cell.student for result in chosen})
-    seeds = sorted({result.cell.seed for result in chosen})
-    lines = []
-    for rho in sorted({result.cell.rho for result in chosen}):
-        here = {(r.cell.student, r.cell.seed): r.score for r in chosen if r.cell.rho == rho and r.score is not None}
-        complete = len(here) == len(students) * len(seeds)
-        by_seed = [np.mean([here[name, seed] for name in students]) for seed in seeds] if complete else []
-        by_student = {}
-        for name in students:
-            scores = [score for (owner, _), score in here.items() if owner == name]
-            if scores:
-                by_student[name] = float(np.mean(scores))
-        lines.append(
-            RhoLine(
-                rho=rho,
-                mean=float(np.mean(by_seed)) if complete else None,
-                standard_error=float(np.std(by_seed, ddof=1) / np.sqrt(len(seeds))) if len(by_seed) > 1 else 0.0,
-                seeds=len(seeds),
-                pruned=sum(r.pruned for r in chosen if r.cell.rho == rho),
-                by_student=by_student,
-            )
-        )
-    return lines
+    errors = errors_by_rho(chosen)
+    if not len(errors.get(NO_FILTER, ())):
+        raise UserError("rho 1, with which the others are compared, has no finished cell; let the search end.")
+    gone = {one.rho: one for one in race.dropped(errors)} if race else {}
+    seeds = len({result.cell.seed for result in chosen})
+    for rho, rows in errors.items():
+        if len(rows) < (gone[rho].seeds if rho in gone else seeds):
+            raise UserError(f"rho {rho:g} lacks cells of some seeds; run the search again to its end.")
+    tail = (1.0 - CONFIDENCE) / 2 / max(1, len(errors) - 1)
+    lines = tuple(_line(rho, errors, chosen, tail, gone.get(rho)) for rho in sorted(errors))
+    running = [line for line in lines if line.dropped is None]
+    best = min(running, key=lambda line: (line.mean, -line.rho))
+    better = min((line for line in running if line.sign < 0), key=lambda line: (line.mean, -line.rho), default=None)
+    return Choice(
+        rho=NO_FILTER if better is None else better.rho,
+        best_rho=best.rho,
+        resolved=better is not None,
+        students=tuple(dict.fromkeys(result.cell.student for result in chosen)),
+        seeds=seeds,
+        images=errors[NO_FILTER].shape[1],
+        risk=race.risk if race else None,
+        lines=lines,
+    )
 
 
-def choose(results: Sequence[CellResult], student: str | None = None) -> Choice:
-    """Apply the rule; over all students together, or for one.  Raises UserError where no rho has all its cells."""
-    lines = rho_lines(results, student)
-    candidates = [(line.mean, line) for line in lines if line.mean is not None]
-    if not candidates:
-        raise UserError("no rho has all its cells finished; let the search end, or search again without pruning.")
-    best_mean, best = min(candidates, key=lambda entry: (entry[0], -entry[1].rho))
-    limit = best_mean + best.standard_error
-    chosen = max((line for mean, line in candidates if mean <= limit), key=lambda line: line.rho)
-    students = tuple(sorted({name for line in lines for name in line.by_student}))
-    return Choice(chosen.rho, best.rho, limit, students, tuple(lines))
+def _line(
+    rho: float, errors: Mapping[float, np.ndarray], results: Sequence[CellResult], tail: float, dropped: Dropped | None
+) -> RhoLine:
+    rows = errors[rho] if dropped is None else errors[rho][: dropped.seeds]
+    ran = list(dict.fromkeys(result.cell.seed for result in results))[: len(rows)]
+    by_student: dict[str, list[float]] = {}
+    for result in results:
+        if result.cell.rho == rho and result.cell.seed in ran:
+            by_student.setdefault(result.cell.student, []).append(result.score)
+    difference = None if rho == NO_FILTER else compared(rows, errors[NO_FILTER][: len(rows)])
+    return RhoLine(
+        rho=rho,
+        mean=float(rows.mean()),
+        seeds=len(rows),
+        difference=difference.mean if difference else None,
+        standard_error=difference.standard_error if difference else None,
+        half=difference.half(tail) if difference else None,
+        by_student={name: float(np.mean(scores)) for name, scores in by_student.items()},
+        dropped=dropped,
+    )
 
 
 def render(choice: Choice, unit: str = "error, %", scale: float = 100.0) -> str:
     """Plain text for a terminal; `<` marks the chosen rho."""
-    head = f"{'rho':>5}  {'val ' + unit:>18}  " + "  ".join(f"{name:>12}" for name in choice.students)
-    rows = [head.rstrip()]
+    several = choice.students if len(choice.students) > 1 else ()
+    head = f"{'rho':>5}  {'val ' + unit:>18}  {'minus rho 1':>16}  {'seeds':>5}"
+    rows = [head + "".join(f"  {name:>12}" for name in several)]
     for line in choice.lines:
-        if line.mean is None:
-            mean = f"pruned ({line.pruned})" if line.pruned else "unfinished"
-        else:
-            mean = f"{line.mean * scale:.2f} ± {line.standard_error * scale:.2f}"
-        single = [f"{line.by_student[n] * scale:12.2f}" if n in line.by_student else " " * 12 for n in choice.students]
-        mark = "  < chosen" if line.rho == choice.rho else "  (lowest)" if line.rho == choice.best_rho else ""
-        rows.append((f"{line.rho:5.2f}  {mean:>18}  " + "  ".join(single)).rstrip() + mark)
-    rows.append(
-        f"rule: the largest rho with a mean of at most {choice.limit * scale:.2f} (lowest + its standard error)"
+        single = "".join(f"  {line.by_student[name] * scale:12.2f}" for name in several)
+        row = f"{line.rho:5.2f}  {line.mean * scale:18.2f}  {_difference(line, scale):>16}  {line.seeds:5d}{single}"
+        rows.append(f"{row}  {_mark(line, choice, scale)}".rstrip())
+    return "\n".join([*rows, *explained(choice, scale)])
+
+
+def _difference(line: RhoLine, scale: float) -> str:
+    if line.difference is None:
+        return ""
+    return f"{line.difference * scale:+.2f}" + ("" if line.half is None else f" ± {line.half * scale:.2f}")
+
+
+def _mark(line: RhoLine, choice: Choice, scale: float) -> str:
+    if line.rho == choice.rho:
+        return "< chosen"
+    if (lost := line.dropped) is not None:
+        return f"dropped: {lost.difference * scale:.2f} ± {lost.half * scale:.2f} above rho {lost.by:.2f}"
+    return "(lowest)" if line.rho == choice.best_rho else ""
+
+
+def explained(choice: Choice, scale: float = 100.0) -> list[str]:
+    """What was chosen and why, what the intervals cover, and the race's risk: a sentence each."""
+    said = [_verdict(choice, scale)]
+    if choice.compared:
+        said.append(
+            f"±: half of the {CONFIDENCE:.0%} interval of the paired difference, over training seeds and "
+            f"{choice.images} validation images, of {choice.compared} rhos together (Student's t); the GAN, the filter "
+            "and the labelled images are the same for all."
+        )
+    if choice.risk is not None:
+        lost = sum(line.dropped is not None for line in choice.lines)
+        said.append(
+            f"race: {lost} of {choice.compared} rhos dropped; the risk that the best is among them is at most "
+            f"{choice.risk:.2g}."
+        )
+    return said
+
+
+def _verdict(choice: Choice, scale: float) -> str:
+    if choice.resolved:
+        chosen = next(line for line in choice.lines if line.rho == choice.rho)
+        lowest = "lowest error" if choice.rho == choice.best_rho else "lowest error of those resolved from rho 1"
+        return f"rho {choice.rho:.2f}: the {lowest}, {_difference(chosen, scale)} to that of rho 1."
+    if not choice.compared:
+        return "rho 1: the grid holds no other."
+    if choice.best_rho == NO_FILTER:
+        return "rho 1: its error is the lowest."
+    if choice.seeds < 2:
+        return "not resolved: rho 1, since one seed has no spread; give two --seeds or more, better 8."
+    best = next(line for line in choice.lines if line.rho == choice.best_rho)
+    return (
+        f"not resolved: rho 1, since no rho is better than it beyond its interval (lowest: rho {best.rho:.2f}, "
+        f"{_difference(best, scale)})."
     )
-    return "\n".join(rows)
 
 
-def write_choice(choice: Choice, path: Path, network: Mapping[str, Any] | None = None) -> None:
+def write_choice(choice: Choice, path: Path, network: Mapping[str, Any] | None = None, scale: float = 100.0) -> None:
     """YAML that `distill --config` reads: `rho`, and `network` where the search had one only, under a seal.
 
     network: the one network with its settings, where they are not its own defaults.
@@ -117,9 +199,11 @@ def write_choice(choice: Choice, path: Path, network: Mapping[str, Any] | None =
     options: dict[str, Any] = {"rho": choice.rho}
     if len(choice.students) == 1:
         options["network"] = dict(network) if network else choice.students[0]
-    note = (
-        f"# Chosen by search-rho on validation images: the largest rho within one standard error of the lowest mean\n"
-        f"# (lowest at rho {choice.best_rho:.2f}; students {', '.join(choice.students)}).\n"
-        f"# Who changes it takes the line `{SEAL}` out.\n"
-    )
+    said = [
+        f"Chosen by search-rho on {choice.images} validation images with {choice.seeds} seeds of "
+        f"{', '.join(choice.students)}.",
+        *explained(choice, scale),
+        f"Who changes it takes the line `{SEAL}` out.",
+    ]
+    note = "".join(f"# {line}\n" for one in said for line in wrap(one, 116))
     write_text(path, note + yaml.safe_dump({**options, SEAL: digest_of(options)}, sort_keys=False))

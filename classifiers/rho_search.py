@@ -2,7 +2,9 @@
 
 Each cell is a folder `cells/rho0.70-resnet8-seed1/` whose `result.json` is written last and in one step; a cell
 without it is unfinished and is run again (`run_cell` gets the folder and may continue from what lies there).  Several
-processes may run the same search at the same time (`runtime.claims`); each returns all results.
+processes may run the same search at the same time (`runtime.claims`); each returns all results.  A race
+(`classifiers.rho_race`) goes in rounds: all cells of a round are finished, whoever runs them, before it drops a rho, so
+that what is dropped follows from the cells' results alone.
 
 What a cell is scored on must not have been seen by the GAN, the density ratio or the filter's predictor.  `run_cell`
 is handed in by the command, which guarantees it: it builds all of these from the training role only, and passes what
@@ -13,20 +15,22 @@ very images on which its GAN, ratio and teacher were fitted.)
 from __future__ import annotations
 
 import math
-import shutil
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from classifiers.rho_pruning import MedianStop
+import numpy as np
+
+from classifiers.rho_race import NO_FILTER, Race
 from interfaces import Engine
 from runtime.errors import UserError
 from runtime.safe_files import MissingFile, printable, read_sealed_json, write_sealed_json
 from runtime.shared_cells import share_cells
 
-RESULT_FILE = "result.json"
+RESULT_FILE, COST_FILE = "result.json", "cost.json"
 _REMEDY = "delete it, and the search runs that cell again"
 
 
@@ -46,38 +50,39 @@ class Cell:
 
 @dataclass(frozen=True)
 class CellResult:
-    """`score` is the validation score at the end (lower is better), or None for a pruned cell."""
+    """errors: of each validation image at the end, lower is better; `score` is their mean."""
 
     cell: Cell
-    score: float | None
-    pruned: bool
+    errors: tuple[float, ...]
     curve: tuple[tuple[int, float], ...]  # (step, validation score) as reported
     details: dict[str, Any]  # all else that run_cell returned
 
-
-class CellPruned(Exception):
-    """Raised by a report when the cell is worse than the median; `run_cell` lets it pass."""
+    @property
+    def score(self) -> float:
+        """The mean error."""
+        return float(np.mean(self.errors))
 
 
 class CellReport:
     """Takes every validation score: `report(step, score)`.  `folder` is the cell's own, for the training in it."""
 
-    def __init__(self, folder: Path, stop: MedianStop | None) -> None:
-        self.folder, self._stop = folder, stop
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.curve: list[tuple[int, float]] = []
 
     def __call__(self, step: int, score: float) -> None:
-        """Note a score.  Raises CellPruned where pruning is on and the cell falls behind."""
+        """Note a score."""
         self.curve.append((int(step), float(score)))
-        if self._stop is not None and self._stop.falls_behind(step, score):
-            raise CellPruned
 
 
 RunCell = Callable[[Cell, CellReport], dict[str, Any]]
 
 
 def grid(rhos: Sequence[float], students: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """All cells, seed by seed, so that an unfinished search has compared every rho.  UserError for a bad grid."""
+    """All cells, seed by seed, so that an unfinished search has compared every rho.  UserError for a bad grid.
+
+    rho 1, with which the others are compared, is added where it is missing.
+    """
     if not (rhos and students and seeds):
         raise UserError("the rho grid is empty; give at least one rho, one student and one seed.")
     for rho in rhos:
@@ -85,29 +90,38 @@ def grid(rhos: Sequence[float], students: Sequence[str], seeds: Sequence[int]) -
             raise UserError(f"rho {rho:g} lies outside (0, 1]; rho is the share of fakes to keep, e.g. 0.7.")
         if abs(rho - round(rho, 2)) > 1e-9:
             raise UserError(f"rho {rho:g} has more than two decimals; round it.")
-    cells = [Cell(round(float(rho), 2), student, seed) for seed in seeds for student in students for rho in rhos]
+    rounded = [round(float(rho), 2) for rho in rhos]
+    rounded += [] if NO_FILTER in rounded else [NO_FILTER]
+    cells = [Cell(rho, student, seed) for seed in seeds for student in students for rho in rounded]
     if len({cell.name for cell in cells}) < len(cells):
         raise UserError("the rho grid names a cell twice; give each rho, student and seed once.")
     return cells
 
 
 def search(
-    cells: Sequence[Cell], run_cell: RunCell, out: Path, *, prune: bool = False, engine: Engine | None = None
+    cells: Sequence[Cell], run_cell: RunCell, out: Path, *, race: Race | None = None, engine: Engine | None = None
 ) -> list[CellResult]:
     """Run every cell that has no result yet and return all results in the order of `cells`.
 
-    `run_cell(cell, report)` trains one student and returns a JSON dict with `score` (lower is better, finite); it
-    must be picklable where `engine` has more than one worker.  `prune` stops a cell at the first seed of its rho when
-    it is worse than the median of the finished ones there; that rho is then out of the race.
-    Without pruning the results depend on `run_cell` alone, not on order, workers or kills.
+    `run_cell(cell, report)` trains one student and returns a JSON dict with `errors`, one finite number for each
+    validation image (lower is better); it must be picklable where `engine` has more than one worker.
+    `race`: a rho that it drops runs no further seeds.  The results depend on `run_cell` alone, not on order, workers or
+    kills.
     """
     if not cells:
         raise UserError("the rho grid is empty; give at least one rho, one student and one seed.")
-    out = Path(out)
+    out, seeds = Path(out), list(dict.fromkeys(cell.seed for cell in cells))
     place, is_finished = partial(_folder, out=out), partial(_is_finished, out=out)
-    run = partial(_run, cells=tuple(cells), run_cell=run_cell, out=out, prune=prune)
-    share_cells("rho search", cells, place, is_finished, run, engine)
-    return read_results(cells, out)
+    run = partial(_run, run_cell=run_cell, out=out)
+    results: list[CellResult] = []
+    for count in race.rounds if race else [len(seeds)]:
+        gone = {one.rho for one in race.dropped(errors_by_rho(results))} if race and results else set()
+        if gone and {cell.rho for cell in cells} - gone <= {NO_FILTER}:
+            break  # nothing is left to compare rho 1 with
+        due = [cell for cell in cells if cell.seed in seeds[:count] and cell.rho not in gone]
+        share_cells("rho search", due, place, is_finished, run, engine)
+        results = read_results(cells, out)
+    return results
 
 
 def read_results(cells: Sequence[Cell], out: Path) -> list[CellResult]:
@@ -116,40 +130,66 @@ def read_results(cells: Sequence[Cell], out: Path) -> list[CellResult]:
     return [result for result in results if result is not None]
 
 
+def errors_by_rho(results: Sequence[CellResult]) -> dict[float, np.ndarray]:
+    """rho -> seeds x images: mean errors over the students, of the seeds up to the first that lacks a student.
+
+    UserError where cells were scored on unequal numbers of images.
+    """
+    students, seeds, rhos = (
+        list(dict.fromkeys(getattr(result.cell, name) for result in results)) for name in ("student", "seed", "rho")
+    )
+    if len(images := {len(result.errors) for result in results}) > 1:
+        raise UserError(f"the cells were scored on {sorted(images)} images; search again with another --out.")
+    known = {result.cell: result.errors for result in results}
+    errors = {}
+    for rho in rhos:
+        rows = []
+        for seed in seeds:
+            own = [known.get(Cell(rho, student, seed)) for student in students]
+            if None in own:
+                break
+            rows.append(np.mean(np.array(own, dtype=np.float64), axis=0))
+        errors[rho] = np.array(rows).reshape(len(rows), max(images, default=0))
+    return errors
+
+
+def read_costs(cells: Sequence[Cell], out: Path) -> dict[str, float]:
+    """Seconds of all cells that were run, "cpu_seconds" and "wall_seconds"; of each its last run, from where it was
+    continued."""
+    total = {"cpu_seconds": 0.0, "wall_seconds": 0.0}
+    for cell in cells:
+        path = _folder(cell, Path(out)) / COST_FILE
+        for name, value in read_sealed_json(path).items() if path.is_file() else ():
+            total[name] += float(value)
+    return total
+
+
 def _is_finished(cell: Cell, out: Path) -> bool:
     return _read(cell, out) is not None
 
 
-def _run(cell: Cell, cells: Sequence[Cell], run_cell: RunCell, out: Path, prune: bool) -> None:
+def _run(cell: Cell, run_cell: RunCell, out: Path) -> None:
     """Train one cell, which is claimed, and write its result."""
-    folder = _folder(cell, out)
-    rivals = [result for result in read_results(cells, out) if result.cell.student == cell.student]
-    mates = [result for result in rivals if result.cell.rho == cell.rho]
-    if prune and any(mate.pruned for mate in mates):
-        _write(cell, out, CellReport(folder, None), {"score": None, "reason": "its rho was pruned at another seed"})
-        return
-    stop = MedianStop([rival.curve for rival in rivals if not rival.pruned]) if prune and not mates else None
-    report = CellReport(folder, stop)
-    try:
-        outcome = dict(run_cell(cell, report))
-        if not math.isfinite(float(outcome["score"])):
-            raise UserError(f"cell {cell.name}: the score is not a number; look at its training.")
-    except CellPruned:
-        outcome = {"score": None, "reason": "worse than the median of the finished cells at the same step"}
-        for left in (path for path in folder.iterdir() if path.is_dir()):
-            shutil.rmtree(left, ignore_errors=True)
-    _write(cell, out, report, outcome)
+    report = CellReport(_folder(cell, out))
+    begin = time.process_time(), time.perf_counter()
+    outcome = dict(run_cell(cell, report))
+    cost = {"cpu_seconds": time.process_time() - begin[0], "wall_seconds": time.perf_counter() - begin[1]}
+    errors = np.asarray(outcome.pop("errors"), dtype=np.float64)
+    if not (errors.size and np.isfinite(errors).all()):
+        raise UserError(f"cell {cell.name}: the score is not a number; look at its training.")
+    write_sealed_json(report.folder / COST_FILE, cost)
+    value = {
+        "cell": asdict(cell),
+        "score": float(errors.mean()),
+        "errors": " ".join(f"{error:.17g}" for error in errors.tolist()),  # exact, and one line
+        "curve": report.curve,
+        "details": outcome,
+    }
+    write_sealed_json(report.folder / RESULT_FILE, value)
 
 
 def _folder(cell: Cell, out: Path) -> Path:
     return out / "cells" / cell.name
-
-
-def _write(cell: Cell, out: Path, report: CellReport, outcome: dict[str, Any]) -> None:
-    score = None if outcome["score"] is None else float(outcome["score"])
-    details = {name: value for name, value in outcome.items() if name != "score"}
-    value = {"cell": asdict(cell), "score": score, "pruned": score is None, "curve": report.curve, "details": details}
-    write_sealed_json(_folder(cell, out) / RESULT_FILE, value)
 
 
 def _read(cell: Cell, out: Path) -> CellResult | None:
@@ -158,9 +198,12 @@ def _read(cell: Cell, out: Path) -> CellResult | None:
         stored = read_sealed_json(path, _REMEDY)
         if stored["cell"] != asdict(cell):
             raise UserError(f"{path} belongs to another cell ({stored['cell']}); use another --out.")
+        if "errors" not in stored:
+            raise UserError(f"{path} is of an earlier version, without the errors of single images; {_REMEDY}.")
+        errors = tuple(float(error) for error in stored["errors"].split())
         curve = tuple((int(step), float(score)) for step, score in stored["curve"])
-        return CellResult(cell, stored["score"], bool(stored["pruned"]), curve, dict(stored["details"]))
+        return CellResult(cell, errors, curve, dict(stored["details"]))
     except MissingFile:
         return None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({printable(error)}); {_REMEDY}.") from error

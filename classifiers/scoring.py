@@ -49,3 +49,13 @@ def score_outputs(found: torch.Tensor, labels: np.ndarray, label_space: LabelSpa
         return Score("error", error, functional.cross_entropy(found.double(), truth).item())
     predicted = np.asarray(label_space.decode(found.clamp(0.0, 1.0))).reshape(len(labels), -1)
     return Score("mae", float(np.abs(predicted - np.asarray(labels).reshape(len(labels), -1)).mean()))
+
+
+def image_errors(found: torch.Tensor, labels: np.ndarray, label_space: LabelSpace) -> np.ndarray:
+    """float64 N, of each image: 0 or 1, or the absolute error in the user's units; their mean is the score."""
+    if label_space.kind == "classes":
+        wrong: np.ndarray = (found.argmax(1) != label_space.encode(np.array(labels))).double().numpy()
+        return wrong
+    predicted = np.asarray(label_space.decode(found.clamp(0.0, 1.0)), dtype=np.float64).reshape(len(labels), -1)
+    missed: np.ndarray = np.abs(predicted - np.asarray(labels).reshape(len(labels), -1)).mean(axis=1)
+    return missed

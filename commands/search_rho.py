@@ -1,8 +1,9 @@
 """Search the filtering quantile rho: one student for each (rho, network, seed), scored on validation images.
 
 Neither the GAN, nor the density ratio, nor the filter's predictor has seen the validation images.  Every cell is a
-folder that is written whole, so the search can be killed and continued, and several processes may share it.  The
-choice is the largest rho within one standard error of the best, written as choice.yaml for `distill --config`.
+folder that is written whole, so the search can be killed and continued, and several processes may share it.  A rho is
+chosen where its difference to rho 1 is resolved over seeds and images, else rho 1; choice.yaml is for `distill
+--config`.  --race drops a rho early, with a stated risk that it was the best.
 """
 
 from __future__ import annotations
@@ -21,24 +22,33 @@ from commands.support.lineage import checked, parts_of_training
 from commands.support.options import Chosen, Rhos, Seeds, SeveralChosen, entry_option, option
 from commands.support.selection import SelectionOptions, check_soft_labels, data_name, mixed_source, open_matching_fakes
 from commands.support.workspace import artefact, artefact_digest, resolve_input
+from runtime.bounds import Risk
 from runtime.errors import UserError
 from runtime.registry import Choice
 from training.methods import METHODS
+
+_MANY_SEEDS, _FEW_SEEDS = 8, 3
+_SMALL_TRAINING = 10**12  # multiply-adds of one training: about a minute of one core
+_PASSES = 3  # forward, and backward to maps and to weights
+_SEEDS_HELP = (
+    f"One training of each cell a seed; left open: 0 to {_MANY_SEEDS - 1}, or three where a training is large."
+)
 
 
 class Options(MethodOptions, ClassifierFlags, SelectionOptions):
     """Flags of search-rho."""
 
-    aliases = {"width": "networks.width"}
+    aliases = {"width": "networks.width", "prune": "race"}
 
-    rhos: Rhos = Field((0.5, 0.6, 0.7, 0.8, 0.9, 1.0), description="The grid; 1 is no filtering.")
+    rhos: Rhos = Field((0.5, 0.6, 0.7, 0.8, 0.9, 1.0), description="The grid; 1 is no filtering, and always in it.")
     networks: SeveralChosen = option(
         (STUDENTS.choose("resnet8"),), "Students, with commas; the choice is made over all of them.", registry=STUDENTS
     )
-    seeds: Seeds = Field((0, 1, 2), description="One training of each cell a seed.")
+    seeds: Seeds | None = Field(None, description=_SEEDS_HELP)
     method: Chosen = entry_option(METHODS, "none", METHOD_HELP)
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
-    prune: bool = Field(False, description="Stop cells that fall behind the median.")
+    race: bool = Field(False, description="Drop a rho that is worse than another beyond --risk, after 3 seeds or more.")
+    risk: Risk = Field(0.05, description="With --race: the probability that the best rho may be dropped with.")
 
 
 @dataclass(frozen=True)
@@ -51,6 +61,8 @@ class _Training:
 
     def __call__(self, cell: Any, report: Any) -> dict[str, Any]:
         from classifiers import train_classifier
+        from classifiers.predictor import load_classifier
+        from classifiers.scoring import image_errors, outputs
         from image_data.fake import open_fakes
         from runtime.devices import pick_device
 
@@ -60,42 +72,44 @@ class _Training:
         fakes = open_fakes(self.fakes)  # compared with the data when the search began
         settings = classifier_settings(options, _network(options, cell.student), options.method, seed=cell.seed)
         source = mixed_source(options.model_copy(update={"seed": cell.seed}), data, fakes, cell.rho)
+        folder = report.folder / "training"
         result = train_classifier(
             source,
             data.val,
             data.label_space,
             settings,
-            report.folder / "training",
+            folder,
             device,
             data.allowed_augmentations,
             load_predictor(self.predictor, device) if self.predictor else None,
             on_validation=report,
         )
-        return {"score": result["val_score"], "images": len(source), "steps": result["steps"]}
+        found = outputs(load_classifier(folder, device).network, data.val, device)
+        errors = image_errors(found, data.val.labels, data.label_space)
+        return {"errors": errors, "images": len(source), "steps": result["steps"]}
 
 
 def run(options: Options) -> dict[str, Any]:
     """Run every cell that has no result yet, then choose."""
     from classifiers.leak_guard import seen_line
     from classifiers.methods import needs_teacher
-    from classifiers.rho_choice import choose, render, write_choice
+    from classifiers.rho_choice import choose, explained, render, write_choice
+    from classifiers.rho_race import Race
     from classifiers.rho_search import grid, read_results, search
     from commands.support.engine import make_engine
     from evaluation.report import RhoCurve, write_svg
     from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.devices import set_threads
+    from runtime.progress import say
     from runtime.safe_files import write_sealed_json
 
     set_threads(options.workers)
-    cells = grid(options.rhos, [network.name for network in options.networks], options.seeds)
-    if options.data == "none":
-        raise UserError(
-            "search-rho chooses rho by the error on real validation images, and --data none has none; give --data, or "
-            "choose a rho yourself (distill --rho)."
-        )
+    _check(options)
     data = load_data(options)
     real = LabelHolder("data", data_name(options), data.label_space)
     check_several_classes(real, "search-rho")
+    options, why = _with_seeds(options, data)
+    cells = grid(options.rhos, [network.name for network in options.networks], options.seeds or ())
     fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
     dataset = open_matching_fakes(fakes, options, data)
     parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
@@ -107,32 +121,106 @@ def run(options: Options) -> dict[str, Any]:
     checked(options, data, others, test=True)
     seen = seen_line(data, others, "val")
     _check_trainings(options, data, dataset, predictor)
-    with artefact("search-rho", "rho", options, parents, shared=True) as output:
+    race = Race(options.risk, len(options.seeds or ())) if options.race else None
+    needs = {"trainings": len(cells), "of steps": options.steps, "seeds": list(options.seeds or ()), "why": why}
+    with artefact("search-rho", "rho", options, parents, shared=True, needs=lambda: needs) as output:
         if not output.finished:
+            if why:
+                say(why)
             search(
                 cells,
                 _Training(options, fakes, predictor),
                 output.folder,
-                prune=options.prune,
+                race=race,
                 engine=make_engine(options, output.folder),
             )
-        choice = choose(read_results(cells, output.folder))
+        else:
+            _check_format(output.folder)
+        results = read_results(cells, output.folder)
+        choice = choose(results, race)
         unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
+        said = explained(choice, scale)
         if not output.finished:
             curve = RhoCurve.of_choice(choice.to_dict(), f"validation {unit}", scale)
             write_svg(curve, output.folder / "rho.svg")
-            write_sealed_json(output.folder / "choice.json", {**choice.to_dict(), "seen": seen})
+            write_sealed_json(output.folder / "choice.json", {**choice.to_dict(), "explained": said, "seen": seen})
             network = options.networks[0]
             scaled = None if network == STUDENTS.choose(network.name) else network.to_json()
-            write_choice(choice, output.folder / "choice.yaml", scaled)
+            write_choice(choice, output.folder / "choice.yaml", scaled, scale)
     return {
         "search": str(output.folder),
         "rho": choice.rho,
+        "resolved": choice.resolved,
         "config": str(output.folder / "choice.yaml"),
         "choice": choice.to_dict(),
         "seen": seen,
+        "cost": _cost(cells, len(results), output.folder, options.steps),
         "table": render(choice, unit, scale),
     }
+
+
+def _check(options: Options) -> None:
+    """UserError for what can be refused before any image is read."""
+    from classifiers.rho_search import grid
+
+    if options.data == "none":
+        raise UserError(
+            "search-rho chooses rho by the error on real validation images, and --data none has none; give --data, or "
+            "choose a rho yourself (distill --rho)."
+        )
+    if "seed" in options.model_fields_set:
+        raise UserError("--seed would do nothing: every rho is trained with each of --seeds; give that.")
+    if "risk" in options.model_fields_set and not options.race:
+        raise UserError("--risk is that of a race; add --race, or leave it out.")
+    grid(options.rhos, [network.name for network in options.networks], options.seeds or (0,))
+
+
+def _with_seeds(options: Options, data: Any) -> tuple[Options, str]:
+    """The options with their seeds, and a line that says how many they are and why, where they were left open."""
+    if options.seeds is not None:
+        return options, ""
+    import torch
+
+    from classifiers.networks import build_student
+    from evaluation.cost import multiply_adds
+
+    shape = data.train.pixels.shape[1:]
+    example = torch.zeros(1, *shape)
+    adds = max(
+        multiply_adds(build_student(network, shape[0], shape[1], data.label_space).eval(), [example])
+        for network in options.networks
+    )
+    adds *= _PASSES * options.batch_size * options.steps
+    seeds = tuple(range(_MANY_SEEDS if adds <= _SMALL_TRAINING else _FEW_SEEDS))
+    size = "small" if adds <= _SMALL_TRAINING else "large"
+    why = (
+        f"seeds 0 to {seeds[-1]}: a training is {size}, {adds / 1e12:.2g} x 10^12 multiply-adds "
+        f"({_MANY_SEEDS} seeds up to {_SMALL_TRAINING / 1e12:g} x 10^12, else {_FEW_SEEDS}; --seeds sets others)"
+    )
+    return options.model_copy(update={"seeds": seeds}), why
+
+
+def _check_format(folder: Path) -> None:
+    """UserError where an earlier version has made a search."""
+    from classifiers.rho_choice import FORMAT
+    from runtime.safe_files import read_sealed_json
+
+    if read_sealed_json(folder / "choice.json").get("format") != FORMAT:
+        raise UserError(
+            f"{folder} is a search of an earlier version, whose bar covered seeds alone; its choice.yaml still serves "
+            "distill --config; to search again give search-rho another --out."
+        )
+
+
+def _cost(cells: Any, ran: int, folder: Path, steps: int) -> dict[str, Any]:
+    """What was run beside the full grid; the full grid's seconds at the mean of those that were run."""
+    from classifiers.rho_search import read_costs
+
+    whole: dict[str, Any] = {"cells": len(cells), "steps": len(cells) * steps}
+    spent: dict[str, Any] = {"cells": ran, "steps": ran * steps}
+    for name, seconds in read_costs(cells, folder).items():
+        spent[name], whole[name] = round(seconds, 1), round(seconds * len(cells) / max(ran, 1), 1)
+    return {"spent": spent, "full_grid": whole}
 
 
 def _network(options: Options, name: str) -> Choice:
@@ -153,6 +241,18 @@ def _check_trainings(options: Options, data: Any, fakes: Any, predictor: Path | 
 
 
 def show(result: dict[str, Any]) -> str:
-    """The table of the grid, and what to do with the choice."""
+    """The table of the grid, its cost, and what to do with the choice."""
     use = f"use it: python cli.py distill --config {shlex.quote(result['config'])}"
-    return f"{result['table']}\n{result['seen']}\n{use}"
+    lines = [result["table"], result["seen"], use]
+    if "cost" in result:
+        lines.insert(1, _cost_line(**result["cost"]))
+    return "\n".join(lines)
+
+
+def _cost_line(spent: dict[str, Any], full_grid: dict[str, Any]) -> str:
+    about = "" if spent["cells"] == full_grid["cells"] else "about "
+    return (
+        f"cost: {spent['cells']} trainings, {spent['steps']:,} steps, {spent['cpu_seconds']:,.0f} CPU s "
+        f"({spent['wall_seconds']:,.0f} s of workers' time); the full grid: {full_grid['cells']} trainings, "
+        f"{full_grid['steps']:,} steps, {about}{full_grid['cpu_seconds']:,.0f} CPU s"
+    )

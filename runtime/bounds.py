@@ -57,6 +57,7 @@ Positive = Annotated[float, AfterValidator(Bound(0, math.inf, above=True))]
 NotNegative = Annotated[float, AfterValidator(Bound(0, math.inf))]
 Share = Annotated[float, AfterValidator(Bound(0, 1))]
 ShareBelowOne = Annotated[float, AfterValidator(Bound(0, 1, below=True))]
+Risk = Annotated[float, AfterValidator(Bound(0, 0.5, above=True, below=True))]
 InnerShare = Annotated[float, AfterValidator(Bound(0, 1, above=True, below=True))]
 ShareAboveZero = Annotated[float, AfterValidator(Bound(0, 1, above=True))]
 Width = Annotated[float, AfterValidator(Bound(0, 64, above=True))]  # a factor on channel counts

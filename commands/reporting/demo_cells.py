@@ -96,7 +96,8 @@ def run_cell(cell: Cell) -> None:
     call("fit-filter", **cell.shared())
     sampling = {"workspace": cell.workspace, "seed": cell.fold, "nfake_per_class": plan.nfake_per_class}
     call("sample", **sampling, rho=min(plan.rhos))
-    best = call("search-rho", **cell.shared(), **_searched(plan))["rho"]
+    shared = {name: value for name, value in cell.shared().items() if name != "seed"}  # its seeds are those searched
+    best = call("search-rho", **shared, **_searched(plan))["rho"]
     _rows(cell, best)
     if cell.setting == BLACK_BOX:
         _without_real_images(cell, sampling)

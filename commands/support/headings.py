@@ -15,7 +15,7 @@ HEADINGS: dict[str, str] = {
     "standing_batches standing_batch_size network_width augmentations licence",
     "Fakes": "train_on mixing real_share rho nfake_per_class nfake_per_label nfake keep relabel scope cut weights "
     "accept store_latents take_available extend",
-    "Search": "rhos seeds prune",
+    "Search": "rhos seeds race risk",
     "Comparison": "methods sets seeds parts",
     "Generator": "generator",
     "Network": "network networks",

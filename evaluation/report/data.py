@@ -71,7 +71,11 @@ class Ranked:
 
 @dataclass(frozen=True)
 class RhoCurve:
-    """Validation score over rho: mean and standard error over seeds, and the means of each student; lower is better."""
+    """Validation score over rho, lower is better: means with bars, and the means of each student.
+
+    bars: what they are.  baseline: the score of rho 1, where the bars are those of the difference to it.
+    dropped: rhos that left a race, measured with fewer seeds.
+    """
 
     measure: str
     rhos: Sequence[float]
@@ -80,20 +84,41 @@ class RhoCurve:
     chosen: float | None = None
     by_student: Mapping[str, Sequence[float]] = field(default_factory=dict)  # NaN: not measured
     caption: str = ""
+    bars: str = "one standard error over seeds"
+    baseline: float | None = None
+    dropped: Sequence[float] = ()
+    resolved: bool = True
 
     @staticmethod
     def of_choice(choice: Mapping[str, Any], measure: str = "validation error", scale: float = 1.0) -> RhoCurve:
-        """From the choice that a rho search wrote; rhos with missing cells are left out."""
+        """From the choice that a rho search wrote, also by an earlier version; rhos without a mean are left out."""
         lines = [line for line in choice["lines"] if line["mean"] is not None]
         several = choice["students"] if len(choice["students"]) > 1 else ()
+        rhos = [line["rho"] for line in lines]
+        if "format" not in choice:
+            return RhoCurve(
+                measure,
+                rhos,
+                [scale * line["mean"] for line in lines],
+                [scale * line["standard_error"] for line in lines],
+                choice["rho"],
+                {name: [scale * line["by_student"].get(name, math.nan) for line in lines] for name in several},
+            )
+        baseline = next(line["mean"] for line in lines if line["rho"] == 1)
         return RhoCurve(
             measure,
-            [line["rho"] for line in lines],
-            [scale * line["mean"] for line in lines],
-            [scale * line["standard_error"] for line in lines],
+            rhos,
+            # Of a rho that ran fewer seeds, the difference to rho 1 on these is what can be compared.
+            [scale * (baseline + (line["difference"] or 0.0)) for line in lines],
+            [math.nan if line["half"] is None else scale * line["half"] for line in lines],
             choice["rho"],
-            {name: [scale * line["by_student"].get(name, math.nan) for line in lines] for name in several},
-        )
+            {name: [math.nan if line["dropped"] else scale * line["by_student"][name] for line in lines]
+             for name in several},
+            bars=f"{choice['confidence']:.0%} interval to rho 1, seeds x images",
+            baseline=scale * baseline,
+            dropped=[line["rho"] for line in lines if line["dropped"]],
+            resolved=choice["resolved"],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)

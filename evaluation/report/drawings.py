@@ -196,18 +196,22 @@ def _intervals(part: Intervals) -> Drawing:
 
 
 def _rho(curve: RhoCurve) -> Drawing:
-    """Mean with one standard error; the best plus one standard error as a band; the chosen rho ringed."""
+    """Means with bars and the chosen rho ringed; rho 1 as a line, or a band of one standard error above the best."""
     order = np.argsort(curve.rhos)
     rhos, means, errors = (np.asarray(values, float)[order] for values in (curve.rhos, curve.means, curve.errors))
 
     def draw(axes: Axes, paint: Palette) -> None:
         errors_shown = np.nan_to_num(errors)
-        if len(means) and np.isfinite(means).any():
+        if curve.baseline is not None:
+            axes.axhline(curve.baseline, color=paint.muted, linestyle="--", linewidth=1.0)
+        elif len(means) and np.isfinite(means).any():
             best = int(np.nanargmin(means))
             axes.axhspan(means[best], means[best] + errors_shown[best], color=paint.series[0], alpha=0.10, linewidth=0)
         axes.errorbar(
             rhos, means, errors_shown, color=paint.series[0], linewidth=1.6, marker="o", markersize=4.5, elinewidth=1.2
         )
+        out = np.isin(rhos, curve.dropped)
+        axes.plot(rhos[out], means[out], linestyle="", marker="x", markersize=9, color=paint.ink)
         if curve.chosen is not None and np.isclose(rhos, curve.chosen).any():
             value = float(means[np.isclose(rhos, curve.chosen)][0])
             axes.plot([curve.chosen], [value], marker="o", markersize=12, mfc="none", mec=paint.series[1], mew=2)
@@ -217,8 +221,12 @@ def _rho(curve: RhoCurve) -> Drawing:
         axes.set_xlabel("rho: share of each class that is kept")
         axes.set_ylabel(curve.measure)
 
-    legend = [("mean", "", 0), *((name, "", 1 + index % 5) for index, name in enumerate(curve.by_student))]
-    return Drawing(draw, 2.9, "Validation score for each rho", "Curve", legend=legend if curve.by_student else ())
+    bars = "bars: " + curve.bars
+    legend = [("mean", bars, 0), *((name, "", 1 + index % 5) for index, name in enumerate(curve.by_student))]
+    title = "Validation score for each rho"
+    if curve.baseline is not None:
+        title += f": rho {curve.chosen:g} is chosen" if curve.resolved else ": not resolved, rho 1"
+    return Drawing(draw, 2.9, title, "Curve", legend=legend)
 
 
 def _curve(curve: Curve) -> Drawing:

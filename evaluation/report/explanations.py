@@ -49,9 +49,14 @@ RHO = (
     "Rho is the share of each class that survives the second filter: the fakes with the lowest error are kept. A small "
     "rho gives clean labels and little variety. It is chosen on validation images, never on test images."
 )
-RHO_CAPTION = (
+RHO_CAPTION_SEEDS = (
     "Points are means over seeds, whiskers one standard error. The band reaches from the best mean to one standard "
     "error above it; the ring marks the rho that was chosen."
+)
+RHO_CAPTION = (
+    "Points are means over seeds and students; the dashed line is rho 1, no filtering. A whisker is half of the "
+    "interval of the difference to rho 1, over training seeds and validation images, all rhos together: one that "
+    "reaches the line is not resolved from it. The ring marks the choice, a cross a rho that a race has dropped early."
 )
 PROTOCOL = "What is needed to repeat these numbers, and to know what they can be compared with."
 

@@ -174,7 +174,7 @@ def _figures(prefix: str, *parts: Plotted | None, caption: str = "") -> list[Sho
         if part is None:
             continue
         if isinstance(part, RhoCurve):
-            caption = explanations.RHO_CAPTION
+            caption = explanations.RHO_CAPTION_SEEDS if part.baseline is None else explanations.RHO_CAPTION
         elif isinstance(part, Spread):
             caption = explanations.errors_caption(bool(part.cuts))
         drawing = drawing_of(part)

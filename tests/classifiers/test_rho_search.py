@@ -1,4 +1,4 @@
-"""The rho grid: killed and continued, shared by processes, stale claims, pruning, the one-standard-error rule."""
+"""The rho grid: killed and continued, shared by processes, stale claims, rounds of a race."""
 
 from __future__ import annotations
 
@@ -15,19 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from classifiers import STUDENTS, ClassifierSettings, train_classifier
-from classifiers.rho_choice import choose, render, rho_lines, write_choice
-from classifiers.rho_search import Cell, CellReport, CellResult, grid, read_results, search
-from evaluation.report import RhoCurve, write_png, write_svg
+from classifiers.predictor import load_classifier
+from classifiers.rho_race import Race
+from classifiers.rho_search import Cell, CellReport, errors_by_rho, grid, read_costs, read_results, search
+from classifiers.scoring import image_errors, outputs
 from image_data.real import load_real
 from runtime.claims import STALE_AFTER_SECONDS, is_stale, process_start, try_claim
 from runtime.engines import LocalEngine
 from runtime.errors import UserError
-from runtime.safe_files.sealed_json import open_seal
+from runtime.safe_files import write_sealed_json
 from tests.support.sealed_cards import reseal
 
 RHOS = (0.5, 0.7, 1.0)
@@ -46,7 +44,12 @@ def quick_cell(cell: Cell, report: CellReport) -> dict[str, Any]:
         stream.write(f"{os.getpid()}\n")
     for step, score in curve(cell):
         report(step, score)
-    return {"score": curve(cell)[-1][1], "student_folder": report.folder.name}
+    return {"errors": image_errors_of(cell), "student_folder": report.folder.name}
+
+
+def image_errors_of(cell: Cell) -> np.ndarray:
+    """Of 50 made-up images: the curve's end, and what is the same for a seed and for an image."""
+    return curve(cell)[-1][1] + 0.05 * np.sin(np.arange(50.0)) + 0.002 * np.cos(np.arange(50.0) * (cell.seed + 1))
 
 
 def slow_cell(cell: Cell, report: CellReport) -> dict[str, Any]:
@@ -63,10 +66,13 @@ def training_cell(cell: Cell, report: CellReport) -> dict[str, Any]:
         steps=8, batch_size=16, seed=cell.seed, validate_every_steps=4,
     )  # fmt: skip
     folder = report.folder / "training"
-    found = train_classifier(
-        keep, data.val, data.label_space, options, folder, torch.device("cpu"), (), on_validation=report
+    cpu = torch.device("cpu")
+    found = train_classifier(keep, data.val, data.label_space, options, folder, cpu, (), on_validation=report)
+    errors = image_errors(
+        outputs(load_classifier(folder, cpu).network, data.val, cpu), data.val.labels, data.label_space
     )
-    return {"score": found["val_score"], "steps": found["steps"]}
+    assert errors.mean() == pytest.approx(found["val_score"], rel=1e-12)
+    return {"errors": errors, "steps": found["steps"]}
 
 
 def files(out: Path) -> dict[str, str]:
@@ -76,6 +82,7 @@ def files(out: Path) -> dict[str, str]:
 def test_grid_is_seed_by_seed_and_refuses_nonsense() -> None:
     assert [(cell.seed, cell.rho) for cell in CELLS] == [(0, 0.5), (0, 0.7), (0, 1.0), (1, 0.5), (1, 0.7), (1, 1.0)]
     assert CELLS[1].name == "rho0.70-vgg8-seed0"
+    assert [cell.rho for cell in grid((0.5,), ("vgg8",), (0,))] == [0.5, 1.0]  # with what it is compared
     for rhos in ((), (0.0,), (1.01,), (-0.5,), (float("nan"),), (0.333,), (0.5, 0.5)):
         with pytest.raises(UserError, match="rho"):
             grid(rhos, ("vgg8",), (0,))
@@ -132,7 +139,7 @@ def test_a_failing_cell_lets_go_of_its_claim(tmp_path: Path) -> None:
 
 def test_scores_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="not a number"):
-        search(CELLS, lambda cell, report: {"score": float("nan")}, tmp_path)
+        search(CELLS, lambda cell, report: {"errors": [0.0, float("nan")]}, tmp_path)
     assert files(tmp_path) == {}
 
 
@@ -185,86 +192,30 @@ def test_a_zombie_owns_nothing(tmp_path: Path) -> None:
     child.communicate()
 
 
-def test_pruned_cells_are_marked_and_never_chosen(tmp_path: Path) -> None:
-    cells = grid((0.3, 0.6, 0.7, 0.8, 1.0), ("vgg8",), (0, 1))
-    results = search(sorted(cells, key=lambda cell: (cell.seed, abs(cell.rho - 0.7))), quick_cell, tmp_path, prune=True)
-    pruned = {(result.cell.rho, result.cell.seed) for result in results if result.pruned}
-    assert pruned == {(0.3, 0), (1.0, 0), (0.3, 1), (1.0, 1)}
-    assert all(result.score is None for result in results if result.pruned)
-    runs = {path.parent.name for path in tmp_path.glob("cells/*/runs.txt")}
-    assert "rho0.30-vgg8-seed1" not in runs  # its rho was out of the race already
-    choice = choose(results)
-    assert choice.best_rho == 0.7
-    assert choice.rho in (0.6, 0.7, 0.8)
-    assert "pruned (2)" in render(choice)
+FIVE = grid((0.3, 0.6, 0.7, 0.8, 1.0), ("vgg8",), range(6))
 
 
-def results_from(table: dict[float, list[float]], student: str = "vgg8") -> list[CellResult]:
-    return [
-        CellResult(Cell(rho, student, seed), score, False, (), {})
-        for rho, scores in table.items()
-        for seed, score in enumerate(scores)
-    ]
+def test_a_race_spares_cells_and_not_by_chance(tmp_path: Path) -> None:
+    """The far rhos are dropped at the first look, in rounds: the same cells for any order, workers and kills."""
+    race = Race(risk=0.05, seeds=6)
+    results = search(FIVE, quick_cell, tmp_path / "one", race=race)
+    ran = {rho: len(rows) for rho, rows in errors_by_rho(results).items()}
+    assert ran == {0.3: 3, 0.6: 3, 0.7: 6, 0.8: 3, 1.0: 6}
+    assert search(FIVE, slow_cell, tmp_path / "two", race=race, engine=LocalEngine(2)) == results
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    (tmp_path / "one" / "cells" / "rho0.60-vgg8-seed1" / "result.json").unlink()
+    assert search(FIVE, quick_cell, tmp_path / "one", race=race) == results
+    assert files(tmp_path / "two") == files(tmp_path / "one")
+    whole = search(FIVE, quick_cell, tmp_path / "whole")
+    assert len(whole) == len(FIVE)
+    assert [one for one in whole if one in results] == results
+    assert read_costs(FIVE, tmp_path / "one")["wall_seconds"] > 0
 
 
-@given(
-    st.integers(1, 4).flatmap(
-        lambda seeds: st.dictionaries(
-            st.integers(1, 100).map(lambda percent: percent / 100),
-            st.lists(st.floats(0, 1), min_size=seeds, max_size=seeds),
-            min_size=1,
-            max_size=8,
-        )
-    )
-)
-@settings(max_examples=60, deadline=None)
-def test_one_standard_error_rule(table: dict[float, list[float]]) -> None:
-    """The largest rho within the limit, by a plain loop; it never filters more than the best."""
-    choice = choose(results_from(table))
-    means = {rho: float(np.mean(scores)) for rho, scores in table.items()}
-    best = max(rho for rho in means if means[rho] == min(means.values()))
-    error = float(np.std(table[best], ddof=1) / np.sqrt(len(table[best]))) if len(table[best]) > 1 else 0.0
-    expected = best
-    for rho in sorted(means):
-        if means[rho] <= means[best] + error and rho >= expected:
-            expected = rho
-    assert choice.best_rho == best
-    assert choice.rho == expected >= best
-    assert means[choice.rho] <= choice.limit
-
-
-def test_students_are_averaged_before_seeds_and_can_be_asked_alone(tmp_path: Path) -> None:
-    results = results_from({0.5: [0.1, 0.3], 1.0: [0.2, 0.2]}, "resnet8")
-    results += results_from({0.5: [0.3, 0.1], 1.0: [0.3, 0.4]}, "vgg8")
-    line = rho_lines(results)[0]
-    assert line.mean == pytest.approx(0.2)
-    assert line.standard_error == pytest.approx(0.0)  # the students' swings cancel within each seed
-    both, alone = choose(results), choose(results, "resnet8")
-    assert (both.rho, alone.rho) == (0.5, 1.0)
-    write_choice(both, tmp_path / "both.yaml")
-    write_choice(alone, tmp_path / "alone.yaml")
-    write_choice(alone, tmp_path / "half.yaml", half := {"name": "resnet8", "width": 0.5})
-    for name, wanted in (
-        ("both", {"rho": 0.5}),
-        ("alone", {"rho": 1.0, "network": "resnet8"}),
-        ("half", {"rho": 1.0, "network": half}),
-    ):
-        written = yaml.safe_load((tmp_path / f"{name}.yaml").read_text())
-        assert open_seal(written)
-        assert written == wanted
-    assert json.loads(json.dumps(both.to_dict()))["rho"] == 0.5
-    curve = RhoCurve.of_choice(both.to_dict(), "validation error, %", 100.0)
-    assert set(curve.by_student) == set(both.students)
-    assert write_png(curve, tmp_path / "rho.png").read_bytes().startswith(b"\x89PNG")
-    assert write_svg(curve, tmp_path / "rho.svg").read_bytes().startswith(b"<?xml")
-    assert write_svg(curve, tmp_path / "rho.svg").read_bytes() == (tmp_path / "rho.svg").read_bytes()
-
-
-def test_unfinished_rhos_are_not_chosen() -> None:
-    results = results_from({0.5: [0.3, 0.3], 0.7: [0.1]})
-    assert choose(results).rho == 0.5
-    with pytest.raises(UserError, match="no rho has all its cells"):
-        choose([CellResult(CELLS[0], None, True, (), {})])
+def test_a_race_ends_where_rho_1_is_alone(tmp_path: Path) -> None:
+    cells = grid((0.2, 0.3), ("vgg8",), range(6))
+    results = search(cells, quick_cell, tmp_path, race=Race(risk=0.05, seeds=6))
+    assert {rho: len(rows) for rho, rows in errors_by_rho(results).items()} == {0.2: 3, 0.3: 3, 1.0: 3}
 
 
 def test_damaged_and_foreign_results_are_named(tmp_path: Path) -> None:
@@ -276,9 +227,22 @@ def test_damaged_and_foreign_results_are_named(tmp_path: Path) -> None:
     path.write_text(whole[:20])
     with pytest.raises(UserError, match=r"result\.json is no readable JSON .*; delete it"):
         read_results(CELLS, tmp_path)
-    path.write_text(whole.replace('"pruned": false', '"pruned": true'))
+    path.write_text(whole.replace('"errors": "0', '"errors": "1'))
     with pytest.raises(UserError, match="its seal does not match"):
         read_results(CELLS, tmp_path)
     reseal(path, {"cell": {"rho": 0.4, "student": "vgg8", "seed": 0}}, copy)
     with pytest.raises(UserError, match="another cell"):
         read_results(CELLS, tmp_path)
+    older = {"cell": json.loads(copy.read_text())["cell"], "errors": None}
+    reseal(path, older, copy)
+    with pytest.raises(UserError, match=r"is damaged .*; delete it"):
+        read_results(CELLS, tmp_path)
+
+
+def test_a_result_of_an_earlier_version_is_named_with_its_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "cells" / CELLS[0].name / "result.json"
+    path.parent.mkdir(parents=True)
+    cell = {"rho": 0.5, "student": "vgg8", "seed": 0}
+    write_sealed_json(path, {"cell": cell, "score": 0.1, "pruned": False, "curve": [], "details": {}})
+    with pytest.raises(UserError, match=r"is of an earlier version, .* delete it, and the search runs that cell again"):
+        search(CELLS, quick_cell, tmp_path)

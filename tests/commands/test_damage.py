@@ -109,9 +109,9 @@ def test_a_choice_that_was_changed_is_refused(copy, capsys, tmp_path: Path) -> N
     from classifiers.rho_search import Cell, CellResult
 
     path = tmp_path / "choice.yaml"
-    write_choice(choose([CellResult(Cell(0.5, "resnet8", 0), 0.1, False, (), {})]), path)
+    write_choice(choose([CellResult(Cell(1.0, "resnet8", 0), (0.1,), (), {})]), path)
     whole = path.read_text()
-    for changed in (whole.replace("rho: 0.5", "rho: 0.6"), whole.replace("seal: ", "seal: 0"), whole + "steps: 3\n"):
+    for changed in (whole.replace("rho: 1.0", "rho: 0.6"), whole.replace("seal: ", "seal: 0"), whole + "steps: 3\n"):
         path.write_text(changed)
         refused(copy, capsys, "distill", f"--config {path} --out {tmp_path / 'o'}", f"--config {path} is not as it was")
     assert not (tmp_path / "o").exists()

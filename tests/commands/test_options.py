@@ -294,10 +294,10 @@ def test_distill_trains_the_network_that_a_search_chose(tmp_path: Any) -> None:
     from classifiers.rho_choice import choose, write_choice
     from classifiers.rho_search import Cell, CellResult
 
-    choice = choose([CellResult(Cell(0.5, "vgg8", 0), 0.1, False, (), {})])
+    choice = choose([CellResult(Cell(1.0, "vgg8", 0), (0.1,), (), {})])
     write_choice(choice, tmp_path / "choice.yaml", {"name": "vgg8", "width": 0.5})
     options = resolve(options_of("distill"), str(tmp_path / "choice.yaml"), {})
-    assert (options.rho, options.network.to_json()) == (0.5, {"name": "vgg8", "width": 0.5})
+    assert (options.rho, options.network.to_json()) == (1.0, {"name": "vgg8", "width": 0.5})
 
 
 def test_a_discriminator_keeps_the_default_of_its_command() -> None:
