@@ -92,16 +92,13 @@ class _Training:
 def run(options: Options) -> dict[str, Any]:
     """Run every cell that has no result yet, then choose."""
     from classifiers.leak_guard import seen_line
-    from classifiers.methods import needs_teacher
-    from classifiers.rho_choice import choose, explained, render, write_choice
+    from classifiers.rho_choice import choose, render
     from classifiers.rho_race import Race
     from classifiers.rho_search import grid, read_results, search
     from commands.support.engine import make_engine
-    from evaluation.report import RhoCurve, write_svg
     from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.devices import set_threads
     from runtime.progress import say
-    from runtime.safe_files import write_sealed_json
 
     set_threads(options.workers)
     _check(options)
@@ -110,43 +107,22 @@ def run(options: Options) -> dict[str, Any]:
     check_several_classes(real, "search-rho")
     options, why = _with_seeds(options, data)
     cells = grid(options.rhos, [network.name for network in options.networks], options.seeds or ())
-    fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
-    dataset = open_matching_fakes(fakes, options, data)
-    parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
-    predictor = resolve_input("predictor", options.predictor, options) if needs_teacher(options) else None
-    if predictor:
-        check_soft_labels(predictor, real, data.train.labels, data.train.pixels.shape[1:])
-        parents["predictor"] = artefact_digest("predictor", predictor)
-    others = parts_of_training(options, fakes, predictor)
-    checked(options, data, others, test=True)
+    training, parents, others = _training(options, data, real)
     seen = seen_line(data, others, "val")
-    _check_trainings(options, data, dataset, predictor)
     race = Race(options.risk, len(options.seeds or ())) if options.race else None
     needs = {"trainings": len(cells), "of steps": options.steps, "seeds": list(options.seeds or ()), "why": why}
+    unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
     with artefact("search-rho", "rho", options, parents, shared=True, needs=lambda: needs) as output:
-        if not output.finished:
+        if output.finished:
+            _check_format(output.folder)
+        else:
             if why:
                 say(why)
-            search(
-                cells,
-                _Training(options, fakes, predictor),
-                output.folder,
-                race=race,
-                engine=make_engine(options, output.folder),
-            )
-        else:
-            _check_format(output.folder)
+            search(cells, training, output.folder, race=race, engine=make_engine(options, output.folder))
         results = read_results(cells, output.folder)
         choice = choose(results, race)
-        unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
-        said = explained(choice, scale)
         if not output.finished:
-            curve = RhoCurve.of_choice(choice.to_dict(), f"validation {unit}", scale)
-            write_svg(curve, output.folder / "rho.svg")
-            write_sealed_json(output.folder / "choice.json", {**choice.to_dict(), "explained": said, "seen": seen})
-            network = options.networks[0]
-            scaled = None if network == STUDENTS.choose(network.name) else network.to_json()
-            write_choice(choice, output.folder / "choice.yaml", scaled, scale)
+            _write(choice, output.folder, options, unit, scale, seen)
     return {
         "search": str(output.folder),
         "rho": choice.rho,
@@ -157,6 +133,37 @@ def run(options: Options) -> dict[str, Any]:
         "cost": _cost(cells, len(results), output.folder, options.steps),
         "table": render(choice, unit, scale),
     }
+
+
+def _training(options: Options, data: Any, real: Any) -> tuple[_Training, dict[str, str], Any]:
+    """What a cell runs, the digests of its inputs, and the parts that they consist of; UserError where they do not fit."""
+    from classifiers.methods import needs_teacher
+
+    fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
+    dataset = open_matching_fakes(fakes, options, data)
+    parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
+    predictor = resolve_input("predictor", options.predictor, options) if needs_teacher(options) else None
+    if predictor:
+        check_soft_labels(predictor, real, data.train.labels, data.train.pixels.shape[1:])
+        parents["predictor"] = artefact_digest("predictor", predictor)
+    others = parts_of_training(options, fakes, predictor)
+    checked(options, data, others, test=True)
+    _check_trainings(options, data, dataset, predictor)
+    return _Training(options, fakes, predictor), parents, others
+
+
+def _write(choice: Any, folder: Path, options: Options, unit: str, scale: float, seen: str) -> None:
+    """Plot and choice; choice.yaml last, since it says that the search is finished."""
+    from classifiers.rho_choice import explained, write_choice
+    from evaluation.report import RhoCurve, write_svg
+    from runtime.safe_files import write_sealed_json
+
+    write_svg(RhoCurve.of_choice(choice.to_dict(), f"validation {unit}", scale), folder / "rho.svg")
+    said = {"explained": explained(choice, scale), "seen": seen}
+    write_sealed_json(folder / "choice.json", {**choice.to_dict(), **said})
+    network = options.networks[0]
+    scaled = None if network == STUDENTS.choose(network.name) else network.to_json()
+    write_choice(choice, folder / "choice.yaml", scaled, scale)
 
 
 def _check(options: Options) -> None:
