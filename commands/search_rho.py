@@ -136,7 +136,7 @@ def run(options: Options) -> dict[str, Any]:
 
 
 def _training(options: Options, data: Any, real: Any) -> tuple[_Training, dict[str, str], Any]:
-    """What a cell runs, the digests of its inputs, and the parts that they consist of; UserError where they do not fit."""
+    """What a cell runs, the digests of its inputs, and the parts behind them; UserError where they do not fit."""
     from classifiers.methods import needs_teacher
 
     fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
