@@ -17,7 +17,13 @@ from pydantic import Field
 
 from classifiers.networks import STUDENTS
 from commands.support.builders import load_data, load_predictor
-from commands.support.classifier_flags import METHOD_HELP, ClassifierFlags, MethodOptions, classifier_settings
+from commands.support.classifier_flags import (
+    METHOD_HELP,
+    ClassifierFlags,
+    MethodOptions,
+    classifier_settings,
+    start_of,
+)
 from commands.support.lineage import checked, parts_of_training
 from commands.support.options import Chosen, Rhos, Seeds, SeveralChosen, entry_option, option
 from commands.support.selection import SelectionOptions, check_soft_labels, data_name, mixed_source, open_matching_fakes
@@ -105,12 +111,12 @@ def run(options: Options) -> dict[str, Any]:
     data = load_data(options)
     real = LabelHolder("data", data_name(options), data.label_space)
     check_several_classes(real, "search-rho")
-    options, why = _with_seeds(options, data)
+    training, parents, others, steps = _training(options, data, real)
+    options, why = _with_seeds(options, data, steps)
     cells = grid(options.rhos, [network.name for network in options.networks], options.seeds or ())
-    training, parents, others = _training(options, data, real)
     seen = seen_line(data, others, "val")
     race = Race(options.risk, len(options.seeds or ())) if options.race else None
-    needs = {"trainings": len(cells), "of steps": options.steps, "seeds": list(options.seeds or ()), "why": why}
+    needs = {"trainings": len(cells), "of steps": steps, "seeds": list(options.seeds or ()), "why": why}
     unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
     with artefact("search-rho", "rho", options, parents, shared=True, needs=lambda: needs) as output:
         if output.finished:
@@ -130,18 +136,21 @@ def run(options: Options) -> dict[str, Any]:
         "config": str(output.folder / "choice.yaml"),
         "choice": choice.to_dict(),
         "seen": seen,
-        "cost": _cost(cells, len(results), output.folder, options.steps),
+        "cost": _cost(cells, results, output.folder),
         "table": render(choice, unit, scale),
     }
 
 
-def _training(options: Options, data: Any, real: Any) -> tuple[_Training, dict[str, str], Any]:
-    """What a cell runs, the digests of its inputs, and the parts behind them; UserError where they do not fit."""
+def _training(options: Options, data: Any, real: Any) -> tuple[_Training, dict[str, str], Any, int]:
+    """What a cell runs, the digests of its inputs, the parts behind them, and the most steps of a cell.
+
+    UserError where they do not fit.
+    """
     from classifiers.methods import needs_teacher
 
     fakes = resolve_input("fakes", options.fakes, options, rho=min(options.rhos))
     dataset = open_matching_fakes(fakes, options, data)
-    parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes)}
+    parents = {"data": data.digest, "fakes": artefact_digest("fakes", fakes), **start_of(options)}
     predictor = resolve_input("predictor", options.predictor, options) if needs_teacher(options) else None
     if predictor:
         check_soft_labels(predictor, real, data.train.labels, data.train.pixels.shape[1:])
@@ -149,7 +158,10 @@ def _training(options: Options, data: Any, real: Any) -> tuple[_Training, dict[s
     others = parts_of_training(options, fakes, predictor)
     checked(options, data, others, test=True)
     _check_trainings(options, data, dataset, predictor)
-    return _Training(options, fakes, predictor), parents, others
+    settings = classifier_settings(options, options.networks[0], options.method)
+    if options.epochs is not None:
+        settings = settings.for_images(len(mixed_source(options, data, dataset, 1.0)))
+    return _Training(options, fakes, predictor), parents, others, settings.steps
 
 
 def _write(choice: Any, folder: Path, options: Options, unit: str, scale: float, seen: str) -> None:
@@ -182,8 +194,11 @@ def _check(options: Options) -> None:
     grid(options.rhos, [network.name for network in options.networks], options.seeds or (0,))
 
 
-def _with_seeds(options: Options, data: Any) -> tuple[Options, str]:
-    """The options with their seeds, and a line that says how many they are and why, where they were left open."""
+def _with_seeds(options: Options, data: Any, steps: int) -> tuple[Options, str]:
+    """The options with their seeds, and a line that says how many and why, where they were left open.
+
+    steps: of a cell, at most.
+    """
     if options.seeds is not None:
         return options, ""
     import torch
@@ -197,7 +212,7 @@ def _with_seeds(options: Options, data: Any) -> tuple[Options, str]:
         multiply_adds(build_student(network, shape[0], shape[1], data.label_space).eval(), [example])
         for network in options.networks
     )
-    adds *= _PASSES * options.batch_size * options.steps
+    adds *= _PASSES * options.batch_size * steps
     seeds = tuple(range(_MANY_SEEDS if adds <= _SMALL_TRAINING else _FEW_SEEDS))
     size = "small" if adds <= _SMALL_TRAINING else "large"
     why = (
@@ -219,14 +234,18 @@ def _check_format(folder: Path) -> None:
         )
 
 
-def _cost(cells: Any, ran: int, folder: Path, steps: int) -> dict[str, Any]:
-    """What was run beside the full grid; the full grid's seconds at the mean of those that were run."""
+def _cost(cells: Any, results: Any, folder: Path) -> dict[str, Any]:
+    """What was run beside the full grid; of cells that were not run the same as of the others of their rho.
+
+    The full grid's seconds are those of as many steps.
+    """
     from classifiers.rho_search import read_costs
 
-    whole: dict[str, Any] = {"cells": len(cells), "steps": len(cells) * steps}
-    spent: dict[str, Any] = {"cells": ran, "steps": ran * steps}
+    steps = {result.cell.rho: int(result.details["steps"]) for result in results}
+    whole: dict[str, Any] = {"cells": len(cells), "steps": sum(steps[cell.rho] for cell in cells)}
+    spent: dict[str, Any] = {"cells": len(results), "steps": sum(steps[result.cell.rho] for result in results)}
     for name, seconds in read_costs(cells, folder).items():
-        spent[name], whole[name] = round(seconds, 1), round(seconds * len(cells) / max(ran, 1), 1)
+        spent[name], whole[name] = round(seconds, 1), round(seconds * whole["steps"] / spent["steps"], 1)
     return {"spent": spent, "full_grid": whole}
 
 
