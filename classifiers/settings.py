@@ -6,11 +6,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
 
 from classifiers.networks import STUDENTS
 from runtime.bounds import (
     BatchSize,
+    Bound,
     Count,
     InnerShare,
     NotNegative,
@@ -44,7 +47,7 @@ class ClassifierSettings:
         METHODS, "none", "What is added to a method that leaves out the labels: none (their cross entropy) or blkd."
     )
     steps: Count = setting(900, "Optimiser steps.", "steps")
-    epochs: Positive | None = setting(
+    epochs: Annotated[float, AfterValidator(Bound(0, 10**6, above=True))] | None = setting(
         None, "Instead of --steps: passes through the training set, so that more images take more steps.", "epochs"
     )
     batch_size: BatchSize = setting(32, "Images of one step, real and fake together.", "images")

@@ -22,7 +22,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "RETORT_PROGRESS": "off"}
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
 TRAININGS = {  # distill: LayerNorm only; the light classifier and the GANs' generators have batch norm
     "distill": "--steps 12 --network timm:test_efficientnet_ln --log-every-steps 1 --batch-size 16 --width 1 "
-    "--ema-half-life-images 200 --checkpoint-every-steps 5",
+    "--ema-half-life-images 200 --checkpoint-every-steps 5 --mixing batch-ratio --real-share 0.4 --data-on-device",
     "distill-stored": "--steps 6 --network timm:test_efficientnet_ln --log-every-steps 1 --batch-size 16 "
     "--train-on real",  # from stored outputs
     "train-classifier": "--steps 5 --log-every-steps 1 --batch-size 16",
