@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -287,9 +288,13 @@ def _become(words: list[str], said: Path, imported: Path) -> None:
 
 
 def _shrink_demo() -> None:
-    demo_cells: Any = importlib.import_module("commands.reporting.demo_cells")
-    whole = demo_cells.call
-    demo_cells.call = lambda command, **given: whole(command, **DEMO_SIZES.get(command, {}), **given)
+    for name in ("commands.reporting.demo_work", "commands.support.compared_parts"):
+        module: Any = importlib.import_module(name)
+        module.call = partial(_smaller, module.call)
+
+
+def _smaller(call: Any, command: str, **given: Any) -> Any:
+    return call(command, **{**DEMO_SIZES.get(command, {}), **given})
 
 
 def _wait(child: int, seconds: float) -> None:

@@ -7,12 +7,13 @@
 Every cell (set, network, method, seed) is one `distill` in a folder of its own, so that the comparison can be killed
 and continued, and several processes and machines may share it.  Cells of one seed are compared in pairs.  Nothing is
 chosen on test images: each cell opens them once, at its end.  With `parts` each seed trains its own teacher, filter,
-predictor and fakes; without, all seeds share those given.
+predictor and fakes; without, all seeds share those given.  With `learning_rates` each row's rate is chosen on the
+first seed's validation images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +21,36 @@ from pydantic import Field
 
 from classifiers.networks import STUDENTS
 from commands.support.builders import load_data
-from commands.support.classifier_flags import ClassifierFlags, check_length, start_of
+from commands.support.classifier_flags import ClassifierFlags, start_of
 from commands.support.compared import (
+    BASELINE,
     RESULT_FILE,
     TRAINING_SETS,
     ComparedCell,
     Parts,
     TrainingSets,
+    by_epochs,
     check_options,
     distill_options,
+    folder_name,
     label,
     options_of,
     place,
+    unsettled,
 )
-from commands.support.options import Chosen, Seeds, SeveralChosen, entry_option, option, plain
+from commands.support.compared_parts import SeedParts, check_sets
+from commands.support.options import Chosen, LearningRates, Seeds, SeveralChosen, entry_option, option, plain
 from commands.support.selection import SelectionOptions
-from commands.support.workspace import EMBEDDED, artefact, artefact_digest, call, resolve_input
+from commands.support.workspace import EMBEDDED, artefact, artefact_digest, resolve_input
+from runtime.bounds import Positive
 from runtime.errors import UserError
 from training.methods import METHODS
 
 _SETS = {name: TRAINING_SETS[name] for name in ("real", "real + fakes")}
 _SETS_HELP = "Names with distill's options in YAML; real, real + fakes, fakes are known."
-_PARTS_HELP = "train-teacher, train-classifier, fit-filter, sample, with options in YAML: each seed makes its own."
+_PARTS_HELP = "train-teacher, train-classifier, fit-filter, sample, search-rho, with options in YAML, for each seed."
+_RATES_HELP = "Choose each row's rate among these on the first seed's validation images; none: --lr for all."
+_EPOCHS_HELP = "A second column: each row once more for so many epochs of its own images, as published work trains."
 _METHODS = (METHODS.choose("none"), METHODS.choose("blkd"))
 
 
@@ -53,6 +62,8 @@ class Options(ClassifierFlags, SelectionOptions):
     sets: TrainingSets = Field(_SETS, description=_SETS_HELP)
     seeds: Seeds = Field((0, 1, 2), description="One training of each cell a seed.")
     parts: Parts = Field({}, description=_PARTS_HELP)
+    learning_rates: LearningRates = Field((), description=_RATES_HELP)
+    epochs: Positive | None = Field(None, description=_EPOCHS_HELP)
     beside: Chosen = entry_option(METHODS, "none", "What methods on features are added to: none or blkd.")
     predictor: Path | None = Field(None, description="Folder of the soft labels' teacher.")
     outputs: Path | None = Field(None, description="Folder of score --views, in place of the running teacher.")
@@ -62,6 +73,7 @@ class Options(ClassifierFlags, SelectionOptions):
 def run(options: Options) -> dict[str, Any]:
     """Run every cell that has no result yet, then write table, plot and page."""
     from commands.reporting.comparison_page import write_comparison
+    from commands.support.compared_fit import check_fit
     from commands.support.engine import make_engine
     from runtime.devices import set_threads
     from runtime.safe_files import read_sealed_json
@@ -70,33 +82,56 @@ def run(options: Options) -> dict[str, Any]:
     set_threads(options.workers)
     _check(options)
     inputs = {} if options.parts else _inputs(options)
-    parents = {"data": load_data(options).digest, **start_of(options)}
-    parents |= {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
-    count = len(options.methods) * len(options.networks) * len(options.sets) * len(options.seeds)
-    length = {"of steps": options.steps} if options.epochs is None else {"of epochs": options.epochs}
-    needs = {"trainings": count, **length, "seeds with parts of their own": bool(options.parts)}
-    with artefact("compare", "comparison", options, parents, shared=True, needs=lambda: needs) as output:
+    if options.outputs is None:  # else each cell asks the stored outputs themselves
+        check_fit(options, load_data(options), inputs.get("predictor"))
+    with artefact(
+        "compare", "comparison", options, _parents(options, inputs), shared=True, needs=lambda: _needs(options)
+    ) as output:
         if not output.finished:
             engine = make_engine(options, output.folder)
             if options.parts:
-                seeds = [_Parts(seed, output.folder, options) for seed in options.seeds]
-                share_cells("parts", seeds, _Parts.place, _Parts.is_finished, _Parts.make, engine)
-            cells = [cell for seed in options.seeds for cell in _cells(options, output.folder, seed, inputs)]
-            share_cells("compare", cells, ComparedCell.place, ComparedCell.is_finished, ComparedCell.run, engine)
-            write_comparison(output.folder, cells, _covers(options))
+                seeds = [SeedParts(seed, output.folder, options, _common(options)) for seed in options.seeds]
+                share_cells("parts", seeds, SeedParts.place, SeedParts.is_finished, SeedParts.make, engine)
+            rates: dict[Any, float] = {}
+            for sets in _stages(options):
+                rates |= _rates(options, output.folder, sets, inputs, engine)
+                cells = [*_cells(options, output.folder, sets, inputs, rates)]
+                cells += [by_epochs(cell, options.epochs) for cell in cells] if options.epochs else []
+                share_cells("compare", cells, ComparedCell.place, ComparedCell.is_finished, ComparedCell.run, engine)
+            write_comparison(
+                output.folder, [*_cells(options, output.folder, options.sets, inputs, rates)], options, _covers(options)
+            )
         result = read_sealed_json(output.folder / RESULT_FILE)
     return {"comparison": str(output.folder), **result}
 
 
 def _inputs(options: Options) -> dict[str, Path]:
     """Fakes and predictor that all seeds share, made first where the embedded default lacks them."""
-    inputs = {}
-    if any(options_of_set.get("train_on", "mixed") != "real" for options_of_set in options.sets.values()):
+    inputs, sets = {}, options.sets.values()
+    if any(one.get("train_on", "mixed") != "real" and "fakes" not in one for one in sets):
         inputs["fakes"] = resolve_input("fakes", options.fakes, options, rho=options.rho)
-    if any(METHODS.get(method.name).requires & {"logits", "features"} for method in options.methods):
+    taught = any(METHODS.get(method.name).requires & {"logits", "features"} for method in options.methods)
+    if taught and any("predictor" not in one for one in sets):
         kind = "predictor" if options.outputs is None else "outputs"
         inputs[kind] = resolve_input(kind, getattr(options, kind), options)
     return inputs
+
+
+def _parents(options: Options, inputs: Mapping[str, Path]) -> dict[str, str]:
+    """Digests of what goes in: of all rows, and of one set alone."""
+    parents = {"data": load_data(options).digest, **start_of(options)}
+    parents |= {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
+    for name, training_set in options.sets.items():
+        for option, kind in (("fakes", "fakes"), ("predictor", "predictor"), ("init_from", "predictor")):
+            if training_set.get(option) not in {None, BASELINE}:
+                parents[f"{option} of {name}"] = artefact_digest(kind, Path(training_set[option]))
+    return parents
+
+
+def _needs(options: Options) -> dict[str, Any]:
+    rows = len(options.methods) * len(options.networks) * len(options.sets)
+    trainings = rows * (len(options.seeds) * (1 if options.epochs is None else 2) + len(options.learning_rates))
+    return {"trainings": trainings, "of steps": options.steps, "seeds with parts of their own": bool(options.parts)}
 
 
 def _check(options: Options) -> None:
@@ -107,77 +142,80 @@ def _check(options: Options) -> None:
         raise UserError("--seed would do nothing: every row is trained with each of --seeds; give that.")
     if options.outputs is not None and options.parts:
         raise UserError("--outputs are of one predictor, and --parts makes one for each seed; leave one of them out.")
-    check_length(options)
+    if options.learning_rates and "lr" in options.model_fields_set:
+        raise UserError("--lr is for all rows, and --learning-rates chooses for each; give one of them.")
     common = _common(options)
     for name, training_set in options.sets.items():
         for method in options.methods:
-            check_options("distill", distill_options(common, training_set, method), f"--sets {name}, {method}")
+            given = unsettled(distill_options(common, training_set, method))
+            check_options("distill", given, f"--sets {name}, {method}")
+    check_sets(options, common)
     for command, given in options.parts.items():
         check_options(command, given, f"--parts {command}")
     names = [label(method, METHODS) for method in options.methods], [label(one, STUDENTS) for one in options.networks]
     if any(len(set(several)) < len(several) for several in (*names, options.seeds)):
         raise UserError("a method, network or seed is named twice; give each once.")
+    if len({folder_name(name) for name in options.sets}) < len(options.sets):
+        raise UserError("two --sets differ in signs alone, and would share a folder; name one otherwise.")
     if options.parts and options.data in EMBEDDED and max(options.seeds) > 2:
         raise UserError(f"--parts: {options.data} has the folds 0, 1 and 2, one for each seed; give --seeds 0,1,2.")
 
 
 def _common(options: Options) -> dict[str, Any]:
     """What all cells are given: compare's options that distill has too."""
-    own = {"out", "workers", "engine", "ray_address", "json", "dry_run", "network", "method", "seed"}
-    own |= {"steps"} if options.epochs is not None else set()
+    own = {"out", "workers", "engine", "ray_address", "json", "dry_run", "network", "method", "seed", "epochs"}
     known = {info.alias or name for name, info in options_of("distill").model_fields.items()} - own
     return {name: value for name, value in plain(options).items() if name in known and value is not None}
 
 
-def _cells(options: Options, folder: Path, seed: int, inputs: Mapping[str, Path]) -> list[ComparedCell]:
-    """The cells of one seed."""
-    common = _common(options) | {name: str(path) for name, path in inputs.items()} | {"seed": seed}
-    if options.parts:
-        common |= _Parts(seed, folder, options).given()
-    cells = []
-    for network in options.networks:
-        for name, training_set in options.sets.items():
-            for method in options.methods:
-                labels = name, label(network, STUDENTS), label(method, METHODS)
-                out = place(folder, *labels, seed) / "training"
-                given = distill_options(common, training_set, method) | {"network": network.to_json(), "out": str(out)}
-                cells.append(ComparedCell(*labels, seed, given))
-    return cells
+Sets = Mapping[str, Mapping[str, Any]]
 
 
-class _Parts:
-    """The teacher, predictor, filter and fakes of one seed, in a workspace of its own."""
+def _stages(options: Options) -> list[Sets]:
+    """The sets from scratch, then those that are fine-tuned from the baseline's students."""
+    tuned = {name: one for name, one in options.sets.items() if one.get("init_from") == BASELINE}
+    return [one for one in ({name: options.sets[name] for name in options.sets if name not in tuned}, tuned) if one]
 
-    def __init__(self, seed: int, folder: Path, options: Options) -> None:
-        self.seed, self.workspace, self._options = seed, folder / "parts" / f"seed{seed}", options
 
-    def given(self) -> dict[str, Any]:
-        """The options that name them and their real images."""
-        common = {"workspace": str(self.workspace), "data": self._options.data, "data_seed": self.seed}
-        if self._options.data in EMBEDDED:
-            common["fold"] = self.seed
-        if self._options.real_per_class is not None:
-            common["real_per_class"] = self._options.real_per_class
-        return common
+def _rates(options: Options, folder: Path, sets: Sets, inputs: Mapping[str, Path], engine: Any) -> dict[Any, float]:
+    """The learning rate of each row of these sets; {} where all have the same."""
+    from commands.support.compared_rates import RateCell, chosen, rate_cells
+    from runtime.shared_cells import share_cells
 
-    def place(self) -> Path:
-        """Where processes claim them."""
-        return self.workspace
+    if not options.learning_rates:
+        return {}
+    first = [cell for cell in _cells(options, folder, sets, inputs, {}) if cell.seed == options.seeds[0]]
+    trials = rate_cells(first, options.learning_rates, folder)
+    cells = [trial for several in trials.values() for trial in several]
+    share_cells("learning rates", cells, RateCell.place, RateCell.is_finished, RateCell.run, engine)
+    return chosen(trials)
 
-    def is_finished(self) -> bool:
-        """Whether the last one is there."""
-        return (self.workspace / "finished").is_file()
 
-    def make(self) -> None:
-        """Each by its ordinary command; what is there is passed over."""
-        from runtime.atomic import write_text
-        from runtime.progress import silenced
+def _cells(
+    options: Options, folder: Path, sets: Sets, inputs: Mapping[str, Path], rates: Mapping[Any, float]
+) -> Iterator[ComparedCell]:
+    """The cells of these sets, seed by seed, so that an unfinished comparison has compared every row."""
+    shared = _common(options) | {name: str(path) for name, path in inputs.items()}
+    for seed in options.seeds:
+        parts = SeedParts(seed, folder, options, shared) if options.parts else None
+        for network in options.networks:
+            for name, training_set in sets.items():
+                settled = parts.given() | parts.settled(name) if parts else dict(training_set)
+                if settled.get("init_from") == BASELINE:
+                    settled["init_from"] = str(_baseline(options, folder, network, seed))
+                for method in options.methods:
+                    labels = name, label(network, STUDENTS), label(method, METHODS)
+                    out = place(folder, *labels, seed) / "training"
+                    given = distill_options(shared, settled, method) | {"network": network.to_json(), "seed": seed}
+                    cell = ComparedCell(*labels, seed, given | {"out": str(out)})
+                    rate = {"lr": rates[cell.row]} if cell.row in rates else {}
+                    yield ComparedCell(*labels, seed, {**cell.options, **rate})
 
-        for command, given in self._options.parts.items():
-            common = self.given() if command != "sample" else {"workspace": str(self.workspace)}
-            with silenced():
-                call(command, **{**common, "seed": self.seed, **given})
-        write_text(self.workspace / "finished", "\n".join(self._options.parts) + "\n")
+
+def _baseline(options: Options, folder: Path, network: Any, seed: int) -> Path:
+    """The student of the first method on the first set."""
+    labels = next(iter(options.sets)), label(network, STUDENTS), label(options.methods[0], METHODS)
+    return place(folder, *labels, seed) / "training"
 
 
 def _covers(options: Options) -> str:

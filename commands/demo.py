@@ -33,7 +33,8 @@ class Options(SharedOptions):
 
 def run(options: Options) -> dict[str, Any]:
     """Run every cell, then gather the table and the report."""
-    from commands.reporting import demo_cells, demo_report
+    from commands.reporting import demo_report
+    from commands.reporting.demo_work import DemoPlan, Worker
     from runtime.devices import usable_cores
     from runtime.engines import LocalEngine
     from runtime.safe_files import write_sealed_json
@@ -42,7 +43,7 @@ def run(options: Options) -> dict[str, Any]:
     if options.dry_run:
         _same_options(options, write=False)
     work_begins(options)
-    plan = demo_cells.DemoPlan(
+    plan = DemoPlan(
         options.workspace.resolve(),
         options.folds,
         options.teacher_steps,
@@ -52,10 +53,9 @@ def run(options: Options) -> dict[str, Any]:
         student_steps=options.student_steps,
     )
     _same_options(options)
-    cells = demo_cells.tasks(plan)
-    engine = LocalEngine(min(options.workers or usable_cores(), len(cells)))
+    engine = LocalEngine(options.workers or usable_cores())
     with _progress_of(plan):
-        for _ in engine.map(demo_cells.run_cell, cells):
+        for _ in engine.map(Worker.run, [Worker(plan, number) for number in range(engine.workers)]):
             pass
     seconds = time.monotonic() - begin
     result = demo_report.finish(plan, engine.workers)
@@ -98,7 +98,7 @@ class _progress_of:  # noqa: N801 - used as a with-statement's verb
         self._thread.join()
 
     def _watch(self) -> None:
-        from commands.reporting.demo_cells import work_done, work_total
+        from commands.reporting.demo_work import work_done, work_total
         from runtime.progress import progress
 
         total = work_total(self._plan)

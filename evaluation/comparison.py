@@ -24,13 +24,17 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Run:
-    """One finished training.  error: lower is better, a share for classes, in the labels' unit else."""
+    """One finished training.  error: lower is better, a share for classes, in the labels' unit else.
+
+    rate: the learning rate, where each row has its own.
+    """
 
     training_set: str
     network: str
     method: str
     seed: int
     error: float
+    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,7 @@ class Line:
     spread: float | None  # sample standard deviation over the seeds
     to_baseline: Difference | None  # minus the baseline: the first method on the first set, same network
     to_first_set: Difference | None  # minus the same method on the first set: what the set adds
+    rate: float | None = None
 
 
 def paired_difference(ours: Sequence[float], others: Sequence[float]) -> Difference:
@@ -84,10 +89,13 @@ class Comparison:
     def of(runs: Iterable[Run], unit: str, scale: float, covers: str) -> Comparison:
         """UserError for no runs or an error that is no number."""
         errors: dict[tuple[str, str, str], dict[int, float]] = {}
+        rates: dict[tuple[str, str, str], float | None] = {}
         for run in runs:
             if not math.isfinite(run.error):
                 raise UserError(f"{run.method} on {run.training_set}, seed {run.seed}: the error is not a number.")
-            errors.setdefault((run.network, run.training_set, run.method), {})[run.seed] = run.error
+            row = run.network, run.training_set, run.method
+            errors.setdefault(row, {})[run.seed] = run.error
+            rates[row] = run.rate
         if not errors:
             raise UserError("there are no runs to compare; finish at least one.")
         first_set, first_method = next(iter(errors))[1:]
@@ -101,7 +109,7 @@ class Comparison:
             lines.append(
                 Line(
                     training_set, network, method, len(own), float(values.mean()), spread,
-                    _paired(own, baseline), _paired(own, alone),
+                    _paired(own, baseline), _paired(own, alone), rates[network, training_set, method],
                 )
             )  # fmt: skip
         return Comparison(tuple(lines), unit, scale, covers)
@@ -124,8 +132,8 @@ class Comparison:
             f"{sum(sign > 0 for sign in signs)} a higher one, {unresolved} are not resolved."
         )
 
-    def table(self) -> Table:
-        """For a terminal and the page."""
+    def table(self, further: Comparison | None = None, trained: str = "") -> Table:
+        """For a terminal and the page.  further: the same rows trained otherwise, as a column of its own; trained: how."""
         first = self.lines[0].training_set
         columns = [
             Column("method", numeric=False),
@@ -135,13 +143,25 @@ class Comparison:
             Column(f"minus the same on {first}", decimals=2, scale=self.scale, signed=True),
             Column("seeds", decimals=0),
         ]
+        beside = {} if further is None else {_row(line): line for line in further.lines}
+        columns += [Column(f"test error {trained}", self.unit, decimals=2, scale=self.scale)] if beside else []
+        rated = any(line.rate is not None for line in self.lines)
+        columns += [Column("learning rate", numeric=False)] if rated else []
         rows: list[list[Any]] = []
         groups: dict[int, str] = {}
         for line in self.lines:
             if line.network not in groups.values():
                 groups[len(rows)] = line.network
             differences = [_measured(line.to_baseline), _measured(line.to_first_set)]
-            rows.append([line.method, line.training_set, Measured(line.mean, line.spread), *differences, line.seeds])
+            row: list[Any] = [
+                line.method,
+                line.training_set,
+                Measured(line.mean, line.spread),
+                *differences,
+                line.seeds,
+            ]
+            row += [Measured(beside[_row(line)].mean, beside[_row(line)].spread)] if beside else []
+            rows.append([*row, f"{line.rate:g}"] if rated else row)
         caption = (
             f"Mean ± standard deviation over seeds; paired difference ± half of its {CONFIDENCE:.0%} interval by "
             f"Student's t. A seed covers {self.covers}. Equal steps for every row; lower is better."
@@ -154,7 +174,7 @@ class Comparison:
         names = ["network", "training_set", "method", "seeds", "mean", "standard_deviation"]
         pairs = [f"{name}{end}" for name in ("to_baseline", "to_first_set") for end in ("", "_half_interval")]
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*names, *pairs])
+        writer.writerow([*names, *pairs, "learning_rate"])
         for line in self.lines:
             differences = [line.to_baseline, line.to_first_set]
             numbers = [value for one in differences for value in ((one.mean, one.half) if one else (None, None))]
@@ -164,7 +184,7 @@ class Comparison:
                     line.training_set,
                     line.method,
                     line.seeds,
-                    *map(_text, [line.mean, line.spread, *numbers]),
+                    *map(_text, [line.mean, line.spread, *numbers, line.rate]),
                 ]
             )
         return stream.getvalue()
@@ -172,11 +192,12 @@ class Comparison:
     def latex(self) -> str:
         """A tabular of booktabs."""
         table = self.table()
-        lines = [r"\begin{tabular}{llrrrr}", r"\toprule"]
+        columns = "".join("r" if column.numeric else "l" for column in table.columns)
+        lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         lines.append(" & ".join(_latex(column.heading) for column in table.columns) + r" \\")
         for row in shown_rows(table):
             if row.heading:
-                lines += [r"\midrule", rf"\multicolumn{{6}}{{l}}{{{_latex(row.heading)}}} \\"]
+                lines += [r"\midrule", rf"\multicolumn{{{len(columns)}}}{{l}}{{{_latex(row.heading)}}} \\"]
             cells = [_latex(f"{cell.text} {cell.error}".strip()) for cell in row.cells]
             marked = [rf"\textbf{{{text}}}" if cell.best else text for text, cell in zip(cells, row.cells, strict=True)]
             lines.append(" & ".join(marked) + r" \\")
@@ -186,6 +207,10 @@ class Comparison:
         """Numbers unscaled."""
         lines = [asdict(line) for line in self.lines]
         return {"baseline": self.baseline, "unit": self.unit, "covers": self.covers, "lines": lines}
+
+
+def _row(line: Line) -> tuple[str, str, str]:
+    return line.network, line.training_set, line.method
 
 
 def _paired(own: dict[int, float], other: dict[int, float] | None) -> Difference | None:

@@ -36,6 +36,10 @@ CHECKPOINTS = "checkpoints"
 STATS_FILE = "stats.jsonl"
 
 
+class NotFinite(UserError):
+    """A training whose loss is no number any more."""
+
+
 @dataclass(frozen=True)
 class Cadence:
     """How often a training writes: a line in its log, and a checkpoint every so many steps or seconds."""
@@ -93,14 +97,14 @@ class TrainingLoop:
         """Where a line is due: means over the ranks, checked to be finite, into the log; the first one on the bar.
 
         scalars: means over this rank's part of the batch, best left on the device, since only a line reads them.
-        notes: JSON values that are equal on all ranks.  UserError where a scalar is not finite.  All ranks call it.
+        notes: JSON values that are equal on all ranks.  NotFinite where a scalar is not finite.  All ranks call it.
         """
         if not self.log_due(step):
             return
         values = _numbers(self.ranks.mean(scalars))
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         if broken:
-            raise UserError(
+            raise NotFinite(
                 f"{self.name}: {broken[0]} is no longer a finite number at step {step + 1}; lower the learning rate."
             )
         self._note = ", ".join(f"{name} {value:.3f}" for name, value in values.items() if "loss" in name)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from commands.support.compared import RESULT_FILE, ComparedCell
+from commands.reporting.comparison_curves import error_curves
+from commands.support.compared import BASELINE, RESULT_FILE, ComparedCell, by_epochs
 from evaluation.comparison import Comparison, Run
 from evaluation.report import Intervals, ReportData, write_report, write_svg
 from evaluation.table import Column, Measured, table_text
@@ -20,22 +21,31 @@ _LEAD = (
 _REMEDY = "remove its folder, and the comparison runs that cell again"
 
 
-def write_comparison(folder: Path, cells: Sequence[ComparedCell], covers: str) -> dict[str, Any]:
-    """From the finished cells' results; result.json is the last, and seals the folder."""
+def write_comparison(folder: Path, cells: Sequence[ComparedCell], options: Any, covers: str) -> dict[str, Any]:
+    """From the finished cells' results; result.json is the last, and seals the folder.  options: compare's."""
     results = [read_sealed_json(cell.result, _REMEDY) for cell in cells]
     test = results[0]["test"]
     unit, scale = ("%", 100.0) if test["measure"] == "error_rate" else (str(test.get("unit", "")), 1.0)
     runs = [
-        Run(cell.training_set, cell.network, cell.method, cell.seed, float(result["test"]["value"]))
+        Run(
+            cell.training_set,
+            cell.network,
+            cell.method,
+            cell.seed,
+            float(result["test"]["value"]),
+            _rate(cell, options),
+        )
         for cell, result in zip(cells, results, strict=True)
     ]
     comparison = Comparison.of(_in_order(runs), unit, scale, covers)
     table = comparison.table()
     write_text(folder / "table.csv", comparison.csv())
     write_text(folder / "table.tex", comparison.latex())
-    plots = _plots(comparison)
+    plots, curves = _plots(comparison), error_curves(comparison, options.sets)
     write_svg(plots[0], folder / "error.svg")
-    protocol = _protocol(cells, results)
+    for axis, curve in curves.items():
+        write_svg(curve, folder / f"error_by_{axis}.svg")
+    protocol = _protocol(cells, results, options)
     seen = list(dict.fromkeys(str(result["seen"]) for result in results))
     write_report(
         ReportData(
@@ -44,7 +54,7 @@ def write_comparison(folder: Path, cells: Sequence[ComparedCell], covers: str) -
             verdict=comparison.verdict(),
             methods=[table],
             methods_lead=_LEAD,
-            method_plots=plots,
+            method_plots=[*curves.values(), *plots],
             protocol=[protocol, f"A seed covers {covers}.", *seen],
         ),
         folder / "index.html",
@@ -52,6 +62,8 @@ def write_comparison(folder: Path, cells: Sequence[ComparedCell], covers: str) -
     result = {
         **comparison.to_json(),
         "runs": [vars(run) for run in runs],
+        "epochs": options.epochs,
+        "runs_by_epochs": [vars(run) for run in by_epoch],
         "table": table_text(table),
         "caption": table.caption,
         "verdict": comparison.verdict(),
@@ -60,6 +72,28 @@ def write_comparison(folder: Path, cells: Sequence[ComparedCell], covers: str) -
     }
     write_sealed_json(folder / RESULT_FILE, result)
     return result
+
+
+def _read(cells: Sequence[ComparedCell]) -> list[dict[str, Any]]:
+    return [read_sealed_json(cell.result, _REMEDY) for cell in cells]
+
+
+def _runs(cells: Sequence[ComparedCell], results: Sequence[dict[str, Any]], options: Any) -> list[Run]:
+    return [
+        Run(
+            cell.training_set,
+            cell.network,
+            cell.method,
+            cell.seed,
+            float(result["test"]["value"]),
+            _rate(cell, options),
+        )
+        for cell, result in zip(cells, results, strict=True)
+    ]
+
+
+def _rate(cell: ComparedCell, options: Any) -> float | None:
+    return float(cell.options["lr"]) if options.learning_rates else None
 
 
 def _in_order(runs: Sequence[Run]) -> list[Run]:
@@ -84,26 +118,33 @@ def _plots(comparison: Comparison) -> list[Intervals]:
     return plots
 
 
-def _protocol(cells: Sequence[ComparedCell], results: Sequence[dict[str, Any]]) -> str:
+def _protocol(cells: Sequence[ComparedCell], results: Sequence[dict[str, Any]], options: Any) -> str:
     """What stands beside every number."""
     first = results[0]["protocol"]
     images = " or ".join(f"{count:,}" for count in sorted({int(result["test"]["images"]) for result in results}))
     data = " or ".join(dict.fromkeys(str(result["protocol"]["data"]) for result in results))
     sets = ", ".join(dict.fromkeys(f"{cell.training_set}: {_count(results, cells, cell)}" for cell in cells))
-    tuned = {result["protocol"].get("init_from") is not None for result in results}
-    start = " or ".join({False: "from scratch", True: "from a given classifier"}[one] for one in sorted(tuned))
     return (
-        f"{_length(results)} of batch {first['batch_size']} for every row, {start}; training images ({sets}); "
-        f"{images} test images, opened once a row; {data}; seeds {', '.join(_seeds(cells))}."
+        f"{first['steps']} steps of batch {first['batch_size']} for every row, {_start(options)}; training images "
+        f"({sets}); {images} test images, opened once a row; {data}; seeds {', '.join(_seeds(cells))}.{_rates(options)}"
     )
 
 
-def _length(results: Sequence[dict[str, Any]]) -> str:
-    steps = sorted({int(result["protocol"]["steps"]) for result in results})
-    epochs = results[0]["protocol"].get("epochs")
-    if epochs is None:
-        return f"{steps[0]} steps"
-    return f"{epochs:g} epochs of its own training set ({' or '.join(f'{count:,}' for count in steps)} steps)"
+def _start(options: Any) -> str:
+    """Where the weights come from."""
+    start = "from scratch" if options.init_from is None else "from a given classifier"
+    for name, one in options.sets.items():
+        if "init_from" in one:
+            whose = "the baseline's student" if one["init_from"] == BASELINE else "a given classifier"
+            start += f", but {name} from {whose}"
+    return start
+
+
+def _rates(options: Any) -> str:
+    if not options.learning_rates:
+        return ""
+    rates = ", ".join(f"{rate:g}" for rate in options.learning_rates)
+    return f" The learning rate of each row is one of {rates}, chosen on the first seed's validation images."
 
 
 def _count(results: Sequence[dict[str, Any]], cells: Sequence[ComparedCell], wanted: ComparedCell) -> str:

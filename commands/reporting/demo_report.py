@@ -1,131 +1,116 @@
-"""The demo's end: tables of methods with paired differences over the folds, a verdict in words, and the report."""
+"""The demo's end: both comparisons in one table, a verdict in words by the table's own intervals, and the report."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from commands.reporting import demo_cells as cells
+from commands.reporting import demo_work as work
 from commands.reporting import gather
+from commands.support.compared import RESULT_FILE
 from commands.support.workspace import provenance
+from evaluation.comparison import Comparison, Run
+from evaluation.table import Table, table_text
 from runtime.safe_files import read_sealed_json
 
-Errors = dict[str, dict[int, np.ndarray]]  # method -> fold -> 0 or 1 for each test image
-_REMEDY = "restore it, or remove its folder and run the demo again"
-_WON = "cGAN-KD wins {} of {} comparisons at equal steps by more than two standard errors, and loses none."
+_REMEDY = "remove it, and run the demo again"
 _TITLES = {
-    cells.FEW: "Few labels: GAN, filter and students see the same 100 labelled images",
-    cells.BLACK_BOX: "Black box: the GAN comes from 1,000 images; the student's side has 100, or none",
+    work.FEW: "Few labels: GAN, filter and students see the same 100 labelled images",
+    work.BLACK_BOX: "Black box: the GAN comes from 1,000 images; the student's side has 100, or none",
 }
+_LEAD = (
+    "One row a method and training set: none learns from the labels, blkd from a larger network's soft labels too. The "
+    "last difference says what the fakes add to the same method; an interval that leaves out 0 is resolved."
+)
 
 
-def finish(plan: cells.DemoPlan, workers: int) -> dict[str, Any]:
-    """Gather every cell's results, write the report, return what the command prints."""
+def finish(plan: work.DemoPlan, workers: int) -> dict[str, Any]:
+    """Gather the results, write the report, return what the command prints."""
     from evaluation.filter_effect import filter_effects
-    from evaluation.method_table import compare_methods
 
-    scores = {setting: _scores(plan, setting) for setting in (cells.FEW, cells.BLACK_BOX)}
-    tables = {setting: compare_methods(_means(methods), cells.NOKD) for setting, methods in scores.items()}
-    product = plan.root / "product"
-    quality = read_sealed_json(product / "evaluation" / "latest" / "result.json", _REMEDY)
-    verdict, tone, details = _verdict(scores)
+    results = {
+        setting: read_sealed_json(plan.root / setting / RESULT_FILE, _REMEDY) for setting in (work.FEW, work.BLACK_BOX)
+    }
+    comparisons = {
+        setting: Comparison.of(_runs(result), "%", 100.0, result["covers"]) for setting, result in results.items()
+    }
+    quality = read_sealed_json(plan.root / "product" / "evaluation" / "latest" / "result.json", _REMEDY)
+    verdict, tone, details = _verdict(comparisons)
     details += [effect.sentence for effect in filter_effects(quality)]
     report = plan.root / "report.html"
-    _write_report(plan, scores, report, verdict, tone, details)
+    seen = list(dict.fromkeys(line for result in results.values() for line in result["seen"]))
+    told = [_protocol(plan, results), *seen]
+    _write_report(plan, comparisons, report, verdict, tone, details, told)
     return {
         "report": str(report),
         "verdict": verdict,
         "details": details,
-        "tables": {_TITLES[setting]: table.render() for setting, table in tables.items()},
-        "methods": {setting: table.to_dict() for setting, table in tables.items()},
+        "tables": {_TITLES[setting]: table_text(one.table()) for setting, one in comparisons.items()},
+        "methods": {setting: one.to_json() for setting, one in comparisons.items()},
         "quality": quality,
-        "protocol": protocol(plan),
-        "seen": seen_lines(plan),
+        "protocol": told[0],
+        "seen": seen,
         "workers": workers,
     }
 
 
-def protocol(plan: cells.DemoPlan) -> str:
-    """What stands beside every number of the table."""
-    from classifiers.settings import ClassifierSettings
+def _runs(result: dict[str, Any]) -> list[Run]:
+    return [Run(**run) for run in result["runs"]]
 
-    images, batch = 497 * plan.folds, ClassifierSettings().batch_size
+
+def _protocol(plan: work.DemoPlan, results: dict[str, Any]) -> str:
+    """What stands beside every number of the tables."""
     return (
-        f"Students: {plan.network} of width {plan.width:g} at 16 x 16, {plan.classifier_steps} steps of batch {batch} "
-        f"for every row; their teacher and the filter's predictor: {plan.teacher_network}; {plan.folds} folds of "
-        f"disjoint test images ({images} in all), each fold with its own labelled images, GAN, filter, predictor and "
-        f"student seeds; a mixed set is {plan.real_share:.0%} real (repeated) images; soft labels come from the larger "
-        "network, trained on what the row may see; rho and that network chosen on 300 validation images that none of "
-        "them has seen; test images opened once a row."
+        f"Students: {plan.network} of width {plan.width:g} at 16 x 16; the filter's predictor and the teachers of soft "
+        f"labels: {plan.teacher_network}. {results[work.BLACK_BOX]['protocol']} A seed covers "
+        f"{results[work.BLACK_BOX]['covers']}. A mixed set is {plan.real_share:.0%} real (repeated) images; rho is "
+        "searched on 300 validation images that none of the networks has seen."
     )
 
 
-def seen_lines(plan: cells.DemoPlan) -> list[str]:
-    """What the parts behind the rows have seen of each fold's test images; one line for each kind of row."""
-    results = sorted(plan.root.glob("*/fold*/rows/*/result.json"))
-    lines = [read_sealed_json(path).get("seen", "test images: not recorded") for path in results]
-    return [f"each fold's {line}" for line in dict.fromkeys(lines)]
-
-
-def _scores(plan: cells.DemoPlan, setting: str) -> Errors:
-    """Method -> fold -> per-image errors; the black box setting shares the rows that see no fake."""
-    names = list(cells.ROWS)
-    if setting == cells.BLACK_BOX:
-        names += [cells.NO_REAL, cells.NO_REAL_BLKD]
-    methods: Errors = {}
-    for name in names:
-        home = cells.FEW if name in (cells.NOKD, cells.BLKD) else setting
-        methods[name] = {fold: _errors(cells.Cell(plan, home, fold).row(name)) for fold in range(plan.folds)}
-    return methods
-
-
-def _means(methods: Errors) -> list[Any]:
-    from evaluation.method_table import MethodScore
-
-    return [
-        MethodScore(name, fold, float(errors.mean())) for name, runs in methods.items() for fold, errors in runs.items()
-    ]
-
-
-def _errors(folder: Path) -> np.ndarray:
-    return np.asarray(read_sealed_json(folder / "result.json", _REMEDY)["test"]["per_image"])
-
-
-def _difference(methods: Errors, a: str, b: str) -> tuple[float, float]:
-    """Mean paired difference a - b over all test images and its standard error over images."""
-    from evaluation.accuracy import paired_difference
-
-    folds = sorted(methods[a])
-    pooled = paired_difference(
-        np.concatenate([methods[a][fold] for fold in folds]),
-        np.concatenate([methods[b][fold] for fold in folds]),
-    )
-    return pooled["difference"], pooled["standard_error"] or 0.0
-
-
-def _verdict(scores: dict[str, Any]) -> tuple[str, str, list[str]]:
+def _verdict(comparisons: dict[str, Comparison]) -> tuple[str, str, list[str]]:
     """(one sentence on whether fakes helped, its tone, the differences behind it); negative differences are gains."""
-    compared = [(cells.RHO_CHOSEN, cells.NOKD), (cells.WITH_BLKD, cells.BLKD), (cells.RHO_CHOSEN, cells.RHO_ONE)]
-    details, wins, losses, comparisons = [], 0, 0, 0
-    for setting, words in ((cells.FEW, "few labels"), (cells.BLACK_BOX, "black box")):
-        for method, base in compared:
-            difference, error = _difference(scores[setting], method, base)
+    details, signs = [], []
+    for setting, words in ((work.FEW, "few labels"), (work.BLACK_BOX, "black box")):
+        for line in comparisons[setting].lines:
+            difference = line.to_first_set
+            if line.training_set != work.MIXED or difference is None:
+                continue
+            half = "" if difference.half is None else f" ± {100 * difference.half:.1f}"
             details.append(
-                f"{words}: {method} against {base}: {100 * difference:+.1f} ± {100 * error:.1f} points of test error"
+                f"{words}: {line.method} on {line.training_set} against {line.method} on {work.REAL}: "
+                f"{100 * difference.mean:+.1f}{half} points of test error"
             )
-            if base != cells.RHO_ONE:  # the choice of rho is reported, but is no claim about cGAN-KD
-                comparisons += 1
-                wins += difference < -2 * error
-                losses += difference > 2 * error
-    if losses:
-        return f"cGAN-KD loses {losses} of {comparisons} comparisons at equal steps.", "mixed", details
-    return _WON.format(wins, comparisons), "good" if wins else "mixed", details
+            signs.append(difference.sign)
+    better, worse = sum(sign < 0 for sign in signs), sum(sign > 0 for sign in signs)
+    folds = comparisons[work.FEW].lines[0].seeds
+    sentence = (
+        f"Real and fake images beat real ones in {better} of {len(signs)} comparisons at equal steps, lose {worse}, "
+        f"and {len(signs) - better - worse} are not resolved (95 % intervals over {folds} folds)."
+    )
+    return sentence, "good" if better and not worse else "mixed", details
+
+
+def _method_table(comparisons: dict[str, Comparison]) -> Table:
+    """Both settings in one table, grouped."""
+    tables = {setting: one.table() for setting, one in comparisons.items()}
+    first = tables[work.FEW]
+    groups: dict[int, str] = {}
+    rows: list[Any] = []
+    for setting, table in tables.items():
+        groups[len(rows)] = _TITLES[setting]
+        rows += [*table.rows]
+    return Table("Light classifiers: what the fakes are worth", first.columns, rows, first.caption, groups)
 
 
 def _write_report(
-    plan: cells.DemoPlan, scores: dict[str, Any], target: Path, verdict: str, tone: Any, details: list[str]
+    plan: work.DemoPlan,
+    comparisons: dict[str, Comparison],
+    target: Path,
+    verdict: str,
+    tone: Any,
+    details: list[str],
+    told: list[str],
 ) -> None:
     import torch
 
@@ -134,8 +119,8 @@ def _write_report(
     from runtime.atomic import write_bytes
 
     device, product = torch.device("cpu"), plan.root / "product"
-    teacher = plan.cell(cells.BLACK_BOX, 0) / "teacher" / "latest"
-    search = plan.cell(cells.BLACK_BOX, 0) / "rho" / "latest"
+    teacher = plan.parts(work.BLACK_BOX, 0) / "teacher" / "latest"
+    search = plan.parts(work.BLACK_BOX, 0) / "rho" / "latest"
     artefacts = gather.Artefacts.in_workspace(product, teacher=teacher, rho=search)
     data = load_real("digits", fold=0)
     rho = gather.chosen_rho(artefacts) or 1.0
@@ -148,9 +133,10 @@ def _write_report(
             verdict_tone=tone,
             verdict_details=details,
             stages=gather.stages(artefacts, data, rho),
-            methods=[_method_table(scores)],
+            methods=[_method_table(comparisons)],
+            methods_lead=_LEAD,
             **parts,
-            protocol=[protocol(plan), *seen_lines(plan)],
+            protocol=told,
             provenance=gather.provenance_lines(provenance()),
             commands=["python cli.py demo", *gather.command_lines(artefacts)],
         ),
@@ -158,29 +144,3 @@ def _write_report(
     )
     strip = [grid for grid in parts["grids"] if grid.role in ("real", "accepted", "student")]
     write_bytes(plan.root / "pictures.png", picture_strip(strip, scale=2))
-
-
-def _method_table(scores: dict[str, Any]) -> Any:
-    """Both settings in one table, grouped."""
-    from evaluation.table import Column, Measured, Table
-
-    rows: list[list[Any]] = []
-    groups: dict[int, str] = {}
-    for setting, methods in scores.items():
-        groups[len(rows)] = _TITLES[setting]
-        for name, runs in methods.items():
-            means = np.array([errors.mean() for errors in runs.values()])
-            spread = float(means.std(ddof=1)) if len(means) > 1 else None
-            difference = None if name == cells.NOKD else Measured(*_difference(methods, name, cells.NOKD))
-            rows.append([name, Measured(float(means.mean()), spread), difference, len(means)])
-    columns = [
-        Column("method", numeric=False),
-        Column("test error", "%", decimals=2, scale=100, better="lower", bars=True),
-        Column("minus NOKD", "points", decimals=2, scale=100, signed=True),
-        Column("folds", decimals=0),
-    ]
-    caption = (
-        "Mean and standard deviation over folds; paired difference with its standard error over all test images. "
-        "Lower is better. Every row trains for the same number of steps."
-    )
-    return Table("Light classifiers: what the fakes are worth", columns, rows, caption=caption, groups=groups)

@@ -1,6 +1,15 @@
 """What `compare` compares: training sets by name, the parts that each seed makes for itself, and the cells.
 
-Training sets and parts are nested options of other commands, in YAML; on the command line their names alone.
+Training sets and parts are nested options of other commands, in YAML; on the command line their names alone.  A set
+holds options of distill, and may hold what its seed makes for it alone:
+
+    fakes, unfiltered:
+      train_on: fakes
+      sample: {filter: none, predictor: none}    # a pool of its own: options over those of the part `sample`
+      teacher: {network: vgg8_quarter}           # a larger network trained on this set, which teaches on it; or the
+                                                 # name of the set whose teacher it is
+      rho: searched                              # what the part search-rho chose
+      init_from: baseline                        # fine-tuned from the student of the first method on the first set
 """
 
 from __future__ import annotations
@@ -8,7 +17,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,23 +34,13 @@ from runtime.settings import split_commas
 from training.methods import METHODS
 
 TRAINING_SETS = {"real": {"train_on": "real"}, "real + fakes": {"train_on": "mixed"}, "fakes": {"train_on": "fakes"}}
-PARTS = ("train-teacher", "train-classifier", "fit-filter", "sample")  # in this order
+PARTS = ("train-teacher", "train-classifier", "fit-filter", "sample", "search-rho")  # in this order
+SEARCHED, BASELINE = "searched", "baseline"
 RESULT_FILE = "result.json"
 # Of distill: what all rows of a table must share, or compare itself decides.
-_OWN = {
-    "method",
-    "network",
-    "seed",
-    "out",
-    "workspace",
-    "test",
-    "data",
-    "fold",
-    "data_seed",
-    "steps",
-    "epochs",
-    "batch_size",
-}
+MADE = {"sample", "teacher"}  # of a set: what its seed makes for it alone
+_OWN = {"method", "network", "seed", "out", "workspace", "test", "data", "fold", "data_seed", "steps", "epochs"}
+_OWN |= {"batch_size"}
 
 
 def _by_name(value: Any, known: Mapping[str, Mapping[str, Any]], what: str) -> Any:
@@ -70,7 +69,17 @@ def _training_sets(value: Any) -> Any:
     for name, options in named.items():
         if fixed := sorted(_OWN & set(options)):
             raise ValueError(f"{name}: {fixed[0]} is the same for all rows; leave it out of the set")
+        named[name] = {key: _made(key, value) if key in MADE else value for key, value in options.items()}
+    for name, options in named.items():
+        other = options.get("teacher")
+        if isinstance(other, str) and not isinstance(named.get(other, {}).get("teacher"), Mapping):
+            raise ValueError(f"{name}: teacher {other!r} is no set with a teacher of its own")
     return named
+
+
+def _made(key: str, value: Any) -> Any:
+    """What a set has alone: options, or the name of the set whose teacher it shares."""
+    return value if key == "teacher" and isinstance(value, str) else dict(_mapping(value))
 
 
 def _parts(value: Any) -> Any:
@@ -95,6 +104,11 @@ class ComparedCell:
     options: Mapping[str, Any]
 
     @property
+    def row(self) -> tuple[str, str, str]:
+        """What its seeds have in common."""
+        return self.network, self.training_set, self.method
+
+    @property
     def result(self) -> Path:
         """There when the cell is finished."""
         return Path(self.options["out"]) / RESULT_FILE
@@ -113,6 +127,13 @@ class ComparedCell:
             call("distill", **self.options)
 
 
+def by_epochs(cell: ComparedCell, epochs: float) -> ComparedCell:
+    """The same training by passes through its own images, as published work trains, in a folder beside."""
+    home = cell.place()
+    own = {"epochs": epochs, "out": str(home.with_name(f"{home.name}-epochs") / "training")}
+    return replace(cell, options={name: value for name, value in cell.options.items() if name != "steps"} | own)
+
+
 def label(choice: Choice, registry: Registry[Any]) -> str:
     """An entry as a table names it: with those of its settings that are not its default."""
     usual = registry.choose(choice.name).arguments()
@@ -121,22 +142,33 @@ def label(choice: Choice, registry: Registry[Any]) -> str:
 
 
 def place(out: Path, training_set: str, network: str, method: str, seed: int) -> Path:
-    """The folder of a cell; names of people become names of folders."""
-    parts = [re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-") for name in (training_set, network, method)]
-    return out.joinpath("cells", *parts, f"seed{seed}")
+    """The folder of a cell."""
+    return out.joinpath("cells", *map(folder_name, (training_set, network, method)), f"seed{seed}")
+
+
+def folder_name(name: str) -> str:
+    """A name of people as the name of a folder."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", name).strip("-")
 
 
 def distill_options(common: Mapping[str, Any], training_set: Mapping[str, Any], method: Choice) -> dict[str, Any]:
     """distill's options of one cell: what all share, then the set's; `beside` for methods that are no whole loss, and
     stored outputs for those that look at a teacher.
     """
-    options = {**common, **training_set, "method": method.to_json()}
+    own = {name: value for name, value in training_set.items() if name not in MADE}
+    options = {**common, **own, "method": method.to_json()}
     entry = METHODS.get(method.name)
     if entry.whole_loss:
         options.pop("beside", None)
         if not entry.requires & {"logits", "features"}:
             options.pop("outputs", None)
     return options
+
+
+def unsettled(options: Mapping[str, Any]) -> dict[str, Any]:
+    """distill's options before there are parts: with an ordinary value where a word stands for theirs."""
+    words = {"rho": SEARCHED, "init_from": BASELINE}
+    return {name: value for name, value in options.items() if words.get(name) != value}
 
 
 def options_of(command: str) -> type[SharedOptions]:

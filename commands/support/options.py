@@ -25,7 +25,7 @@ from pydantic import (
     field_validator,
 )  # fmt: skip
 
-from runtime.bounds import LARGEST_SEED, MOST, Seed, ShareAboveZero
+from runtime.bounds import LARGEST_SEED, MOST, Positive, Seed, ShareAboveZero
 from runtime.registry import Choice, Registry
 from runtime.safe_files import read_text
 from runtime.settings import settings_of, split_commas
@@ -71,6 +71,7 @@ def _no_file(value: Path) -> Path:
 Folder = Annotated[Path, AfterValidator(_no_file)]
 Channels = Annotated[Literal[1, 3], BeforeValidator(_as_number)]
 Rhos = Annotated[tuple[ShareAboveZero, ...], BeforeValidator(split_commas), AfterValidator(_some)]
+LearningRates = Annotated[tuple[Positive, ...], BeforeValidator(split_commas)]
 Seeds = Annotated[tuple[Seed, ...], BeforeValidator(split_commas), AfterValidator(_some)]
 Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 ListedNames = Annotated[tuple[str, ...], BeforeValidator(split_commas), BeforeValidator(_names_in_file)]  # last first

@@ -137,13 +137,15 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Curve:
-    """Training curves: name -> (x, y)."""
+    """Curves: name -> (x, y), of a training, or of a few points with error bars."""
 
     title: str
     x_label: str
     y_label: str
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     caption: str = ""
+    errors: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of the points; those named are drawn as dots
+    logarithmic: bool = False  # the x axis
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ class ReportData:
     grids: Sequence[ImageGrid] = ()
     methods: Sequence[Table] = ()
     methods_lead: str = ""  # what the methods are; by default those of cGAN-KD
-    method_plots: Sequence[Intervals] = ()
+    method_plots: Sequence[Intervals | Curve] = ()
     warnings: Sequence[str] = ()  # about the fakes, one sentence each
     filter_quality: Table | None = None  # an independent measure before and after each filter
     density_ratio: Histogram | None = None

@@ -233,7 +233,7 @@ def _curve(curve: Curve) -> Drawing:
     """Lines, thinned to a few hundred points each."""
 
     def draw(axes: Axes, paint: Palette) -> None:
-        for index, (x, y) in enumerate(curve.series.values()):
+        for index, (name, (x, y)) in enumerate(curve.series.items()):
             points = np.asarray(x, float), np.asarray(y, float)
             step = max(1, -(-len(points[0]) // _POINTS))
             axes.plot(
@@ -244,11 +244,25 @@ def _curve(curve: Curve) -> Drawing:
                 linestyle=DASHES[index % len(DASHES)],
                 marker="o" if len(points[0]) == 1 else None,  # one point makes no line
             )
+            if name in curve.errors:
+                axes.errorbar(
+                    *points, curve.errors[name], color=paint.series[index % SERIES_COLOURS],
+                    linestyle="none", marker="o", markersize=4.5, elinewidth=1.2,
+                )  # fmt: skip
+        if curve.logarithmic:
+            _logarithmic(axes, sorted({float(x) for xs, _ in curve.series.values() for x in xs}))
         axes.set_xlabel(curve.x_label)
         axes.set_ylabel(curve.y_label)
 
     entries = [(name, "", index % SERIES_COLOURS) for index, name in enumerate(curve.series)]
     return Drawing(draw, 2.5, curve.title, "Training curve", legend=entries if len(entries) > 1 else ())
+
+
+def _logarithmic(axes: Axes, ticks: Sequence[float]) -> None:
+    """Ticks where the points are, as plain numbers; 0 has its place."""
+    axes.set_xscale("symlog", linthresh=min(tick for tick in ticks if tick > 0))
+    axes.set_xticks(ticks, [thousands(tick) if tick >= 1 else f"{tick:g}" for tick in ticks])
+    axes.set_xticks([], minor=True)
 
 
 def short(name: str, length: int = _NAME_LENGTH) -> str:

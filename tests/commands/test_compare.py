@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
 
 def words(workspace: Any, folder: Path, **given: Any) -> list[str]:
     config = folder / "compare.yaml"
-    config.write_text(yaml.safe_dump(SMALL | given))
+    config.write_text(yaml.safe_dump(SMALL | given, sort_keys=False))
     return ["compare", "--config", str(config), "--workspace", str(workspace.folder), "--out", str(folder / "c")]
 
 
@@ -103,6 +103,12 @@ def test_killed_it_ends_with_the_same_bytes(workspace: Any, compared: Path, tmp_
         ({"sets": {"mine": {"rho": 7}}}, "--sets mine, none"),
         ({"sets": {"mine": {"rhoo": 0.5}}}, "--rhoo is no option"),
         ({"sets": {"mine": 3}}, "KEY: VALUE"),
+        ({"sets": {"a b": {}, "a, b": {}}}, "two --sets differ in signs alone"),
+        ({"sets": {"mine": {"rho": "searched"}}}, "add search-rho to --parts"),
+        ({"sets": {"mine": {"sample": {"filter": "none"}}}}, "add sample to --parts"),
+        ({"sets": {"mine": {"teacher": "yours"}}}, "teacher 'yours' is no set"),
+        ({"methods": "none,fsp", "networks": "mobilenetv2"}, "fsp"),
+        ({"lr": 0.1, "learning_rates": [0.1]}, "give one of them"),
         ({"parts": "sample,paint"}, "paint is no part"),
         ({"parts": {"sample": {"nfake_per_class": -1}}}, "--parts sample"),
         ({"parts": "sample", "seeds": [0, 3]}, "one for each seed"),
@@ -117,6 +123,27 @@ def test_mistakes_cost_nothing(workspace: Any, tmp_path: Path, capsys: Any, give
     assert not (tmp_path / "c").exists()
 
 
+def test_rates_are_chosen_for_each_row_and_curves_drawn(workspace: Any, tmp_path: Path) -> None:
+    """A rate that diverges is no reason to stop; a set may go on from the baseline's student."""
+    sets = {"real": {}, "few": {"nfake_per_class": 5}, "more": {"nfake_per_class": 20}, "on": {"init_from": "baseline"}}
+    given = {"methods": "none", "sets": sets, "seeds": [0], "learning_rates": [0.02, 1e30]}
+    given |= {"epochs": 0.02}
+    assert cli.main(words(workspace, tmp_path, **given)) == 0
+    result = json.loads((tmp_path / "c" / "result.json").read_text())
+    assert {run["rate"] for run in result["runs"]} == {0.02}
+    assert "from the baseline's student" in result["protocol"]
+    assert len(result["runs_by_epochs"]) == len(sets)
+    assert "test error after 0.02 epochs" in result["table"]
+    assert (tmp_path / "c" / "error_by_nfake_per_class.svg").is_file()
+    cell = tmp_path / "c" / "cells" / "on" / "resnet8-width-0.25" / "none" / "seed0" / "training"
+    card = json.loads((cell / "card.json").read_text())
+    baseline = json.loads(Path(str(cell).replace("/on/", "/real/"), "card.json").read_text())
+    assert card["initialised_from"] == baseline["source_digest"]
+    trials = list((tmp_path / "c" / "rates").rglob("result.json"))
+    assert len(trials) == 2 * len(sets)
+    assert all(json.loads(path.read_text()).get("test") is None for path in trials)
+
+
 def test_other_options_are_refused_and_nothing_is_lost(workspace: Any, compared: Path, capsys: Any) -> None:
     before = contents(compared)
     assert cli.main([*words(workspace, compared.parent), "--steps", "4"]) == 2
@@ -125,15 +152,28 @@ def test_other_options_are_refused_and_nothing_is_lost(workspace: Any, compared:
 
 @pytest.mark.slow
 def test_each_seed_makes_its_own_parts(workspace: Any, tmp_path: Path) -> None:
+    small = {"steps": 2}
     parts = {
         "train-teacher": {"steps": 2, "batch_size": 8},
-        "train-classifier": {"steps": 2},
+        "train-classifier": small,
         "fit-filter": {"extractor_steps": 2, "ratio_steps": 2},
         "sample": {"nfake_per_class": 4, "pilot_candidates": 8},
+        "search-rho": {"rhos": [0.5, 1.0], "seeds": [0, 1], "nfake_per_class": 2, "networks": "resnet8", **small},
     }
-    command = [*words(workspace, tmp_path, parts=parts, nfake_per_class=2, methods="none"), "--workers", "2"]
-    assert cli.main(command) == 0
+    sets = {
+        "real": {"train_on": "real"},
+        "mixed": {"rho": "searched", "teacher": {"network": "resnet8", **small}},
+        "fakes": {"train_on": "fakes", "rho": "searched", "teacher": "mixed"},
+        "unfiltered": {"rho": 1.0, "sample": {"filter": "none", "predictor": "none"}},
+    }
+    given = {"parts": parts, "sets": sets, "nfake_per_class": 2}
+    assert cli.main([*words(workspace, tmp_path, **given), "--workers", "2"]) == 0
     result = json.loads((tmp_path / "c" / "result.json").read_text())
     assert "teacher, filter, predictor" in result["covers"]
     assert "fold 0" in result["protocol"]
     assert "fold 1" in result["protocol"]
+    home = tmp_path / "c" / "parts" / "seed1"
+    assert (home / "pools" / "unfiltered" / "manifest.json").is_file()
+    taught = tmp_path / "c" / "cells" / "fakes" / "resnet8-width-0.25" / "blkd-temperature-2.0" / "seed1" / "training"
+    digest = json.loads((home / "teachers" / "mixed" / "card.json").read_text())["source_digest"]
+    assert json.loads((taught / "card.json").read_text())["teacher"] == digest

@@ -15,9 +15,10 @@ def test_demo_ends_with_tables_and_a_report_and_continues(tmp_path, capsys):
     words = ["demo", *SMALL.split(), "--rhos", "0.5,1.0", "--workspace", str(tmp_path / "demo"), "--json"]
     assert cli.main(words) == 0
     result = json.loads(capsys.readouterr().out)
-    rows = [line["method"] for line in result["methods"]["black-box"]["lines"]]
-    assert len(rows) == len(set(rows)) == 9
-    assert rows[0] == "NOKD"
+    rows = [(line["method"], line["training_set"]) for line in result["methods"]["black-box"]["lines"]]
+    assert len(rows) == len(set(rows)) == 10
+    assert rows[0] == ("none", "real")
+    assert "real + fakes, rho searched against none on real" in " ".join(result["details"])
     assert (tmp_path / "demo" / "report.html").stat().st_size > 100_000
     assert (tmp_path / "demo" / "pictures.png").stat().st_size < 500_000
     made = sorted(path for path in (tmp_path / "demo").rglob("*.safetensors"))
@@ -29,9 +30,13 @@ def test_demo_ends_with_tables_and_a_report_and_continues(tmp_path, capsys):
 
 def test_the_progress_never_looks_into_checkpoints(tmp_path, monkeypatch):
     """They come and go under temporary names while it looks."""
-    from commands.reporting.demo_cells import DemoPlan, work_done
+    from commands.reporting.demo_work import DemoPlan, work_done
 
-    for home in ("few-labels/fold1/teacher/aa", "product/student/bb", "black-box/fold0/rows/nokd"):
+    for home in (
+        "few-labels/parts/seed1/teacher/aa",
+        "product/student/bb",
+        "black-box/cells/real/net/none/seed0/training",
+    ):
         (tmp_path / home / "checkpoints" / ".step_1.tmp").mkdir(parents=True)
         (tmp_path / home / "command.json").touch()
         (tmp_path / home / "card.json").touch()
@@ -43,4 +48,4 @@ def test_the_progress_never_looks_into_checkpoints(tmp_path, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", vanished)
-    assert work_done(DemoPlan(tmp_path)) == 60 + 70 + 3
+    assert work_done(DemoPlan(tmp_path)) == 150 + 120 + 8
