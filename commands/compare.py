@@ -122,9 +122,9 @@ def _parents(options: Options, inputs: Mapping[str, Path]) -> dict[str, str]:
     parents = {"data": load_data(options).digest, **start_of(options)}
     parents |= {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
     for name, training_set in options.sets.items():
-        for option, kind in (("fakes", "fakes"), ("predictor", "predictor"), ("init_from", "predictor")):
-            if training_set.get(option) not in {None, BASELINE}:
-                parents[f"{option} of {name}"] = artefact_digest(kind, Path(training_set[option]))
+        for key, kind in (("fakes", "fakes"), ("predictor", "predictor"), ("init_from", "predictor")):
+            if training_set.get(key) not in {None, BASELINE}:
+                parents[f"{key} of {name}"] = artefact_digest(kind, Path(training_set[key]))
     return parents
 
 

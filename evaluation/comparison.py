@@ -133,7 +133,7 @@ class Comparison:
         )
 
     def table(self, further: Comparison | None = None, trained: str = "") -> Table:
-        """For a terminal and the page.  further: the same rows trained otherwise, as a column of its own; trained: how."""
+        """For a terminal and the page.  further: the same rows trained otherwise, as a column; trained: how."""
         first = self.lines[0].training_set
         columns = [
             Column("method", numeric=False),

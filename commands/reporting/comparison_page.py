@@ -26,19 +26,13 @@ def write_comparison(folder: Path, cells: Sequence[ComparedCell], options: Any, 
     results = [read_sealed_json(cell.result, _REMEDY) for cell in cells]
     test = results[0]["test"]
     unit, scale = ("%", 100.0) if test["measure"] == "error_rate" else (str(test.get("unit", "")), 1.0)
-    runs = [
-        Run(
-            cell.training_set,
-            cell.network,
-            cell.method,
-            cell.seed,
-            float(result["test"]["value"]),
-            _rate(cell, options),
-        )
-        for cell, result in zip(cells, results, strict=True)
-    ]
-    comparison = Comparison.of(_in_order(runs), unit, scale, covers)
-    table = comparison.table()
+    comparison = Comparison.of(runs := _runs(cells, results, options), unit, scale, covers)
+    longer, further = [], None
+    if options.epochs is not None:
+        again = [by_epochs(cell, options.epochs) for cell in cells]
+        longer = _runs(again, _read(again), options)
+        further = Comparison.of(longer, unit, scale, covers)
+    table = comparison.table(further, f"after {options.epochs:g} epochs" if further else "")
     write_text(folder / "table.csv", comparison.csv())
     write_text(folder / "table.tex", comparison.latex())
     plots, curves = _plots(comparison), error_curves(comparison, options.sets)
@@ -63,7 +57,7 @@ def write_comparison(folder: Path, cells: Sequence[ComparedCell], options: Any, 
         **comparison.to_json(),
         "runs": [vars(run) for run in runs],
         "epochs": options.epochs,
-        "runs_by_epochs": [vars(run) for run in by_epoch],
+        "runs_by_epochs": [vars(run) for run in longer],
         "table": table_text(table),
         "caption": table.caption,
         "verdict": comparison.verdict(),
@@ -79,29 +73,19 @@ def _read(cells: Sequence[ComparedCell]) -> list[dict[str, Any]]:
 
 
 def _runs(cells: Sequence[ComparedCell], results: Sequence[dict[str, Any]], options: Any) -> list[Run]:
-    return [
-        Run(
-            cell.training_set,
-            cell.network,
-            cell.method,
-            cell.seed,
-            float(result["test"]["value"]),
-            _rate(cell, options),
-        )
+    """By network, set and method in the order of their first run; the cells come seed by seed."""
+    runs = [
+        Run(cell.training_set, cell.network, cell.method, cell.seed, result["test"]["value"], _rate(cell, options))
         for cell, result in zip(cells, results, strict=True)
     ]
-
-
-def _rate(cell: ComparedCell, options: Any) -> float | None:
-    return float(cell.options["lr"]) if options.learning_rates else None
-
-
-def _in_order(runs: Sequence[Run]) -> list[Run]:
-    """By network, set and method in the order of their first run; the cells come seed by seed."""
     places: dict[tuple[str, str, str], int] = {}
     for run in runs:
         places.setdefault((run.network, run.training_set, run.method), len(places))
     return sorted(runs, key=lambda run: places[run.network, run.training_set, run.method])
+
+
+def _rate(cell: ComparedCell, options: Any) -> float | None:
+    return float(cell.options["lr"]) if options.learning_rates else None
 
 
 def _plots(comparison: Comparison) -> list[Intervals]:

@@ -28,10 +28,11 @@ def check_fit(options: Any, data: RealData, predictor: Path | None) -> None:
     options: compare's; predictor: the one that all rows share, None where each seed trains its own.
     """
     teachers = [*_teachers(options, data, predictor)]
+    steps = options.model_copy(update={"epochs": None})  # compare's epochs are a second column
     for network in options.networks:
         for method in options.methods:
             beside = METHODS.choose("none") if METHODS.get(method.name).whole_loss else options.beside
-            settings = classifier_settings(options, network, method, beside=beside, init_from=None)
+            settings = classifier_settings(steps, network, method, beside=beside, init_from=None)
             for teacher in teachers if needs_teacher(settings) else [None]:
                 check_training(data.train, data.val, data.label_space, settings, data.allowed_augmentations, teacher)
 
