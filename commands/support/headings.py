@@ -16,7 +16,7 @@ HEADINGS: dict[str, str] = {
     "Fakes": "train_on mixing real_share rho nfake_per_class nfake_per_label nfake keep relabel scope cut weights "
     "accept store_latents take_available extend",
     "Search": "rhos seeds race risk",
-    "Comparison": "methods sets seeds parts",
+    "Comparison": "methods sets seeds parts learning_rates",
     "Generator": "generator",
     "Network": "network networks",
     "Method": "method label_smoothing",

@@ -77,7 +77,7 @@ def test_an_alias_stands_for_something(command: str) -> None:
 
 
 LISTS = flags(is_list)
-VALUES = {"milestones": "0.2,0.5", "betas": "0.5,0.9", "rhos": "0.5,1", "seeds": "0,7"}
+VALUES = {"milestones": "0.2,0.5", "betas": "0.5,0.9", "rhos": "0.5,1", "seeds": "0,7", "learning_rates": "0.01,0.1"}
 
 
 def test_lists_and_numbers_were_found() -> None:
