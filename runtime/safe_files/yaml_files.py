@@ -1,8 +1,8 @@
 """YAML that others wrote, as plain values: None, bool, int, float, text, list and dict.
 
 The nodes are bounded in number, depth and length, and counted as aliases expand them, before any value is built; a node
-that holds itself is refused.  So are a key that stands twice in one mapping, infinity and NaN, and every tag that is
-not plain data.  Dates stay the text that they are.
+that holds itself is refused.  Keys are text as they are written; a key that stands twice in one mapping is refused, and
+so are infinity, NaN and every tag that is not plain data.  Dates stay the text that they are.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ _LONGEST_SCALAR = 65_536
 _LONGEST_WHOLE = 40  # characters, so that no number of thousands of digits is worked out
 _MEND = "mend it"
 _TAG = "tag:yaml.org,2002:"
+_READ_AS_TEXT = {f"{_TAG}{name}" for name in ("int", "float", "bool", "null")}
 _REFUSED = ("binary", "timestamp", "omap", "pairs", "set")
 
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -146,13 +147,15 @@ def _check_node(node: yaml.Node) -> None:
         if ":" in node.value or _OCTAL.fullmatch(node.value):
             raise ValueError(f"{node.value} is read in sixties or eighths by YAML; write a plain number, or quote it")
     elif isinstance(node, yaml.MappingNode):
-        seen: set[tuple[str, str]] = set()
+        seen: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise ValueError("a key is no text")
-            if (key.tag, key.value) in seen:
+            if key.value in seen:
                 raise ValueError(f"a key stands twice: {printable(key.value, 60)}")
-            seen.add((key.tag, key.value))
+            seen.add(key.value)
+            if key.tag in _READ_AS_TEXT:  # as in JSON: `50:` is the name "50", and `on:` is no truth
+                key.tag = f"{_TAG}str"
 
 
 def _plain(value: Any) -> Any:

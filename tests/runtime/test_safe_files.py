@@ -315,7 +315,7 @@ hex: 0x10
         "text": "café [\t]",
         "flag": True,
         "none": None,
-        7: "seven",
+        "7": "seven",
         "hex": 16,
     }
     for data in (text, b"\xef\xbb\xbf" + text, text.replace(b"\n", b"\r\n")):
