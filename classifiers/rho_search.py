@@ -2,7 +2,9 @@
 
 Each cell is a folder `cells/rho0.70-resnet8-seed1/` whose `result.json` is written last and in one step; a cell
 without it is unfinished and is run again (`run_cell` gets the folder and may continue from what lies there).  Several
-processes may run the same search at the same time (`runtime.claims`); each returns all results.  A race
+processes may run the same search at the same time (`runtime.claims`); each returns all results.  Where many small
+students train faster at once (`Groups`), the new cells of a round are parted into groups, each of one student, in a way
+that follows from the grid and the race alone; a group is claimed, killed and continued as one.  A race
 (`classifiers.rho_race`) goes in rounds: all cells of a round are finished, whoever runs them, before it drops a rho, so
 that what is dropped follows from the cells' results alone.
 
@@ -16,9 +18,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +81,28 @@ class CellReport:
 RunCell = Callable[[Cell, CellReport], dict[str, Any]]
 
 
+@dataclass(frozen=True)
+class Groups:
+    """How cells are trained several at once.
+
+    run(cells, reports, folder): what run_cell returns, of each cell; `folder` is the group's own while it trains.
+    sizes: student -> cells at once, at most; 1 for alone.
+    """
+
+    run: Callable[[Sequence[Cell], Sequence[CellReport], Path], list[dict[str, Any]]]
+    sizes: Mapping[str, int]
+
+    def parted(self, cells: Sequence[Cell]) -> list[tuple[Cell, ...]]:
+        """The cells in groups of about equal size, in their order."""
+        units = []
+        for student in dict.fromkeys(cell.student for cell in cells):
+            own = [cell for cell in cells if cell.student == student]
+            count = math.ceil(len(own) / max(1, self.sizes.get(student, 1)))
+            edges = [len(own) * number // count for number in range(count + 1)]
+            units += [tuple(own[low:high]) for low, high in pairwise(edges)]
+        return units
+
+
 def grid(rhos: Sequence[float], students: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
     """All cells, seed by seed, so that an unfinished search has compared every rho.  UserError for a bad grid.
 
@@ -99,28 +124,36 @@ def grid(rhos: Sequence[float], students: Sequence[str], seeds: Sequence[int]) -
 
 
 def search(
-    cells: Sequence[Cell], run_cell: RunCell, out: Path, *, race: Race | None = None, engine: Engine | None = None
+    cells: Sequence[Cell],
+    run_cell: RunCell,
+    out: Path,
+    *,
+    race: Race | None = None,
+    groups: Groups | None = None,
+    engine: Engine | None = None,
 ) -> list[CellResult]:
     """Run every cell that has no result yet and return all results in the order of `cells`.
 
     `run_cell(cell, report)` trains one student and returns a JSON dict with `errors`, one finite number for each
     validation image (lower is better); it must be picklable where `engine` has more than one worker.
-    `race`: a rho that it drops runs no further seeds.  The results depend on `run_cell` alone, not on order, workers or
-    kills.
+    `race`: a rho that it drops runs no further seeds.  `groups`: trains several cells at once.  The results depend on
+    these functions alone, not on order, workers or kills.
     """
     if not cells:
         raise UserError("the rho grid is empty; give at least one rho, one student and one seed.")
     out, seeds = Path(out), list(dict.fromkeys(cell.seed for cell in cells))
-    place, is_finished = partial(_folder, out=out), partial(_is_finished, out=out)
-    run = partial(_run, run_cell=run_cell, out=out)
+    place, is_finished = partial(_place, out=out), partial(_is_finished, out=out)
+    run = partial(_run, run_cell=run_cell, groups=groups, out=out)
     results: list[CellResult] = []
+    before = 0
     for count in race.rounds if race else [len(seeds)]:
         gone = {one.rho for one in race.dropped(errors_by_rho(results))} if race and results else set()
         if gone and {cell.rho for cell in cells} - gone <= {NO_FILTER}:
             break  # nothing is left to compare rho 1 with
-        due = [cell for cell in cells if cell.seed in seeds[:count] and cell.rho not in gone]
-        share_cells("rho search", due, place, is_finished, run, engine)
-        results = read_results(cells, out)
+        due = [cell for cell in cells if cell.seed in seeds[before:count] and cell.rho not in gone]
+        units = groups.parted(due) if groups else [(cell,) for cell in due]
+        share_cells("rho search", units, place, is_finished, run, engine)
+        results, before = read_results(cells, out), count
     return results
 
 
@@ -164,19 +197,35 @@ def read_costs(cells: Sequence[Cell], out: Path) -> dict[str, float]:
     return total
 
 
-def _is_finished(cell: Cell, out: Path) -> bool:
-    return _read(cell, out) is not None
+def _place(unit: tuple[Cell, ...], out: Path) -> Path:
+    """Where a cell, or a group of cells, is claimed."""
+    if len(unit) == 1:
+        return _folder(unit[0], out)
+    return out / "groups" / f"{unit[0].name}-and-{len(unit) - 1}-more"
 
 
-def _run(cell: Cell, run_cell: RunCell, out: Path) -> None:
-    """Train one cell, which is claimed, and write its result."""
-    report = CellReport(_folder(cell, out))
+def _is_finished(unit: tuple[Cell, ...], out: Path) -> bool:
+    return all(_read(cell, out) is not None for cell in unit)
+
+
+def _run(unit: tuple[Cell, ...], run_cell: RunCell, groups: Groups | None, out: Path) -> None:
+    """Train what is claimed, and write each cell's result."""
+    reports = [CellReport(_folder(cell, out)) for cell in unit]
     begin = time.process_time(), time.perf_counter()
-    outcome = dict(run_cell(cell, report))
-    cost = {"cpu_seconds": time.process_time() - begin[0], "wall_seconds": time.perf_counter() - begin[1]}
+    if len(unit) == 1 or groups is None:
+        outcomes = [run_cell(cell, report) for cell, report in zip(unit, reports, strict=True)]
+    else:
+        outcomes = groups.run(unit, reports, _place(unit, out))
+    spent = (time.process_time() - begin[0]) / len(unit), (time.perf_counter() - begin[1]) / len(unit)
+    for cell, report, outcome in zip(unit, reports, outcomes, strict=True):
+        _write(cell, report, dict(outcome), dict(zip(("cpu_seconds", "wall_seconds"), spent, strict=True)))
+
+
+def _write(cell: Cell, report: CellReport, outcome: dict[str, Any], cost: dict[str, float]) -> None:
     errors = np.asarray(outcome.pop("errors"), dtype=np.float64)
     if not (errors.size and np.isfinite(errors).all()):
         raise UserError(f"cell {cell.name}: the score is not a number; look at its training.")
+    report.folder.mkdir(parents=True, exist_ok=True)
     write_sealed_json(report.folder / COST_FILE, cost)
     value = {
         "cell": asdict(cell),

@@ -12,7 +12,7 @@ from torch.nn import functional
 from image_data.sources import ImageSource
 from interfaces import LabelSpace
 
-_BLOCK_ROWS = 256
+BLOCK_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ def outputs(network: nn.Module, images: ImageSource, device: torch.device) -> to
     network.eval()
     found = []
     with torch.inference_mode():
-        for start in range(0, len(images), _BLOCK_ROWS):
-            rows = np.arange(start, min(start + _BLOCK_ROWS, len(images)))
+        for start in range(0, len(images), BLOCK_ROWS):
+            rows = np.arange(start, min(start + BLOCK_ROWS, len(images)))
             found.append(network(torch.from_numpy(images.images(rows)).to(device)).float().cpu())
     network.train(was_training)
     return torch.cat(found)

@@ -90,7 +90,7 @@ def train_classifier(
     network = network.to(device).to(memory_format=torch.channels_last).train()  # convolutions are faster so on a CPU
     labels = label_space.encode(np.array(train.labels))
     method = build_classifier_method(settings, network, label_space, labels, teacher, (*shape, shape[1]))
-    task = _Task(train, val, label_space, settings, device, names, teacher, ranks)
+    task = TrainingTask(train, val, label_space, settings, device, names, teacher, ranks)
     distillation = Distillation(method, settings.steps, ranks, device)
     try:
         trained, best = _optimise(task, network, distillation, labels, out, listen)
@@ -99,7 +99,7 @@ def train_classifier(
         plain_teacher(teacher)
     if ranks.main:
         best.restore(trained)
-        card = _card(task, trained, best, distillation, shape) | {
+        card = training_card(task, trained, best, distillation, shape) | {
             "initialised_from": start_digest,
             "trained_on": dict(trained_on or {}),
         }
@@ -110,14 +110,14 @@ def train_classifier(
 
 
 def _optimise(
-    task: _Task, network: StudentNetwork, distillation: Distillation, labels: torch.Tensor, out: Path,
+    task: TrainingTask, network: StudentNetwork, distillation: Distillation, labels: torch.Tensor, out: Path,
     listen: OnValidation,
 ) -> tuple[StudentNetwork, BestState]:  # fmt: skip
     """The loop.  Returns what was trained, the EMA where there is one, and its validation scores."""
     settings, device, ranks = task.settings, task.device, task.ranks
     method = distillation.method
     parameters = [*network.parameters(), *method.parameters()]  # adapters learn in the student's optimiser
-    optimizer = _optimizer(parameters, settings)
+    optimizer = sgd(parameters, settings)
     ema = ExponentialMovingAverage(network, settings.ema_half_life_images) if settings.ema_half_life_images else None
     share_statistics(network, ranks, device)  # after the EMA's copy, which one rank runs alone
     trained: StudentNetwork = ema.module if ema else network  # type: ignore[assignment]
@@ -167,7 +167,8 @@ def _optimise(
     return trained, best
 
 
-def _optimizer(parameters: Sequence[nn.Parameter], settings: ClassifierSettings) -> torch.optim.Optimizer:
+def sgd(parameters: Sequence[nn.Parameter], settings: ClassifierSettings) -> torch.optim.Optimizer:
+    """The optimiser of the settings."""
     return torch.optim.SGD(
         parameters,
         lr=settings.learning_rate(0),
@@ -179,7 +180,7 @@ def _optimizer(parameters: Sequence[nn.Parameter], settings: ClassifierSettings)
 
 
 @dataclass(frozen=True)
-class _Task:
+class TrainingTask:
     """What does not change while a network trains."""
 
     train: ImageSource
@@ -254,8 +255,8 @@ def _check_machine(train: ImageSource, settings: ClassifierSettings, device: tor
         check_fits(train, device)
 
 
-def _card(
-    task: _Task, network: StudentNetwork, best: BestState, distillation: Distillation, shape: tuple[int, int]
+def training_card(
+    task: TrainingTask, network: StudentNetwork, best: BestState, distillation: Distillation, shape: tuple[int, int]
 ) -> dict[str, Any]:
     """What is known of the finished network; nothing in it depends on time or machine."""
     settings, score = task.settings, task.validate(network)

@@ -9,9 +9,10 @@ chosen where its difference to rho 1 is resolved over seeds and images, else rho
 from __future__ import annotations
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pydantic import Field
 
@@ -32,6 +33,9 @@ from runtime.bounds import Risk
 from runtime.errors import UserError
 from runtime.registry import Choice
 from training.methods import METHODS
+
+if TYPE_CHECKING:
+    from classifiers.rho_race import Race
 
 _MANY_SEEDS, _FEW_SEEDS = 8, 3
 _SMALL_TRAINING = 10**12  # multiply-adds of one training: about a minute of one core
@@ -67,40 +71,88 @@ class _Training:
 
     def __call__(self, cell: Any, report: Any) -> dict[str, Any]:
         from classifiers import train_classifier
-        from classifiers.predictor import load_classifier
-        from classifiers.scoring import image_errors, outputs
+
+        known = self._known()
+        source, settings, folder = self._source(cell, known), self._settings(cell), report.folder / "training"
+        train_classifier(
+            source,
+            known.data.val,
+            known.data.label_space,
+            settings,
+            folder,
+            known.device,
+            known.data.allowed_augmentations,
+            known.teacher,
+            on_validation=report,
+        )
+        return self._outcome(source, folder, known)
+
+    def together(self, cells: Sequence[Any], reports: Sequence[Any], folder: Path) -> list[dict[str, Any]]:
+        """The same of several cells at once, of one network."""
+        from classifiers.group_trainer import Member, train_group
+
+        known = self._known()
+        members = [
+            Member(self._source(cell, known), self._settings(cell), report.folder / "training", report)
+            for cell, report in zip(cells, reports, strict=True)
+        ]
+        data = known.data
+        train_group(
+            members, data.val, data.label_space, folder, known.device, data.allowed_augmentations, known.teacher
+        )
+        return [self._outcome(member.train, member.out, known) for member in members]
+
+    def sizes(self, data: Any) -> dict[str, int]:
+        """How many cells of each network are best trained at once."""
+        from classifiers.group_trainer import at_once
+        from runtime.devices import pick_device
+
+        device, shape = pick_device(self.options.device), data.train.pixels.shape[1:]
+        found = {}
+        for network in self.options.networks:
+            settings = classifier_settings(self.options, network, self.options.method)
+            found[network.name] = at_once(settings, shape, data.label_space, device)
+        return found
+
+    def _known(self) -> _Known:
         from image_data.fake import open_fakes
         from runtime.devices import pick_device
 
-        options = self.options
-        device = pick_device(options.device)
-        data = load_data(options)
-        fakes = open_fakes(self.fakes)  # compared with the data when the search began
-        settings = classifier_settings(options, _network(options, cell.student), options.method, seed=cell.seed)
-        source = mixed_source(options.model_copy(update={"seed": cell.seed}), data, fakes, cell.rho)
-        folder = report.folder / "training"
-        result = train_classifier(
-            source,
-            data.val,
-            data.label_space,
-            settings,
-            folder,
-            device,
-            data.allowed_augmentations,
-            load_predictor(self.predictor, device) if self.predictor else None,
-            on_validation=report,
-        )
-        found = outputs(load_classifier(folder, device).network, data.val, device)
-        errors = image_errors(found, data.val.labels, data.label_space)
-        return {"errors": errors, "images": len(source), "steps": result["steps"]}
+        device = pick_device(self.options.device)
+        teacher = load_predictor(self.predictor, device) if self.predictor else None
+        # The fakes were compared with the data when the search began.
+        return _Known(load_data(self.options), open_fakes(self.fakes), device, teacher)
+
+    def _settings(self, cell: Any) -> Any:
+        network = _network(self.options, cell.student)
+        return classifier_settings(self.options, network, self.options.method, seed=cell.seed)
+
+    def _source(self, cell: Any, known: _Known) -> Any:
+        return mixed_source(self.options.model_copy(update={"seed": cell.seed}), known.data, known.fakes, cell.rho)
+
+    def _outcome(self, source: Any, folder: Path, known: _Known) -> dict[str, Any]:
+        from classifiers.predictor import load_classifier
+        from classifiers.scoring import image_errors, outputs
+
+        val, trained = known.data.val, load_classifier(folder, known.device)
+        errors = image_errors(outputs(trained.network, val, known.device), val.labels, known.data.label_space)
+        return {"errors": errors, "images": len(source), "steps": trained.card["result"]["steps"]}
+
+
+class _Known(NamedTuple):
+    """What all cells share."""
+
+    data: Any
+    fakes: Any
+    device: Any
+    teacher: Any
 
 
 def run(options: Options) -> dict[str, Any]:
     """Run every cell that has no result yet, then choose."""
     from classifiers.leak_guard import seen_line
     from classifiers.rho_choice import choose, render
-    from classifiers.rho_race import Race
-    from classifiers.rho_search import grid, read_results, search
+    from classifiers.rho_search import Groups, grid, read_results, search
     from commands.support.engine import make_engine
     from image_data.label_meeting import LabelHolder, check_several_classes
     from runtime.devices import set_threads
@@ -115,7 +167,7 @@ def run(options: Options) -> dict[str, Any]:
     options, why = _with_seeds(options, data, steps)
     cells = grid(options.rhos, [network.name for network in options.networks], options.seeds or ())
     seen = seen_line(data, others, "val")
-    race = Race(options.risk, len(options.seeds or ())) if options.race else None
+    race = _race(options)
     needs = {"trainings": len(cells), "of steps": steps, "seeds": list(options.seeds or ()), "why": why}
     unit, scale = ("error, %", 100.0) if data.label_space.kind == "classes" else ("absolute error", 1.0)
     with artefact("search-rho", "rho", options, parents, shared=True, needs=lambda: needs) as output:
@@ -124,7 +176,8 @@ def run(options: Options) -> dict[str, Any]:
         else:
             if why:
                 say(why)
-            search(cells, training, output.folder, race=race, engine=make_engine(options, output.folder))
+            groups = Groups(training.together, training.sizes(data))
+            search(cells, training, output.folder, race=race, groups=groups, engine=make_engine(options, output.folder))
         results = read_results(cells, output.folder)
         choice = choose(results, race)
         if not output.finished:
@@ -192,6 +245,21 @@ def _check(options: Options) -> None:
     if "risk" in options.model_fields_set and not options.race:
         raise UserError("--risk is that of a race; add --race, or leave it out.")
     grid(options.rhos, [network.name for network in options.networks], options.seeds or (0,))
+    if options.seeds is not None:
+        _race(options)
+
+
+def _race(options: Options) -> Race | None:
+    """The race, where one is asked for; UserError where it could drop nothing."""
+    from classifiers.rho_race import FIRST_LOOK, Race
+
+    race = Race(options.risk, len(options.seeds or ())) if options.race else None
+    if race is not None and not race.looks:
+        raise UserError(
+            f"--race drops nothing with {race.seeds} seeds, since it first looks after {FIRST_LOOK} and not after the "
+            "last; give --seeds 0,1,2,3 or more, or leave --race out."
+        )
+    return race
 
 
 def _with_seeds(options: Options, data: Any, steps: int) -> tuple[Options, str]:

@@ -22,7 +22,7 @@ class PointwiseConv2d(nn.Conv2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """N x in x H x W -> N x out x ceil(H / stride) x ceil(W / stride)."""
-        return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], self.weight, self.bias)
+        return F.conv2d(x[:, :, :: self.stride[0], :: self.stride[1]], self.weight, self.bias, groups=self.groups)
 
 
 def corrupts_memory(layer: nn.Module) -> bool:

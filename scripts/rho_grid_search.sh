@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # The rho grid search from a bare workspace to a distilled student; only calls cli.py, and continues after any stop.
 # Usage: scripts/rho_grid_search.sh [WORKSPACE] [further options of search-rho]
-# Cost with the defaults on 2 CPU cores: a few minutes, after the teacher, filter and predictor are there.
+# Cost with the defaults: 48 trainings (6 rhos x 8 seeds), about 20 minutes of one core, after the teacher, filter and
+# predictor are there; a few minutes with --width 0.5 (several students train at once) and --race (docs/rho_search.md).
 # Start it several times at once, also on several machines with a shared disk, to share the grid's cells.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -19,7 +19,7 @@ import torch
 from classifiers import STUDENTS, ClassifierSettings, train_classifier
 from classifiers.predictor import load_classifier
 from classifiers.rho_race import Race
-from classifiers.rho_search import Cell, CellReport, errors_by_rho, grid, read_costs, read_results, search
+from classifiers.rho_search import Cell, CellReport, Groups, errors_by_rho, grid, read_costs, read_results, search
 from classifiers.scoring import image_errors, outputs
 from image_data.real import load_real
 from runtime.claims import STALE_AFTER_SECONDS, is_stale, process_start, try_claim
@@ -190,6 +190,37 @@ def test_a_zombie_owns_nothing(tmp_path: Path) -> None:
         time.sleep(0.01)
     assert is_stale(path)
     child.communicate()
+
+
+def quick_group(cells: Any, reports: Any, folder: Path) -> list[dict[str, Any]]:
+    """The cells of a group, as they are alone."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "runs.txt").open("a") as stream:
+        stream.write(f"{len(cells)}\n")
+    found = []
+    for cell, report in zip(cells, reports, strict=True):
+        for step, score in curve(cell):
+            report(step, score)
+        found.append({"errors": image_errors_of(cell), "student_folder": report.folder.name})
+    return found
+
+
+def test_groups_follow_from_the_grid_and_leave_each_cell_its_result(tmp_path: Path) -> None:
+    """Of about equal size, each of one student; the results are those of single cells, and none is run twice."""
+    cells = grid(RHOS, ("vgg8", "resnet8"), range(3))
+    groups = Groups(quick_group, {"vgg8": 4, "resnet8": 1})
+    assert [len(unit) for unit in groups.parted(cells)] == [3, 3, 3, *[1] * 9]
+    assert sorted(cell for unit in groups.parted(cells) for cell in unit) == sorted(cells)
+    results = search(cells, quick_cell, tmp_path / "groups", groups=groups)
+    assert results == search(cells, quick_cell, tmp_path / "alone")
+    assert files(tmp_path / "groups") == files(tmp_path / "alone")
+    (tmp_path / "groups" / "cells" / cells[0].name / "result.json").unlink()
+    assert search(cells, slow_cell, tmp_path / "groups", groups=groups, engine=LocalEngine(2)) == results
+    ran = [path.read_text().split() for path in sorted((tmp_path / "groups" / "groups").glob("*/runs.txt"))]
+    assert sorted(map(len, ran)) == [1, 1, 2]  # only the group of the lost result
+    race = Race(risk=0.05, seeds=6)
+    raced = search(FIVE, quick_cell, tmp_path / "race", race=race, groups=groups)
+    assert raced == search(FIVE, quick_cell, tmp_path / "race alone", race=race)
 
 
 FIVE = grid((0.3, 0.6, 0.7, 0.8, 1.0), ("vgg8",), range(6))

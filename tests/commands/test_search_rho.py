@@ -21,6 +21,7 @@ QUICK = "--steps 3 --width 0.25 --nfake-per-class 10"
         ("--risk 0.1", "--risk is that of a race; add --race, or leave it out."),
         ("--race --risk 0", "--risk '0': it must be above 0."),
         ("--race --risk 0.6", "--risk '0.6': it must be below 0.5."),
+        ("--race --seeds 0,1,2", "--race drops nothing with 3 seeds"),
         ("--rhos 0.333", "rho 0.333 has more than two decimals"),
     ],
 )
@@ -52,6 +53,7 @@ def test_a_race_is_continued_to_the_same_files(workspace, capsys, tmp_path):
     found = workspace.json(capsys, "search-rho", text, tiny=False)
     files = {path: path.read_bytes() for path in (tmp_path / "o").glob("choice.*")}
     assert len(files) == 2
+    assert len(list((tmp_path / "o" / "groups").iterdir())) == 2  # so small students are trained together
     assert found["choice"]["risk"] == 0.05
     for path in files:
         path.unlink()
