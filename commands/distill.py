@@ -2,8 +2,9 @@
 
 `--train-on fakes --no-test` reads no real image at all: a share of the fakes is held out to judge on.
 `--method blkd` adds a teacher's soft labels: of a running one (--predictor), or as `score --views` stored them
-(--outputs; the teacher is then not loaded).  Every setting trains for the same number of steps; selection sees
-validation images only, and the test images are opened once, at the end.
+(--outputs; the teacher is then not loaded).  Every setting trains for the same number of steps, or with
+--epochs for passes through its own images; selection sees validation images only, and the test images are opened once,
+at the end.
 """
 
 from __future__ import annotations

@@ -113,7 +113,10 @@ def test_a_recipe_says_what_it_is_for(path):
 @pytest.mark.xdist_group("workspace")
 @pytest.mark.parametrize(
     ("name", "line"),
-    [pytest.param(*use, marks=[pytest.mark.slow] * ("/c20k" in use[1] or "/c10k" in use[1])) for use in _uses()],
+    [
+        pytest.param(*use, marks=[pytest.mark.slow] * bool(re.search("/c20k|/c10k|per-element", use[1])))
+        for use in _uses()
+    ],
 )
 @pytest.mark.usefixtures("any_machine")
 def test_the_use_of_a_recipe_works_as_written(name, line, place, monkeypatch, capsys):
