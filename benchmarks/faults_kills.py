@@ -59,6 +59,7 @@ TRIALS = {
     "sample --workers 2": "--nfake-per-class 40 --block-size 32 --pilot-candidates 32 --seed 8",
     "score": "W/f --predictor W/other",
     "score --nearest": "W/f",
+    "score --views 128": "W/f --pooled --real-per-class 5 --predictor W/other",
     "repair": "W/broken",
     "export-fakes": "W/f --out W/e",
     "export-h5": "W/f --out W/e.h5",

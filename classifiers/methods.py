@@ -69,7 +69,8 @@ def build_classifier_method(
     try:
         method = build_method(choices, space, settings.seed, given, absent)
     except UserError as error:
-        if isinstance(teacher, StoredTeacher) and METHODS.get(settings.method.name).requires & given & {"features"}:
+        requires = METHODS.get(settings.method.name).requires
+        if isinstance(teacher, StoredTeacher) and "features" in requires and requires <= given:
             raise UserError(_more_than_stored(settings, teacher, str(error).split(";")[0].rstrip("."))) from error
         raise
     if isinstance(teacher, StoredTeacher):

@@ -111,7 +111,7 @@ def _inputs(options: Options) -> dict[str, Path]:
     if any(one.get("train_on", "mixed") != "real" and "fakes" not in one for one in sets):
         inputs["fakes"] = resolve_input("fakes", options.fakes, options, rho=options.rho)
     taught = any(METHODS.get(method.name).requires & {"logits", "features"} for method in options.methods)
-    if taught and any("predictor" not in one for one in sets):
+    if taught and any(not {"predictor", "outputs"} & set(one) for one in sets):
         kind = "predictor" if options.outputs is None else "outputs"
         inputs[kind] = resolve_input(kind, getattr(options, kind), options)
     return inputs
@@ -122,7 +122,7 @@ def _parents(options: Options, inputs: Mapping[str, Path]) -> dict[str, str]:
     parents = {"data": load_data(options).digest, **start_of(options)}
     parents |= {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
     for name, training_set in options.sets.items():
-        for key, kind in (("fakes", "fakes"), ("predictor", "predictor"), ("init_from", "predictor")):
+        for key, kind in (*((one, one) for one in ("fakes", "predictor", "outputs")), ("init_from", "predictor")):
             if training_set.get(key) not in {None, BASELINE}:
                 parents[f"{key} of {name}"] = artefact_digest(kind, Path(training_set[key]))
     return parents

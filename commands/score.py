@@ -35,21 +35,21 @@ if TYPE_CHECKING:
     from image_data.real import RealData
 
 POSITIONAL = "fakes"
+_FAKES_HELP = "Folder of the fakes (by default the workspace's latest; of --views: none)."
 _DATA_HELP = "Real images of --views (by default digits) or --nearest (by default those of the teacher)."
 
 
 class Options(FakesOptions):
     """Flags of score."""
 
+    fakes: Path | None = Field(None, description=_FAKES_HELP)
     predictor: Path | None = Field(None, description="Folder of the predictor.")
     views: int | None = Field(None, ge=1, le=10_000, description="Store outputs for so many views of each image.")
     pooled: bool = Field(False, description="With --views: store the predictor's pooled features too.")
     augmentation: Names | None = Field(None, description='Of --views, as in distill: flip, translate; "" for none.')
     nearest: bool = Field(False, description="Add distances to training images and between fakes.")
     filter: Path | None = Field(None, description="Folder of the filter whose features --nearest compares.")
-    data: str | None = Field(
-        None, description="Real images of --views [default: digits] or --nearest [default: the teacher's]"
-    )
+    data: str | None = Field(None, description=_DATA_HELP)
     fold: int | None = Field(None, ge=0, description="Cross-fitting fold of the embedded digits (0, 1 or 2).")
     resolution: int | None = Field(None, ge=8, le=512, description="Side of the images in pixels.")
     real_per_class: int | None = Field(None, ge=1, description="Use only this many training images a class.")

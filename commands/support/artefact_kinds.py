@@ -15,7 +15,7 @@ WANTED = {  # kind -> what it is called, and where it comes from
     "filter": ("a filter", "the folder that fit-filter made"),
     "predictor": ("a classifier", "the folder that train-classifier, import-predictor or distill made"),
     "fakes": ("a dataset of fakes", "the folder that sample made"),
-    "outputs": ("stored outputs", "the folder that score --views made"),
+    "outputs": ("a folder of stored outputs", "the one that score --views made"),
 }
 FLAGS = {  # option name -> kind of artefact
     "teacher": "teacher",

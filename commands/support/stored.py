@@ -29,12 +29,15 @@ def store_views(options: Any) -> dict[str, Any]:
     from classifiers.storing_outputs import ViewPlan, store_outputs
     from image_data.label_meeting import meet
     from runtime.devices import pick_device, set_threads
+    from runtime.progress import note
 
     set_threads(1)
     images, holder, augmentation, parents = _images(options)
     plan = ViewPlan(options.views, options.seed, augmentation, options.pooled)
     if plan.views > 1 and not plan.augmentation:
         raise UserError(f"--views {plan.views}: without augmentation all views are the same; give --views 1.")
+    if plan.views == 1 and plan.augmentation:
+        note('with one view each image is shifted or mirrored for good; give more views, or --augmentation ""')
     folder = resolve_input("predictor", options.predictor, options)
     meet(holder, predictor_labels(folder))
     check_predictor_images(folder, images.image_shape, holder.name)

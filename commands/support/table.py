@@ -11,7 +11,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "import-predictor": ("import_predictor", "Make a predictor from a classifier of another program."),
     "fit-filter": ("fit_filter", "Fit the feature extractor and the conditional density ratio."),
     "sample": ("sample", "Sample a teacher through the filter into an HDF5 dataset of fakes."),
-    "score": ("score", "Add a predictor's outputs and errors to a dataset of fakes."),
+    "score": ("score", "Add a predictor's outputs and errors to fakes, or store outputs to distil from."),
     "verify": ("verify", "Check every byte of a dataset of fakes."),
     "repair": ("repair", "Make the damaged units of a dataset of fakes again."),
     "inspect": ("inspect_fakes", "Describe a dataset of fakes: acceptance, ratios, errors, quality, warnings."),

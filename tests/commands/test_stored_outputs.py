@@ -46,11 +46,11 @@ def test_the_teacher_is_not_loaded(workspace: Any, outputs: Path, tmp_path: Path
     mixed = f"{FEW} --rho 0.5 --real-share 0.5 {STUDENT}"
     assert workspace.type("distill", f"{mixed} --out {tmp_path / 'live'}", tiny=False) == 0
     monkeypatch.setattr(commands.distill, "load_predictor", lambda *given: pytest.fail("a predictor was loaded"))
-    for method in ("blkd", "rkd", "crd"):
-        out = tmp_path / method
+    for method in ("blkd", "rkd --beside blkd", "crd"):
+        out = tmp_path / method.split()[0]
         assert workspace.type("distill", f"{mixed} --outputs {outputs} --method {method} --out {out}", tiny=False) == 0
         assert (out / "seen.safetensors").read_bytes() == (tmp_path / "live" / "seen.safetensors").read_bytes()
-        stored, live = (json.loads((tmp_path / name / "card.json").read_text()) for name in (method, "live"))
+        stored, live = (json.loads((tmp_path / name / "card.json").read_text()) for name in (out.name, "live"))
         assert stored["teacher"] == live["teacher"]
         assert recorded_parents(out)["outputs"] == read_sealed_json(outputs / "card.json")["source_digest"]
         result = read_sealed_json(out / "result.json")
