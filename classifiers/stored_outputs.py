@@ -181,7 +181,8 @@ class StoredTeacher:
         for source, rows in train.pieces():
             end = begin + len(rows)
             if isinstance(source, FakeDataset):
-                there = source.digest == self.stored.fakes
+                held = len(self.stored.outputs) - len(self.stored.keys)
+                there = source.digest == self.stored.fakes and held == len(source)
                 lost_fakes += 0 if there else len(rows)
                 self._rows[begin:end] = len(self.stored.keys) + rows
                 self._keys[begin:end] = fake_keys(source.digest, rows)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -297,6 +298,10 @@ def test_what_is_not_covered_is_counted(digits: RealData, fakes: FakeDataset, tm
         StoredTeacher(opened, Concatenation([other.train, other.train]))
     with pytest.raises(UserError, match=f"does not cover the {len(fakes)} fakes to train on: it holds no fakes"):
         StoredTeacher(opened, Concatenation([digits.train, fakes.view()]))
+    short = open_outputs(stored(tmp_path / "s", digits, fakes))
+    short = replace(short, outputs=short.outputs[:-1])  # a card that was made to say so
+    with pytest.raises(UserError, match=f"does not cover the {len(fakes)} fakes"):
+        StoredTeacher(short, fakes.view())
     larger = ArraySource(np.repeat(digits.train.pixels, 2, axis=3).repeat(2, axis=2), digits.train.labels)
     with pytest.raises(UserError, match="does not cover 40 of the 40"):
         StoredTeacher(opened, larger)
