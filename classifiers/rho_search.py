@@ -147,7 +147,9 @@ def search(
     results: list[CellResult] = []
     before = 0
     for count in race.rounds if race else [len(seeds)]:
-        gone = {one.rho for one in race.dropped(errors_by_rho(results))} if race and results else set()
+        # What another process has run beyond this round decides nothing here: the groups would be other ones.
+        known = errors_by_rho([result for result in results if result.cell.seed in seeds[:before]])
+        gone = {one.rho for one in race.dropped(known)} if race and before else set()
         if gone and {cell.rho for cell in cells} - gone <= {NO_FILTER}:
             break  # nothing is left to compare rho 1 with
         due = [cell for cell in cells if cell.seed in seeds[before:count] and cell.rho not in gone]

@@ -18,7 +18,7 @@ import torch
 
 from classifiers import STUDENTS, ClassifierSettings, train_classifier
 from classifiers.predictor import load_classifier
-from classifiers.rho_race import Race
+from classifiers.rho_race import Dropped, Race
 from classifiers.rho_search import Cell, CellReport, Groups, errors_by_rho, grid, read_costs, read_results, search
 from classifiers.scoring import image_errors, outputs
 from image_data.real import load_real
@@ -221,6 +221,24 @@ def test_groups_follow_from_the_grid_and_leave_each_cell_its_result(tmp_path: Pa
     race = Race(risk=0.05, seeds=6)
     raced = search(FIVE, quick_cell, tmp_path / "race", race=race, groups=groups)
     assert raced == search(FIVE, quick_cell, tmp_path / "race alone", race=race)
+
+
+class LateRace(Race):
+    """Drops rho 0.3 after five seeds."""
+
+    def dropped(self, errors: Any) -> list[Dropped]:
+        return [Dropped(0.3, 5, 1.0, 0.2, 0.1)] if len(errors[1.0]) >= 5 else []
+
+
+def test_groups_of_an_early_round_do_not_follow_from_a_later_look(tmp_path: Path) -> None:
+    """A result that is lost in the fourth round is made again by the group that made it."""
+    groups, race = Groups(quick_group, {"vgg8": 8}), LateRace(risk=0.05, seeds=6)
+    results = search(FIVE, quick_cell, tmp_path, race=race, groups=groups)
+    assert {rho: len(rows) for rho, rows in errors_by_rho(results).items()}[0.3] == 5
+    made = {path.name for path in (tmp_path / "groups").iterdir()}
+    (tmp_path / "cells" / "rho0.70-vgg8-seed3" / "result.json").unlink()
+    assert search(FIVE, quick_cell, tmp_path, race=race, groups=groups) == results
+    assert {path.name for path in (tmp_path / "groups").iterdir()} == made
 
 
 FIVE = grid((0.3, 0.6, 0.7, 0.8, 1.0), ("vgg8",), range(6))
