@@ -51,7 +51,7 @@ class SeedParts:
         left: dict[str, Any] = {"parts": list(self._options.parts), "rho": None}
         with silenced():
             for command, given in self._options.parts.items():
-                result = call(command, **{**self._shared(command), **given})
+                result = call(command, **self._with_images({**self._shared(command), **given}))
                 left["rho"] = result.get("rho") if command == "search-rho" else left["rho"]
             for name, training_set in self._options.sets.items():
                 if "sample" in training_set:
@@ -79,6 +79,12 @@ class SeedParts:
         if options.get("rho") == SEARCHED:
             options["rho"] = rho or read_sealed_json(self.workspace / PARTS_FILE, _REMEDY)["rho"]
         return options
+
+    @staticmethod
+    def _with_images(options: dict[str, Any]) -> dict[str, Any]:
+        """Without the seed of a draw where all images are taken: it would be another artefact for nothing."""
+        all_images = options.get("real_per_class") is None
+        return {name: value for name, value in options.items() if not (all_images and name == "data_seed")}
 
     def _shared(self, command: str) -> dict[str, Any]:
         common = {"workspace": str(self.workspace)} if command == "sample" else self.given()
