@@ -45,7 +45,7 @@ class DemoPlan:
     width: float = 0.125  # of the students
     teacher_network: str = "vgg8_quarter"
     rhos: tuple[float, ...] = (0.5, 0.75, 1.0)
-    search_seeds: int = 2
+    search_seeds: int = 4
     student_steps: int = 0
 
     def parts(self, setting: str, fold: int) -> Path:
