@@ -33,8 +33,9 @@ def whole(workspace: Any) -> Any:
 def places(whole: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What users give in the place of an artefact: every kind of them, and folders and files that are none."""
     root = tmp_path_factory.mktemp("places")
-    found = {kind: (whole.folder / kind / "latest").resolve() for kind in WANTED}
-    for name, text in {"judge": {"architecture": "judge-x"}, "evaluation": None, "rho": None, "plain": None}.items():
+    found = {kind: (whole.folder / kind / "latest").resolve() for kind in WANTED if kind != "outputs"}
+    cards = {"judge": {"architecture": "judge-x"}, "outputs": {"kind": "outputs"}}
+    for name, text in {**cards, "evaluation": None, "rho": None, "plain": None}.items():
         found[name] = root / name
         found[name].mkdir()
         if text is not None:
