@@ -71,6 +71,7 @@ def test_a_cell_that_is_lost_is_made_again_to_the_same_bytes(workspace: Any, com
     assert lost.is_file()
 
 
+@pytest.mark.slow
 def test_two_workers_end_with_the_same_bytes(workspace: Any, compared: Path, tmp_path: Path) -> None:
     assert cli.main([*words(workspace, tmp_path), "--workers", "2"]) == 0
     assert contents(tmp_path / "c") == contents(compared)
