@@ -3,8 +3,9 @@
 `sampling`: end to end against the bare forward passes, with the workspace's teacher, filter and predictor (or those
 given), and without a teacher with untrained networks of two sizes; `--memory`: peak memory of a small and a large run.
 `reading`: shuffled reading for training against a tensor in memory.  `verify`: checking a dataset against the disk and
-the hashes.  `distilling`: stored outputs against a running teacher, processor time and error.  What is made for
-measuring lies in a temporary folder (inside --out, where given), which is removed.
+the hashes.  `distilling`: stored outputs against a running teacher, processor time and error.  `training`: the
+classifiers' trainer against a plain loop by hand.  What is made for measuring lies in a temporary folder (inside --out,
+where given), which is removed.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _USES = {  # options that only some measurements know
     "image_channels": ("sampling",),
     "memory": ("sampling",),
     "count": ("sampling", "verify"),
-    "small": ("sampling", "reading", "verify", "distilling"),
+    "small": ("sampling", "reading", "verify", "distilling", "training"),
     "fakes": ("verify",),
 }
 _LABELS = 10  # of real networks, at most
@@ -43,7 +44,9 @@ _LABELS = 10  # of real networks, at most
 class Options(TeacherOptions, SharedOptions):
     """Flags of benchmark."""
 
-    what: Literal["sampling", "reading", "verify", "distilling"] | None = Field(None, description="What to measure.")
+    what: Literal["sampling", "reading", "verify", "distilling", "training"] | None = Field(
+        None, description="What to measure."
+    )
     student: Path | None = Field(None, description="Folder of the student generator.")
     filter: str | None = Field(None, description="sampling: folder of the filter, or none.")
     predictor: str | None = Field(None, description="sampling: folder of the predictor, or none.")
@@ -61,7 +64,13 @@ def run(options: Options) -> dict[str, Any]:
     work_begins(options)
     if options.what is None:
         return _networks(options)
-    measures = {"sampling": _sampling, "reading": _reading, "verify": _verifying, "distilling": _distilling}
+    measures = {
+        "sampling": _sampling,
+        "reading": _reading,
+        "verify": _verifying,
+        "distilling": _distilling,
+        "training": _training,
+    }
     measure = measures[options.what]
     return {"measured": options.what, "tables": measure(options)}
 
@@ -201,6 +210,14 @@ def _verifying(options: Options) -> dict[str, Any]:
         count = options.count or (SMALL if options.small else COUNT)
         folder = noise_dataset(Path(name) / "f", count, 3, 32) if options.fakes is None else options.fakes
         return {str(options.fakes or f"{count} images of noise"): compare(folder, rounds)}
+
+
+def _training(options: Options) -> dict[str, Any]:
+    from benchmarks.training import compare
+    from runtime.devices import set_threads
+
+    set_threads(1)
+    return compare(options.small, options.out)
 
 
 def _distilling(options: Options) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Compare distillation methods on training sets: real images, real and fakes, fakes alone; over networks and seeds.
 
+\b
     methods: [none, blkd, dkd]
     sets: {real: {}, real + fakes: {rho: 0.9}}
     seeds: [0, 1, 2]

@@ -201,3 +201,11 @@ def test_signals_at_random_moments_lose_nothing():
         assert sum(row["signals"].values()) >= 1
         assert row["otherwise"] == row["failures"] == []
         assert row["tracebacks"] == row["orphans"] == 0
+
+
+@pytest.mark.slow
+def test_training_compares_the_trainer_with_a_plain_loop(capsys, tmp_path):
+    tables = _benchmark(capsys, "training", "--small", "--out", str(tmp_path))["tables"]
+    assert set(tables) == {"none", "blkd", "sp"}
+    assert all(0 < table["ours / plain"] < 100 for table in tables.values())
+    assert not list(tmp_path.iterdir())
