@@ -19,7 +19,7 @@ from runtime.errors import UserError
 
 
 class Options(SharedOptions):
-    """Flags of demo; the defaults fit 12 minutes on 2 cores."""
+    """Flags of demo; the defaults take 50 minutes of processor time."""
 
     workspace: Folder = Field(Path("runs/demo"), description="The demo's own workspace.")
     workers: int = Field(0, ge=0, description="Processes; 0: one a core.")
