@@ -112,13 +112,10 @@ def read_label_map(path: Path, label_space: LabelSpace) -> LabelMap:
     return LabelMap(names, sources)
 
 
-def _class_name(name: Any, path: Path) -> str:
-    """YAML reads yes, no, on, off and null as no texts."""
-    if isinstance(name, bool) or not isinstance(name, str | int | float):
-        raise UserError(f"--label-map {path}: a class's name is read as {str(name).lower()} by YAML; put it in quotes.")
-    if not str(name).strip():
+def _class_name(name: str, path: Path) -> str:
+    if not name.strip():
         raise UserError(f"--label-map {path}: a class has no name; give each one.")
-    return str(name)
+    return name
 
 
 def _class_index(entry: Any, space: ClassLabels, path: Path) -> int:

@@ -113,6 +113,7 @@ def test_distilling_compares_stored_outputs_with_a_running_teacher(capsys, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_memory_is_that_of_fresh_processes(capsys, tmp_path):
     words = ["sampling", "--memory", "--small", "--count", "800", "--out", str(tmp_path)]
     table = _benchmark(capsys, *words)["tables"]["memory"]

@@ -134,7 +134,9 @@ def test_a_workspace_or_out_that_is_a_file(workspace: Workspace, capsys: pytest.
     assert (tmp_path / "file").read_text() == "mine"
 
 
-@pytest.mark.parametrize(("shell", "code"), [("list > /dev/full", 2), ("list | head -c 1", 141)])
+@pytest.mark.parametrize(
+    ("shell", "code"), [("list > /dev/full", 2), pytest.param("list | head -c 1", 141, marks=pytest.mark.slow)]
+)
 def test_standard_output_that_takes_nothing(shell: str, code: int) -> None:
     command, pipe, rest = shell.partition(" ")
     script = f'"{sys.executable}" cli.py {command} {pipe}{rest}; echo "${{PIPESTATUS[0]}}" >&2'

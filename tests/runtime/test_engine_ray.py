@@ -93,6 +93,7 @@ class DieOnce:
         return number
 
 
+@pytest.mark.slow
 def test_items_go_to_every_node_with_one_thread_each(engine: RayEngine) -> None:
     taken = []
 

@@ -169,7 +169,9 @@ train(Path(sys.argv[1]))
 
 # In the middle of the second checkpoint; and between the weights and the card (the log's first write, one state.json
 # for each checkpoint, the last step's too, and the weights are the five renamed files).
-@pytest.mark.parametrize("point", ["checkpoint.before_commit:2", "atomic.after_rename:5"])
+@pytest.mark.parametrize(
+    "point", [pytest.param("checkpoint.before_commit:2", marks=pytest.mark.slow), "atomic.after_rename:5"]
+)
 def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path, whole: Path, point: str) -> None:
     out = tmp_path / "killed"
     environment = {**os.environ, "RETORT_FAILURE_POINT": point, "OMP_NUM_THREADS": "1", "RETORT_PROGRESS": "off"}

@@ -125,7 +125,6 @@ def test_the_adaptation_is_part_of_the_identity() -> None:
         ("classes: {a: [0], b: []}", "no classes of the teacher"),
         ("classes: [true]", "is no class"),
         ("classes: []", "must hold"),
-        ("classes: {no: [0], yes: [1]}", "read as false by YAML; put it in quotes"),
         ("classes: {a: [0], ' ': [1]}", "a class has no name"),
         ("classes: {a: [017]}", "write a plain number, or quote it"),
         ("labels: [0]", "must hold"),
@@ -135,6 +134,11 @@ def test_the_adaptation_is_part_of_the_identity() -> None:
 def test_bad_maps_are_named(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError, match=said):
         read_label_map(map_file(tmp_path, text), SPACE)
+
+
+def test_a_class_may_be_named_no(tmp_path: Path) -> None:
+    """YAML's words for truth are names where names stand."""
+    assert read_label_map(map_file(tmp_path, "classes: {no: [0], 7: [1]}"), SPACE).names == ("no", "7")
 
 
 def test_a_name_that_two_classes_bear_needs_their_index(tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def same_fakes(one: FakeDataset, two: FakeDataset) -> bool:
     return all(np.array_equal(left, right) for left, right in pairs)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_first_shards_stay_and_the_end_is_that_of_one_run(
     workers: int, teacher: Path, at_once: Path, tmp_path: Path
 ) -> None:
