@@ -53,6 +53,7 @@ _PARTS_HELP = "train-teacher, train-classifier, fit-filter, sample, search-rho, 
 _RATES_HELP = "Choose each row's rate among these on the first seed's validation images; none: --lr for all."
 _EPOCHS_HELP = "A second column: each row once more for so many epochs of its own images, as published work trains."
 _METHODS = (METHODS.choose("none"), METHODS.choose("blkd"))
+Sets = Mapping[str, Mapping[str, Any]]
 
 
 class Options(ClassifierFlags, SelectionOptions):
@@ -82,12 +83,12 @@ def run(options: Options) -> dict[str, Any]:
 
     set_threads(options.workers)
     _check(options)
+    data = load_data(options)
     inputs = {} if options.parts else _inputs(options)
     if options.outputs is None:  # else each cell asks the stored outputs themselves
-        check_fit(options, load_data(options), inputs.get("predictor"))
-    with artefact(
-        "compare", "comparison", options, _parents(options, inputs), shared=True, needs=lambda: _needs(options)
-    ) as output:
+        check_fit(options, data, inputs.get("predictor"))
+    parents = _parents(options, inputs, data.digest)
+    with artefact("compare", "comparison", options, parents, shared=True, needs=lambda: _needs(options)) as output:
         if not output.finished:
             engine = make_engine(options, output.folder)
             if options.parts:
@@ -118,9 +119,9 @@ def _inputs(options: Options) -> dict[str, Path]:
     return inputs
 
 
-def _parents(options: Options, inputs: Mapping[str, Path]) -> dict[str, str]:
-    """Digests of what goes in: of all rows, and of one set alone."""
-    parents = {"data": load_data(options).digest, **start_of(options)}
+def _parents(options: Options, inputs: Mapping[str, Path], data: str) -> dict[str, str]:
+    """Digests of what goes in: of all rows, and of one set alone.  data: that of the images."""
+    parents = {"data": data, **start_of(options)}
     parents |= {kind: artefact_digest(kind, folder) for kind, folder in inputs.items()}
     for name, training_set in options.sets.items():
         for key, kind in (*((one, one) for one in ("fakes", "predictor", "outputs")), ("init_from", "predictor")):
@@ -169,9 +170,6 @@ def _common(options: Options) -> dict[str, Any]:
     return {name: value for name, value in plain(options).items() if name in known and value is not None}
 
 
-Sets = Mapping[str, Mapping[str, Any]]
-
-
 def _stages(options: Options) -> list[Sets]:
     """The sets from scratch, then those that are fine-tuned from the baseline's students."""
     tuned = {name: one for name, one in options.sets.items() if one.get("init_from") == BASELINE}
@@ -185,7 +183,8 @@ def _rates(options: Options, folder: Path, sets: Sets, inputs: Mapping[str, Path
 
     if not options.learning_rates:
         return {}
-    first = [cell for cell in _cells(options, folder, sets, inputs, {}) if cell.seed == options.seeds[0]]
+    open_sets = {name: one for name, one in sets.items() if "lr" not in one}  # a set that says its rate keeps it
+    first = [cell for cell in _cells(options, folder, open_sets, inputs, {}) if cell.seed == options.seeds[0]]
     trials = rate_cells(first, options.learning_rates, folder)
     cells = [trial for several in trials.values() for trial in several]
     share_cells("learning rates", cells, RateCell.place, RateCell.is_finished, RateCell.run, engine)
@@ -209,8 +208,7 @@ def _cells(
                     out = place(folder, *labels, seed) / "training"
                     given = distill_options(shared, settled, method) | {"network": network.to_json(), "seed": seed}
                     cell = ComparedCell(*labels, seed, given | {"out": str(out)})
-                    rate = {"lr": rates[cell.row]} if cell.row in rates else {}
-                    yield ComparedCell(*labels, seed, {**cell.options, **rate})
+                    yield cell.at_rate(rates.get(cell.row))
 
 
 def _baseline(options: Options, folder: Path, network: Any, seed: int) -> Path:

@@ -53,7 +53,7 @@ def run(options: Options) -> dict[str, Any]:
         student_steps=options.student_steps,
     )
     _same_options(options)
-    engine = LocalEngine(options.workers or usable_cores())
+    engine = LocalEngine(min(options.workers or usable_cores(), 2 * options.folds))  # more would wait for parts
     with _progress_of(plan):
         for _ in engine.map(Worker.run, [Worker(plan, number) for number in range(engine.workers)]):
             pass

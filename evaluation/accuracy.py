@@ -1,8 +1,4 @@
-"""How well a predictor does on labelled images, with standard errors, and how two predictors differ on the same ones.
-
-Differences are paired: both methods are judged on the same images (and the same seeds), so that the common part of
-the noise drops out.
-"""
+"""How well a predictor does on labelled images, image by image and in the mean, with its standard error."""
 
 from __future__ import annotations
 
@@ -77,33 +73,3 @@ def summary(errors: np.ndarray, label_space: LabelSpace) -> dict[str, Any]:
 def standard_error(values: np.ndarray) -> float | None:
     """Of the mean of N independent values; None for one."""
     return float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-
-
-def paired_difference(a: np.ndarray, b: np.ndarray) -> dict[str, Any]:
-    """Mean of a - b with its uncertainty: below zero, a makes fewer errors.
-
-    a, b: per-image errors on the same images, N, or S x N for S seeds (row s of both from the same seed).
-    `standard_error_images` is that of the seed-averaged differences over images, `standard_error_seeds` that of the
-    per-seed mean differences over seeds (None for one seed); `standard_error` adds both in squares, which counts
-    their shared noise twice and so errs on the wide side.  `seeds_better` counts seeds in which a is strictly better.
-    """
-    first, second = np.atleast_2d(np.asarray(a, float)), np.atleast_2d(np.asarray(b, float))
-    if first.shape != second.shape or first.ndim != 2 or not first.size:
-        raise ValueError(f"paired errors must have one shape, not {first.shape} and {second.shape}")
-    require_finite(first, "errors")
-    require_finite(second, "errors")
-    difference = first - second
-    seeds, images = difference.shape
-    by_seed = difference.mean(axis=1)
-    over_images, over_seeds = standard_error(difference.mean(axis=0)), standard_error(by_seed)
-    parts = [part for part in (over_images, over_seeds) if part is not None]
-    return {
-        "difference": float(difference.mean()),
-        "standard_error": float(np.sqrt(sum(part * part for part in parts))) if parts else None,
-        "standard_error_images": over_images,
-        "standard_error_seeds": over_seeds,
-        "by_seed": [float(value) for value in by_seed],
-        "seeds_better": int((by_seed < 0).sum()),
-        "seeds": seeds,
-        "images": images,
-    }

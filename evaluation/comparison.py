@@ -168,13 +168,15 @@ class Comparison:
         )
         return Table("Methods, on each training set", columns, rows, caption=caption, groups=groups)
 
-    def csv(self) -> str:
-        """One line a row, unscaled; empty where there is nothing to compare with."""
+    def csv(self, further: Comparison | None = None) -> str:
+        """One line a row, unscaled; empty where there is nothing to compare with.  further: as in `table`."""
         stream = io.StringIO()
         names = ["network", "training_set", "method", "seeds", "mean", "standard_deviation"]
         pairs = [f"{name}{end}" for name in ("to_baseline", "to_first_set") for end in ("", "_half_interval")]
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([*names, *pairs, "learning_rate"])
+        beside = {} if further is None else {_row(line): line for line in further.lines}
+        more = ["further_mean", "further_standard_deviation"] if beside else []
+        writer.writerow([*names, *pairs, "learning_rate", *more])
         for line in self.lines:
             differences = [line.to_baseline, line.to_first_set]
             numbers = [value for one in differences for value in ((one.mean, one.half) if one else (None, None))]
@@ -185,13 +187,14 @@ class Comparison:
                     line.method,
                     line.seeds,
                     *map(_text, [line.mean, line.spread, *numbers, line.rate]),
+                    *([_text(beside[_row(line)].mean), _text(beside[_row(line)].spread)] if beside else []),
                 ]
             )
         return stream.getvalue()
 
-    def latex(self) -> str:
-        """A tabular of booktabs."""
-        table = self.table()
+    @staticmethod
+    def latex(table: Table) -> str:
+        """A table of these as a tabular of booktabs."""
         columns = "".join("r" if column.numeric else "l" for column in table.columns)
         lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule"]
         lines.append(" & ".join(_latex(column.heading) for column in table.columns) + r" \\")

@@ -22,6 +22,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from training.finite import require_finite
+
 
 @dataclass(frozen=True)
 class CrossedMean:
@@ -50,8 +52,9 @@ def _quantile(probability: float, degrees: int) -> float:
 
 
 def crossed_mean(values: np.ndarray) -> CrossedMean:
-    """Of seeds x images numbers."""
+    """Of seeds x images numbers.  UserError where one is no finite number."""
     values = np.asarray(values, dtype=np.float64)
+    require_finite(values, "differences")
     seeds, images = values.shape
     mean = float(values.mean())
     if min(seeds, images) < 2:

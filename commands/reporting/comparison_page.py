@@ -33,8 +33,8 @@ def write_comparison(folder: Path, cells: Sequence[ComparedCell], options: Any, 
         longer = _runs(again, _read(again), options)
         further = Comparison.of(longer, unit, scale, covers)
     table = comparison.table(further, f"after {options.epochs:g} epochs" if further else "")
-    write_text(folder / "table.csv", comparison.csv())
-    write_text(folder / "table.tex", comparison.latex())
+    write_text(folder / "table.csv", comparison.csv(further))
+    write_text(folder / "table.tex", comparison.latex(table))
     plots, curves = _plots(comparison), error_curves(comparison, options.sets)
     write_svg(plots[0], folder / "error.svg")
     for axis, curve in curves.items():
@@ -128,7 +128,9 @@ def _rates(options: Any) -> str:
     if not options.learning_rates:
         return ""
     rates = ", ".join(f"{rate:g}" for rate in options.learning_rates)
-    return f" The learning rate of each row is one of {rates}, chosen on the first seed's validation images."
+    own = [f"{name} has {float(one['lr']):g}" for name, one in options.sets.items() if "lr" in one]
+    but = f" ({', '.join(own)}, as given)" if own else ""
+    return f" The learning rate of each row is one of {rates}, chosen on the first seed's validation images{but}."
 
 
 def _count(results: Sequence[dict[str, Any]], cells: Sequence[ComparedCell], wanted: ComparedCell) -> str:

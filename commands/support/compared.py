@@ -39,8 +39,8 @@ SEARCHED, BASELINE = "searched", "baseline"
 RESULT_FILE = "result.json"
 # Of distill: what all rows of a table must share, or compare itself decides.
 MADE = {"sample", "teacher"}  # of a set: what its seed makes for it alone
-_OWN = {"method", "network", "seed", "out", "workspace", "test", "data", "fold", "data_seed", "steps", "epochs"}
-_OWN |= {"batch_size"}
+_OWN = {"method", "network", "seed", "out", "workspace", "test", "data", "fold", "data_seed"}
+_OWN |= {"steps", "epochs", "batch_size"}
 
 
 def _by_name(value: Any, known: Mapping[str, Mapping[str, Any]], what: str) -> Any:
@@ -66,6 +66,8 @@ def _training_sets(value: Any) -> Any:
     named = _by_name(value, TRAINING_SETS, "training set")
     if not named:
         raise ValueError("it must hold one training set or more")
+    if named[first := next(iter(named))].get("init_from") == BASELINE:
+        raise ValueError(f"{first}: the first set has the baseline itself, which cannot start from it")
     for name, options in named.items():
         if fixed := sorted(_OWN & set(options)):
             raise ValueError(f"{name}: {fixed[0]} is the same for all rows; leave it out of the set")
@@ -107,6 +109,10 @@ class ComparedCell:
     def row(self) -> tuple[str, str, str]:
         """What its seeds have in common."""
         return self.network, self.training_set, self.method
+
+    def at_rate(self, rate: float | None) -> ComparedCell:
+        """With a learning rate that was chosen for its row; None: as it is."""
+        return self if rate is None else replace(self, options={**self.options, "lr": rate})
 
     @property
     def result(self) -> Path:

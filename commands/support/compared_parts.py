@@ -114,8 +114,8 @@ def check_sets(options: Any, common: Mapping[str, Any]) -> None:
     for name, training_set in options.sets.items():
         where = f"--sets {name}"
         asked = {"sample": "sample"} if "sample" in training_set else {}
-        asked |= {"teacher": "train-teacher"} if "teacher" in training_set else {}
         asked |= {f"rho: {SEARCHED}": "search-rho"} if training_set.get("rho") == SEARCHED else {}
+        asked |= {"teacher": "train-classifier"} if "teacher" in training_set and not options.parts else {}
         for key, part in asked.items():
             if part not in options.parts:
                 raise UserError(f"{where}: {key} asks for a part that no seed makes; add {part} to --parts.")

@@ -45,7 +45,7 @@ def rate_cells(cells: Sequence[ComparedCell], rates: Sequence[float], folder: Pa
     for cell in cells:
         home = folder / "rates" / cell.place().relative_to(folder / "cells")
         given = [
-            {**cell.options, "lr": rate, "test": False, "out": str(home / f"lr{rate:g}" / "training")} for rate in rates
+            {**cell.options, "lr": rate, "test": False, "out": str(home / f"lr{rate}" / "training")} for rate in rates
         ]
         trials[cell.row] = [RateCell(cell.training_set, cell.network, cell.method, cell.seed, one) for one in given]
     return trials

@@ -15,6 +15,8 @@ import pytest
 import yaml
 
 import cli
+from commands.reporting.comparison_curves import error_curves
+from evaluation.comparison import Comparison, Run
 
 pytestmark = pytest.mark.xdist_group("workspace")
 ROOT = Path(__file__).resolve().parents[2]
@@ -107,6 +109,8 @@ def test_killed_it_ends_with_the_same_bytes(workspace: Any, compared: Path, tmp_
         ({"sets": {"a b": {}, "a, b": {}}}, "two --sets differ in signs alone"),
         ({"sets": {"mine": {"rho": "searched"}}}, "add search-rho to --parts"),
         ({"sets": {"mine": {"sample": {"filter": "none"}}}}, "add sample to --parts"),
+        ({"sets": {"mine": {"init_from": "baseline"}, "real": {}}}, "the first set has the baseline itself"),
+        ({"sets": {"mine": {"teacher": {"network": "resnet8"}}}}, "add train-classifier to --parts"),
         ({"sets": {"mine": {"teacher": "yours"}}}, "teacher 'yours' is no set"),
         ({"methods": "none,fsp", "networks": "mobilenetv2"}, "fsp"),
         ({"lr": 0.1, "learning_rates": [0.1]}, "give one of them"),
@@ -124,14 +128,20 @@ def test_mistakes_cost_nothing(workspace: Any, tmp_path: Path, capsys: Any, give
     assert not (tmp_path / "c").exists()
 
 
-def test_rates_are_chosen_for_each_row_and_curves_drawn(workspace: Any, tmp_path: Path) -> None:
+def test_rates_are_chosen_for_each_row_and_curves_drawn(workspace: Any, tmp_path: Path, capsys: Any) -> None:
     """A rate that diverges is no reason to stop; a set may go on from the baseline's student."""
-    sets = {"real": {}, "few": {"nfake_per_class": 5}, "more": {"nfake_per_class": 20}, "on": {"init_from": "baseline"}}
+    sets = {
+        "real": {},
+        "few": {"nfake_per_class": 5},
+        "more": {"nfake_per_class": 20},
+        "on": {"init_from": "baseline", "lr": 0.003},
+    }
     given = {"methods": "none", "sets": sets, "seeds": [0], "learning_rates": [0.02, 1e30]}
     given |= {"epochs": 0.02}
     assert cli.main(words(workspace, tmp_path, **given)) == 0
     result = json.loads((tmp_path / "c" / "result.json").read_text())
-    assert {run["rate"] for run in result["runs"]} == {0.02}
+    assert {run["training_set"]: run["rate"] for run in result["runs"]} == {
+        "real": 0.02, "few": 0.02, "more": 0.02, "on": 0.003}  # fmt: skip
     assert "from the baseline's student" in result["protocol"]
     assert len(result["runs_by_epochs"]) == len(sets)
     assert "test error after 0.02 epochs" in result["table"]
@@ -141,8 +151,36 @@ def test_rates_are_chosen_for_each_row_and_curves_drawn(workspace: Any, tmp_path
     baseline = json.loads(Path(str(cell).replace("/on/", "/real/"), "card.json").read_text())
     assert card["initialised_from"] == baseline["source_digest"]
     trials = list((tmp_path / "c" / "rates").rglob("result.json"))
-    assert len(trials) == 2 * len(sets)
+    assert len(trials) == 2 * (len(sets) - 1)
     assert all(json.loads(path.read_text()).get("test") is None for path in trials)
+
+    trials[0].write_text(json.dumps(json.loads(trials[0].read_text()) | {"val_score": 0.0}))
+    (tmp_path / "c" / "result.json").unlink()
+    assert cli.main(words(workspace, tmp_path, **given)) == 2
+    assert "is not as it was written" in capsys.readouterr().err
+
+
+def test_a_row_that_diverges_at_every_rate_is_named(workspace: Any, tmp_path: Path, capsys: Any) -> None:
+    given = {"methods": "none", "sets": "real", "seeds": [0], "learning_rates": [1e30, 1e31]}
+    assert cli.main(words(workspace, tmp_path, **given)) == 2
+    assert "none on real: the training diverges at each of --learning-rates" in capsys.readouterr().err
+
+
+def test_curves_hold_the_rows_of_sets_that_differ_in_one_number_alone() -> None:
+    sets = {
+        "real": {"train_on": "real"},
+        "5": {"train_on": "mixed", "nfake_per_class": 5},
+        "50": {"train_on": "mixed", "nfake_per_class": 50},
+        "alone": {"train_on": "fakes", "nfake_per_class": 50, "rho": "searched"},
+    }
+    errors = {"real": 0.4, "5": 0.3, "50": 0.2, "alone": 0.5}
+    runs = [Run(name, "net", "none", seed, error + 0.01 * seed) for name, error in errors.items() for seed in (0, 1)]
+    curves = error_curves(Comparison.of(runs, "%", 100.0, "training"), sets)
+    assert list(curves) == ["nfake_per_class"]
+    x, y = curves["nfake_per_class"].series["none"]
+    assert (list(x), y) == ([0.0, 5.0, 50.0], pytest.approx([40.5, 30.5, 20.5]))
+    assert curves["nfake_per_class"].errors["none"] == pytest.approx([100 * 0.01 / 2**0.5] * 3)
+    assert not error_curves(Comparison.of(runs, "%", 100.0, "training"), {"real": sets["real"], "alone": sets["alone"]})
 
 
 def test_other_options_are_refused_and_nothing_is_lost(workspace: Any, compared: Path, capsys: Any) -> None:

@@ -72,7 +72,10 @@ def test_csv_and_latex_hold_the_table() -> None:
     assert [float(row["mean"]) for row in rows] == pytest.approx([line.mean for line in comparison.lines])
     assert rows[0]["to_baseline"] == ""
     assert float(rows[2]["to_first_set"]) == pytest.approx(-0.1)
-    latex = comparison.latex()
+    both = list(csv.DictReader(io.StringIO(comparison.csv(comparison))))
+    assert [row["further_mean"] for row in both] == [row["mean"] for row in both]
+    assert comparison.latex(comparison.table(comparison, "after 2 epochs")).count("after 2 epochs") == 1
+    latex = comparison.latex(comparison.table())
     assert r"a \& b\_c" in latex
     assert r"\%" in latex
     assert r"\textbf{21.00 $\pm$ 1.00}" in latex

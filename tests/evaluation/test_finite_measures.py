@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluation.accuracy import paired_difference, summary
+from evaluation.accuracy import summary
+from evaluation.crossed import crossed_mean
 from evaluation.metrics.frechet_distance import frechet_distance
 from evaluation.metrics.kernel_distance import kernel_distance
 from evaluation.metrics.precision_recall import precision_recall
@@ -33,8 +34,8 @@ MEASURES: dict[str, tuple[np.ndarray, Callable[[np.ndarray], Any]]] = {
     "acceptance": (RATIO, lambda bad: Acceptance().accept(np.zeros(40), bad, 1.0)),
     "clipped mass": (RATIO, lambda bad: Acceptance().clipped_mass(bad, 1.0)),
     "weights": (RATIO, lambda bad: importance_weights(bad, GROUPS)),
+    "crossed mean": (RATIO, lambda bad: crossed_mean(bad.reshape(4, -1))),
     "summary": (RATIO, lambda bad: summary(bad, ClassLabels(("a", "b")))),
-    "difference": (RATIO, lambda bad: paired_difference(bad, RATIO)),
 }
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from evaluation.accuracy import paired_difference, per_image_errors, score
+from evaluation.accuracy import per_image_errors, score
 from evaluation.cost import multiply_adds, network_cost, parameter_count
 from evaluation.features import choose_feature_network
 from evaluation.generated import generated_images
@@ -115,24 +115,6 @@ def test_error_rate_and_mean_absolute_error(digits: RealData, judge: Judge) -> N
     assert (turned["measure"], turned["unit"], turned["value"]) == ("mae", "degrees", pytest.approx(50 / 3))
     with pytest.raises(UserError, match="no images"):
         score(judge, digits.val.subset(np.arange(0)), digits.label_space)
-
-
-def test_paired_difference() -> None:
-    draws = np.random.default_rng(0)
-    hard = draws.random(400)
-    a = (draws.random((3, 400)) < 0.1 + 0.3 * (hard > 0.8)).astype(float)
-    b = (draws.random((3, 400)) < 0.2 + 0.3 * (hard > 0.8)).astype(float)
-    found = paired_difference(a, b)
-    assert found["difference"] == pytest.approx((a - b).mean())
-    by_seed = (a - b).mean(axis=1)
-    assert found["standard_error_seeds"] == pytest.approx(by_seed.std(ddof=1) / np.sqrt(3))
-    over_images = (a - b).mean(axis=0).std(ddof=1) / 20
-    assert found["standard_error_images"] == pytest.approx(over_images)
-    assert found["seeds_better"] == int((by_seed < 0).sum())
-    one = paired_difference(a[0], a[0])
-    assert (one["difference"], one["standard_error_seeds"], one["standard_error"]) == (0.0, None, 0.0)
-    with pytest.raises(ValueError, match="one shape"):
-        paired_difference(a, b[:2])
 
 
 def test_multiply_adds_follow_the_formulas() -> None:
